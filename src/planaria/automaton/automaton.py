@@ -1,0 +1,192 @@
+"""The neural cellular automaton: perceive, update, fire, clamp, and again."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from planaria import streams
+from planaria.automaton import kernels, survey
+from planaria.automaton.firing import firing_cells
+from planaria.automaton.perception import Perception
+from planaria.automaton.recipes import Recipe
+from planaria.automaton.rule import Rule
+from planaria.errors import InvalidInput
+
+Implementation = Literal["auto", "plain", "fused"]
+
+WEIGHT, KNOWN = 0, 1
+
+
+class Automaton(nn.Module):
+    """A grid of cells that all follow one learned rule.
+
+    The state has shape `(batch, channels, *space)`, float32: channel 0 the weight, channel 1 known (1 or 0), then fixed
+    channels (the survey, if the recipe has one), then hidden channels. Known cells keep their weight, and all
+    cells their fixed channels, bit for bit, whatever the rule says.
+
+    Source: Mordvintsev et al. 2020 ("Growing Neural Cellular Automata"); on weights: Paladini, Tuba, Mariot, ACANCOS
+    2026. Differences of the default recipe from the talk are listed in `docs/automaton.md`.
+
+    Args:
+        recipe: the automaton's shape.
+        dimensions: spatial dimensions of the grids, 1 to 3.
+        seed: of the rule's first layer, and of the firing of cells.
+
+    Raises:
+        InvalidInput: if the recipe has no room for a hidden channel, or `dimensions` is not 1, 2 or 3.
+    """
+
+    def __init__(self, recipe: Recipe, *, dimensions: int = 2, seed: int = 0):
+        super().__init__()
+        self.recipe = recipe
+        self.seed = seed
+        self.perception = Perception(dimensions, laplacian=recipe.laplacian)
+        self.fixed = 1 + (survey.CHANNELS if recipe.survey else 0)
+        if recipe.channels < 1 + self.fixed:
+            raise InvalidInput(
+                f"Recipe {recipe.name!r} has {recipe.channels} channels; in {dimensions}-D it needs at least "
+                f"{1 + self.fixed} (the weight and {self.fixed} fixed)."
+            )
+        self.rule = Rule(
+            len(self.perception.filters) * recipe.channels,
+            hidden=recipe.hidden,
+            outputs=recipe.channels - (0 if recipe.outputs_fixed else self.fixed),
+            generator=streams.generator(seed, "rule"),
+        )
+
+    @property
+    def dimensions(self) -> int:
+        return self.perception.dimensions
+
+    def start(self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]) -> Tensor:
+        """The first state: missing weights and hidden channels at 0. What a missing cell holds is never looked at.
+
+        The survey averages over the whole batch, so grids of one tensor belong into one call.
+        """
+        if weight.shape != known.shape:
+            raise InvalidInput(f"weight has shape {tuple(weight.shape)} and known {tuple(known.shape)}; make them equal.")
+        if weight.dim() != 1 + self.dimensions:
+            raise InvalidInput(
+                f"The grids of this automaton have a batch and {self.dimensions} spatial axes; weight has shape "
+                f"{tuple(weight.shape)}."
+            )
+        state = torch.zeros(weight.shape[0], self.recipe.channels, *weight.shape[1:], device=weight.device)
+        state[:, WEIGHT] = torch.where(known, weight, 0.0)
+        state[:, KNOWN] = known
+        if self.recipe.survey:
+            state[:, KNOWN + 1 : 1 + self.fixed] = survey.survey(state[:, WEIGHT], known)
+        return state
+
+    def step(self, state: Float[Tensor, "batch channels *space"], *, index: int = 0, seed: int | None = None) -> Tensor:
+        """One step, the `index`-th since the start, in plain PyTorch. Returns a new state."""
+        delta = self.rule(self.perception(state)) * self.recipe.cooling**index
+        if self.recipe.fire_rate < 1:
+            delta = delta * self._fire(state, index, seed).unsqueeze(1)
+        if self.recipe.outputs_fixed:
+            delta = torch.cat([delta[:, :1], delta[:, 1 + self.fixed :]], dim=1)
+        known = state[:, KNOWN : KNOWN + 1] > 0
+        weight = torch.where(known, state[:, :1], state[:, :1] + delta[:, :1])
+        fixed = state[:, KNOWN : KNOWN + self.fixed]
+        hidden = state[:, 1 + self.fixed :] + delta[:, 1:]
+        return torch.cat([weight, fixed, hidden], dim=1)
+
+    def run(
+        self,
+        state: Float[Tensor, "batch channels *space"],
+        *,
+        steps: int | None = None,
+        first: int = 0,
+        seed: int | None = None,
+        checkpoint: bool = False,
+        implementation: Implementation = "auto",
+    ) -> Float[Tensor, "batch channels *space"]:
+        """The state after `steps` steps (the recipe's number by default).
+
+        Args:
+            state: from `start`, or an earlier run's result.
+            steps: at least 1.
+            first: index of the first step; a run of 5 and then one of 7 with `first=5` equals one of 12.
+            seed: of the firing; the automaton's own by default.
+            checkpoint: keep only every sqrt(steps)-th state for the backward pass and compute the others again:
+                less memory for a third more time, same gradients.
+            implementation: "plain" PyTorch, "fused" kernels (CPU, float32, 2-D), or "auto": fused where it can be.
+
+        Raises:
+            InvalidInput: on a state, step count or implementation that does not fit.
+        """
+        steps = self._check(state, steps)
+        if implementation not in ("auto", "plain", "fused"):
+            raise InvalidInput(f'implementation is "auto", "plain" or "fused", not {implementation!r}.')
+        if implementation == "fused" and not kernels.supports(state):
+            raise InvalidInput(
+                f"Fused kernels run on CPU float32 grids of 2 dimensions, not {state.device.type} {state.dtype} of "
+                f'shape {tuple(state.shape)}. Use implementation="auto".'
+            )
+        segment = max(1, round(steps**0.5)) if checkpoint else 1
+        if implementation != "plain" and kernels.supports(state):
+            return self._run_fused(state, steps, first, seed, segment)
+
+        def advance(state: Tensor, begin: int, end: int) -> Tensor:
+            for index in range(begin, end):
+                state = self.step(state, index=index, seed=seed)
+            return state
+
+        if not checkpoint:
+            return advance(state, first, first + steps)
+        for begin in range(first, first + steps, segment):
+            end = min(begin + segment, first + steps)
+            state = recompute(advance, state, begin, end, use_reentrant=False, preserve_rng_state=False)
+        return state
+
+    def rollout(
+        self, state: Float[Tensor, "batch channels *space"], *, steps: int | None = None, seed: int | None = None
+    ) -> Iterator[Float[Tensor, "batch channels *space"]]:
+        """Yields the given state and then every state up to the last: `steps + 1` of them. For pictures."""
+        steps = self._check(state, steps)
+        yield state
+        for index in range(steps):
+            state = self.step(state, index=index, seed=seed)
+            yield state
+
+    def _run_fused(self, state: Tensor, steps: int, first: int, seed: int | None, segment: int) -> Tensor:
+        weight, bias = self.rule.delta_weight, self.rule.delta_bias
+        if not self.recipe.outputs_fixed:  # the kernels take a row for every channel and skip the fixed ones
+            weight = torch.cat([weight[:1], weight.new_zeros(self.fixed, weight.shape[1]), weight[1:]])
+            bias = torch.cat([bias[:1], bias.new_zeros(self.fixed), bias[1:]])
+        return kernels.run(
+            state,
+            hidden_weight=self.rule.hidden_weight,
+            hidden_bias=self.rule.hidden_bias,
+            delta_weight=weight,
+            delta_bias=bias,
+            fixed=self.fixed,
+            laplacian=self.recipe.laplacian,
+            gains=[self.recipe.cooling**index for index in range(first, first + steps)],
+            fire=None if self.recipe.fire_rate == 1 else lambda offset: self._fire(state, first + offset, seed),
+            checkpoint_every=segment,
+        )
+
+    def _fire(self, state: Tensor, index: int, seed: int | None) -> Tensor:
+        """Bool `(batch, *space)`: who acts at step `index`."""
+        return firing_cells(
+            (state.shape[0], *state.shape[2:]),
+            rate=self.recipe.fire_rate,
+            seed=self.seed if seed is None else seed,
+            step=index,
+            device=state.device,
+        )
+
+    def _check(self, state: Tensor, steps: int | None) -> int:
+        steps = self.recipe.steps if steps is None else steps
+        if steps < 1:
+            raise InvalidInput(f"steps is at least 1, not {steps}.")
+        if state.dim() != 2 + self.dimensions or state.shape[1] != self.recipe.channels:
+            raise InvalidInput(
+                f"A state of this automaton has shape (batch, {self.recipe.channels}, "
+                f"{self.dimensions} spatial axes), not {tuple(state.shape)}. Make it with start()."
+            )
+        return steps

@@ -1,0 +1,144 @@
+"""The `planaria` command. Errors are one line on stderr; the exit code says what kind."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from planaria.errors import DataNotFound, InvalidFile, OutputFailed, PlanariaError
+from planaria.files import make_folder, write_atomically
+from planaria.progress import progress_bar
+
+WRONG_USAGE, INPUT_OR_OUTPUT_FAILED = 3, 6
+
+application = typer.Typer(
+    help="Self-repairing neural networks: damaged weights are regrown from the weights that survive around them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure, and write the results as JSON, Markdown and figures.", no_args_is_help=True)
+application.add_typer(bench, name="bench")
+
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
+
+
+@application.command()
+def demo(output: Folder = Path("demo"), json_output: Json = False) -> None:
+    """Fit a rule to the shipped network, break its first layer, regrow it, and draw what happened.
+
+    Takes about two minutes on 2 cores and needs no network.
+    """
+    # Here and below, what a command needs is imported by it: `planaria --help` should not wait for PyTorch's kernels.
+    from planaria.automaton import DEFAULT
+    from planaria.bench import demonstration, repair_table
+    from planaria.bench.experiment import Experiment
+    from planaria.bench.tables import accuracy_table, fit_table
+
+    folder = make_folder(output)
+    with progress_bar("demo") as progress:
+        result, fits = repair_table.run(Experiment.packaged("demo"), progress=progress, recipes=(DEFAULT,))
+    written = demonstration.draw(fits["A"]["default"][0], folder) + demonstration.draw_curves(result, folder)
+    written.append(_write_json(result, folder / "demo.json"))
+    _show(result, accuracy_table(result, "A") + "\n" + fit_table(result, "A"), json_output)
+    _name(written)
+
+
+@bench.command()
+def tinymlp(
+    output: Folder = Path("results/tinymlp"),
+    experiment: Annotated[Path | None, typer.Option(help="A TOML file; by default the one that comes along.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Every repairer on two trained networks, 5 to 90 % of the first layer missing. About 40 minutes on 2 cores."""
+    from planaria.bench import demonstration, repair_table
+    from planaria.bench.experiment import Experiment
+    from planaria.bench.tables import repair_tables
+
+    chosen = Experiment.load(experiment) if experiment else Experiment.packaged("tinymlp")
+    folder = make_folder(output)
+    with progress_bar("tinymlp") as progress:
+        result, fits = repair_table.run(chosen, progress=progress)
+    tables = repair_tables(result)
+    written = [_write_json(result, folder / "tinymlp.json"), folder / "tinymlp.md"]
+    write_atomically(written[1], tables.encode())
+    written += demonstration.draw_curves(result, folder)
+    first = chosen.networks[0]
+    written += demonstration.draw(fits[first]["default"][0], folder, network=first, seed=chosen.seed)
+    _show(result, tables, json_output)
+    _name(written)
+
+
+@bench.command()
+def engine(output: Folder = Path("results/engine"), json_output: Json = False) -> None:
+    """Cell-steps a second, forward and training, against the plain formulation; peak memory. About two minutes."""
+    from planaria.bench import engine as measure
+
+    folder = make_folder(output)
+    with progress_bar("engine") as progress:
+        result = measure.run(progress=progress)
+    table = measure.table(result)
+    written = [_write_json(result, folder / "engine.json"), folder / "engine.md"]
+    write_atomically(written[1], table.encode())
+    _show(result, table, json_output)
+    _name(written)
+
+
+@application.callback()
+def common(threads: Threads = 2) -> None:
+    """Options of every command."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def main() -> None:
+    """Runs the command line: exit code 0, 3 for wrong usage, 6 where input or output failed."""
+    try:
+        code = application(standalone_mode=False)
+    except PlanariaError as error:
+        _complain(str(error))
+        code = INPUT_OR_OUTPUT_FAILED if isinstance(error, (DataNotFound, InvalidFile, OutputFailed)) else WRONG_USAGE
+    except OSError as error:
+        _complain(str(error))
+        code = INPUT_OR_OUTPUT_FAILED
+    except KeyboardInterrupt:
+        _complain("Stopped.")
+        code = 130
+    except Exception as error:
+        # Usage errors come from the parser's own copy of click, whose classes are not ours to import.
+        if not hasattr(error, "format_message"):
+            raise
+        _complain(error.format_message())
+        code = WRONG_USAGE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print("planaria: " + " ".join(message.split()), style="red", highlight=False)
+
+
+def _write_json(result: dict[str, Any], path: Path) -> Path:
+    write_atomically(path, json.dumps(result, indent=1, allow_nan=False).encode())
+    return path
+
+
+def _show(result: dict[str, Any], table: str, json_output: bool) -> None:
+    """JSON for a program, a drawn table for a person, Markdown for a pipe."""
+    if json_output:
+        print(json.dumps(result, allow_nan=False))
+    elif sys.stdout.isatty():
+        Console().print(Markdown(table))
+    else:
+        print(table)
+
+
+def _name(written: list[Path]) -> None:
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""Weights that are lost: scattered, or in blocks, rows or columns, or all of them."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from planaria.damages.base import Damage
+from planaria.damages.faults import Faults
+from planaria.errors import InvalidInput
+
+Pattern = Literal["iid", "block", "row", "column", "tensor"]
+PATTERNS: tuple[Pattern, ...] = ("iid", "block", "row", "column", "tensor")
+
+
+class Erasure(Damage):
+    """Erases a fraction of a tensor, drawn without replacement.
+
+    Args:
+        fraction: share of the weights to erase, in [0, 1]; rounded to a whole number of weights, rows or columns.
+            The pattern "tensor" erases everything and takes no other fraction than 1.
+        pattern: "iid" (scattered weights), "row" and "column" (whole rows and columns, anywhere), "block" (one
+            rectangle of the tensor's own proportions, at a place drawn at random), or "tensor".
+            Rows are the first axis; columns all others flattened. A tensor of fewer than 2 axes is one row.
+        value: what an erased weight holds afterwards; not a number is allowed.
+
+    Raises:
+        InvalidInput: on a fraction outside [0, 1] or an unknown pattern.
+    """
+
+    def __init__(self, fraction: float, *, pattern: Pattern = "iid", value: float = 0.0):
+        if not 0 <= fraction <= 1:
+            raise InvalidInput(f"An erased fraction lies in [0, 1], not {fraction}.")
+        if pattern not in PATTERNS:
+            raise InvalidInput(f"Unknown pattern {pattern!r}. Patterns are: {', '.join(PATTERNS)}.")
+        if pattern == "tensor" and fraction != 1:
+            raise InvalidInput(f'Pattern "tensor" erases everything: its fraction is 1, not {fraction}.')
+        self.fraction = fraction
+        self.pattern = pattern
+        self.value = value
+
+    def apply(
+        self, weight: Shaped[Tensor, "*weight"], generator: torch.Generator
+    ) -> tuple[Shaped[Tensor, "*weight"], Faults]:
+        rows = weight.shape[0] if weight.dim() > 1 else 1
+        columns = weight.numel() // rows if rows else 0
+        index = self._erased(rows, columns, generator).to(weight.device)
+        old = weight.detach().reshape(-1)[index]
+        faults = Faults(shape=tuple(weight.shape), index=index, old=old, new=torch.full_like(old, self.value))
+        return faults.replay(weight), faults
+
+    def _erased(self, rows: int, columns: int, generator: torch.Generator) -> Int64[Tensor, " faults"]:
+        cells = torch.arange(rows * columns).view(rows, columns)
+        if self.pattern == "block":
+            height, width = (math.ceil(size * math.sqrt(self.fraction)) for size in (rows, columns))
+            if self.fraction and height:  # the height is rounded up; the width then comes as near as it can
+                width = round(self.fraction * rows * columns / height)
+            top = int(torch.randint(rows - height + 1, (), generator=generator))
+            left = int(torch.randint(columns - width + 1, (), generator=generator))
+            return cells[top : top + height, left : left + width].flatten()
+        if self.pattern == "row":
+            return cells[self._drawn(rows, generator)].flatten()
+        if self.pattern == "column":
+            return cells[:, self._drawn(columns, generator)].flatten()
+        return self._drawn(rows * columns, generator)
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Int64[Tensor, " drawn"]:
+        """`fraction * count` of the numbers below `count`, ascending."""
+        return torch.randperm(count, generator=generator)[: round(self.fraction * count)].sort().values
+
+    def __repr__(self) -> str:
+        return f"Erasure({self.fraction}, pattern={self.pattern!r}, value={self.value})"

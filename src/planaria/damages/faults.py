@@ -1,0 +1,104 @@
+"""The exact list of what a damage did: saved, replayed, undone, turned into a mask."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from planaria.errors import InvalidFile, InvalidInput
+from planaria.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Which weights of one tensor broke, what they held and what they hold now.
+
+    Attributes:
+        shape: of the tensor.
+        index: flat positions in it, ascending and unique.
+        old: the intact values, bit for bit, in the tensor's dtype.
+        new: the broken values.
+    """
+
+    shape: tuple[int, ...]
+    index: Int64[Tensor, " faults"]
+    old: Shaped[Tensor, " faults"]
+    new: Shaped[Tensor, " faults"]
+
+    @property
+    def known(self) -> Bool[Tensor, "*weight"]:
+        """True where the weight was left intact, on the device of the faults."""
+        known = torch.ones(math.prod(self.shape), dtype=torch.bool, device=self.index.device)
+        known[self.index] = False
+        return known.view(self.shape)
+
+    def replay(self, weight: Shaped[Tensor, "*weight"]) -> Shaped[Tensor, "*weight"]:
+        """A copy of `weight` with these faults. Raises `InvalidInput` if shape or dtype differ from the faults'."""
+        return self._written(weight, self.new)
+
+    def undo(self, weight: Shaped[Tensor, "*weight"]) -> Shaped[Tensor, "*weight"]:
+        """A copy of `weight` with the intact values back in place."""
+        return self._written(weight, self.old)
+
+    def _written(self, weight: Tensor, values: Tensor) -> Tensor:
+        if tuple(weight.shape) != self.shape or weight.dtype != values.dtype:
+            raise InvalidInput(
+                f"These faults are of a {values.dtype} tensor of shape {self.shape}; the weight is {weight.dtype} of "
+                f"shape {tuple(weight.shape)}."
+            )
+        copy = weight.detach().clone(memory_format=torch.contiguous_format)
+        copy.view(-1)[self.index.to(copy.device)] = values.to(copy.device)
+        return copy
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a safetensors file, whole or not at all. Raises `OutputFailed`."""
+        content = save(
+            {"index": self.index.cpu(), "old": self.old.cpu(), "new": self.new.cpu()},
+            metadata={"format": "planaria faults 1", "shape": ",".join(str(size) for size in self.shape)},
+        )
+        write_atomically(path, content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Faults":
+        """Reads and validates a file that `save` wrote. Raises `InvalidFile`; a missing file is `FileNotFoundError`."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no fault file {path}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != "planaria faults 1":
+                    raise InvalidFile(f"{path} is not a fault list: its format is {metadata.get('format')!r}.")
+                sizes = metadata.get("shape", "?")
+                shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
+                index, old, new = (file.get_tensor(name) for name in ("index", "old", "new"))
+        except InvalidFile:
+            raise
+        except (SafetensorError, ValueError, OverflowError) as error:
+            raise InvalidFile(f"{path} is not a fault list: {error}.") from error
+        faults = cls(shape=shape, index=index, old=old, new=new)
+        faults._validate(path)
+        return faults
+
+    def _validate(self, path: str | os.PathLike[str]) -> None:
+        index = self.index
+        count = math.prod(self.shape)
+        sound = (
+            index.dtype == torch.int64
+            and index.dim() == 1
+            and index.shape == self.old.shape == self.new.shape
+            and self.old.dtype == self.new.dtype
+            and all(size >= 0 for size in self.shape)
+            and bool((index.diff() > 0).all())
+            and (len(index) == 0 or 0 <= int(index[0]) <= int(index[-1]) < count)
+        )
+        if not sound:
+            raise InvalidFile(
+                f"{path} is not a sound fault list: positions must be int64, ascending, unique and inside shape "
+                f"{self.shape}, with one old and one new value each. Make it again."
+            )

@@ -1,0 +1,21 @@
+"""The errors planaria raises on purpose. Each message says what came, what is allowed and what to do."""
+
+
+class PlanariaError(Exception):
+    """Base of every error that a user or their input can cause."""
+
+
+class InvalidInput(PlanariaError, ValueError):
+    """An argument, tensor or setting is outside what the called function allows."""
+
+
+class InvalidFile(PlanariaError, ValueError):
+    """A file exists but does not hold what its name or format promises."""
+
+
+class DataNotFound(PlanariaError, FileNotFoundError):
+    """A data set is in none of the places where planaria looks for it."""
+
+
+class OutputFailed(PlanariaError, OSError):
+    """A result could not be written; nothing was left half-written."""

@@ -1,0 +1,11 @@
+"""What fills missing weights. One repairer a file; known weights never change."""
+
+from planaria.repairers.base import Record as Record
+from planaria.repairers.base import Repairer as Repairer
+from planaria.repairers.kriging import Kriging as Kriging
+from planaria.repairers.low_rank import LowRank as LowRank
+from planaria.repairers.mean_fill import MeanFill as MeanFill
+from planaria.repairers.neighbour_fill import NeighbourFill as NeighbourFill
+from planaria.repairers.regrow import Regrow as Regrow
+from planaria.repairers.rescaled_zero import RescaledZero as RescaledZero
+from planaria.repairers.zero_fill import ZeroFill as ZeroFill
