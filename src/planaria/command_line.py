@@ -90,6 +90,21 @@ def engine(output: Folder = Path("results/engine"), json_output: Json = False) -
     _name(written)
 
 
+@bench.command()
+def variations(output: Folder = Path("results/variations"), json_output: Json = False) -> None:
+    """The talk's automaton in several readings, ours with parts taken away, each with its figures. Half an hour."""
+    from planaria.bench import variations as measure
+
+    folder = make_folder(output)
+    with progress_bar("variations") as progress:
+        result = measure.run(progress=progress)
+    tables = measure.tables(result)
+    written = [_write_json(result, folder / "variations.json"), folder / "variations.md"]
+    write_atomically(written[1], tables.encode())
+    _show(result, tables, json_output)
+    _name(written)
+
+
 @application.callback()
 def common(threads: Threads = 2) -> None:
     """Options of every command."""

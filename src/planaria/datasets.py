@@ -151,7 +151,11 @@ _COLLECTIONS = {
 }
 
 
-_CALIBRATION = _File("calibration-images-idx3-ubyte", (CALIBRATION_IMAGES, 28, 28), "386bb018796babeaca208787b77c1b9db39532c4098951ea35f4694e744eb4b7")
+_CALIBRATION = _File(
+    "calibration-images-idx3-ubyte",
+    (CALIBRATION_IMAGES, 28, 28),
+    "386bb018796babeaca208787b77c1b9db39532c4098951ea35f4694e744eb4b7",
+)
 
 
 def digits(*, seed: int = 0) -> Dataset:
@@ -159,7 +163,7 @@ def digits(*, seed: int = 0) -> Dataset:
 
     Images are uint8 of shape (n, 8, 8) with values 0..16, labels int64 of shape (n,) in 0..9. Needs no network.
     """
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # slow to import, needed only here
+    from sklearn.datasets import load_digits  # slow to import, needed only here
 
     source = load_digits()
     images = torch.from_numpy(source.images).to(torch.uint8)
@@ -313,7 +317,7 @@ def _not_loaded(
 
 def _existing(folder: Path, file: _File) -> Path | None:
     candidates = (folder / f"{file.name}.gz", folder / file.name)
-    return next((path for path in candidates if os.path.isfile(path)), None)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _download_from_any(collection: _Collection, file: _File, tried: list[str]) -> Tensor | None:

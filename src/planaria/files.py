@@ -21,13 +21,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            Path(temporary).chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise OutputFailed(f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written.") from error
+        raise OutputFailed(
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
+        ) from error
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -7,3 +7,4 @@ from planaria.automaton.recipes import DEFAULT as DEFAULT
 from planaria.automaton.recipes import REFERENCE as REFERENCE
 from planaria.automaton.recipes import Recipe as Recipe
 from planaria.automaton.rule import Rule as Rule
+from planaria.automaton.survey import Survey as Survey

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from planaria import streams
-from planaria.automaton import kernels, survey
+from planaria.automaton import kernels
 from planaria.automaton.firing import firing_cells
 from planaria.automaton.perception import Perception
 from planaria.automaton.recipes import Recipe
 from planaria.automaton.rule import Rule
+from planaria.automaton.survey import CHANNELS as SURVEYED
+from planaria.automaton.survey import Survey
 from planaria.errors import InvalidInput
 
 Implementation = Literal["auto", "plain", "fused"]
@@ -45,7 +47,8 @@ class Automaton(nn.Module):
         self.recipe = recipe
         self.seed = seed
         self.perception = Perception(dimensions, laplacian=recipe.laplacian)
-        self.fixed = 1 + (survey.CHANNELS if recipe.survey else 0)
+        self.survey = Survey(dimensions, modes=recipe.modes, frequencies=recipe.frequencies) if recipe.modes else None
+        self.fixed = 1 + (SURVEYED if self.survey else 0)
         if recipe.channels < 1 + self.fixed:
             raise InvalidInput(
                 f"Recipe {recipe.name!r} has {recipe.channels} channels; in {dimensions}-D it needs at least "
@@ -62,13 +65,21 @@ class Automaton(nn.Module):
     def dimensions(self) -> int:
         return self.perception.dimensions
 
-    def start(self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]) -> Tensor:
-        """The first state: missing weights and hidden channels at 0. What a missing cell holds is never looked at.
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that were learned: the rule's and the survey's."""
+        return sum(value.numel() for value in self.state_dict().values())
 
-        The survey averages over the whole batch, so grids of one tensor belong into one call.
+    def start(self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]) -> Tensor:
+        """The first state: hidden channels at 0, missing weights at 0 or, with a survey, at its posterior mean.
+
+        What a missing cell holds is never looked at. The survey averages over the whole batch, so grids of one tensor
+        belong into one call.
         """
         if weight.shape != known.shape:
-            raise InvalidInput(f"weight has shape {tuple(weight.shape)} and known {tuple(known.shape)}; make them equal.")
+            raise InvalidInput(
+                f"weight has shape {tuple(weight.shape)} and known {tuple(known.shape)}; make them equal."
+            )
         if weight.dim() != 1 + self.dimensions:
             raise InvalidInput(
                 f"The grids of this automaton have a batch and {self.dimensions} spatial axes; weight has shape "
@@ -77,15 +88,18 @@ class Automaton(nn.Module):
         state = torch.zeros(weight.shape[0], self.recipe.channels, *weight.shape[1:], device=weight.device)
         state[:, WEIGHT] = torch.where(known, weight, 0.0)
         state[:, KNOWN] = known
-        if self.recipe.survey:
-            state[:, KNOWN + 1 : 1 + self.fixed] = survey.survey(state[:, WEIGHT], known)
+        if self.survey:
+            surveyed = self.survey(state[:, WEIGHT], known)
+            state[:, KNOWN + 1 : 1 + self.fixed] = surveyed
+            state[:, WEIGHT] = torch.where(known, weight, surveyed[:, -1])
         return state
 
     def step(self, state: Float[Tensor, "batch channels *space"], *, index: int = 0, seed: int | None = None) -> Tensor:
         """One step, the `index`-th since the start, in plain PyTorch. Returns a new state."""
         delta = self.rule(self.perception(state)) * self.recipe.cooling**index
-        if self.recipe.fire_rate < 1:
-            delta = delta * self._fire(state, index, seed).unsqueeze(1)
+        acting = self._acting(state, index, seed)
+        if acting is not None:
+            delta = delta * acting.unsqueeze(1)
         if self.recipe.outputs_fixed:
             delta = torch.cat([delta[:, :1], delta[:, 1 + self.fixed :]], dim=1)
         known = state[:, KNOWN : KNOWN + 1] > 0
@@ -153,7 +167,8 @@ class Automaton(nn.Module):
             yield state
 
     def _run_fused(self, state: Tensor, steps: int, first: int, seed: int | None, segment: int) -> Tensor:
-        weight, bias = self.rule.delta_weight, self.rule.delta_bias
+        weight: Tensor = self.rule.delta_weight
+        bias: Tensor = self.rule.delta_bias
         if not self.recipe.outputs_fixed:  # the kernels take a row for every channel and skip the fixed ones
             weight = torch.cat([weight[:1], weight.new_zeros(self.fixed, weight.shape[1]), weight[1:]])
             bias = torch.cat([bias[:1], bias.new_zeros(self.fixed), bias[1:]])
@@ -166,19 +181,25 @@ class Automaton(nn.Module):
             fixed=self.fixed,
             laplacian=self.recipe.laplacian,
             gains=[self.recipe.cooling**index for index in range(first, first + steps)],
-            fire=None if self.recipe.fire_rate == 1 else lambda offset: self._fire(state, first + offset, seed),
+            fire=lambda offset: self._acting(state, first + offset, seed),
             checkpoint_every=segment,
         )
 
-    def _fire(self, state: Tensor, index: int, seed: int | None) -> Tensor:
-        """Bool `(batch, *space)`: who acts at step `index`."""
-        return firing_cells(
-            (state.shape[0], *state.shape[2:]),
-            rate=self.recipe.fire_rate,
-            seed=self.seed if seed is None else seed,
-            step=index,
-            device=state.device,
-        )
+    def _acting(self, state: Tensor, index: int, seed: int | None) -> Bool[Tensor, "batch *space"] | None:
+        """The cells that act at step `index`; None for all of them."""
+        acting = None
+        if self.recipe.fire_rate < 1:
+            acting = firing_cells(
+                (state.shape[0], *state.shape[2:]),
+                rate=self.recipe.fire_rate,
+                seed=self.seed if seed is None else seed,
+                step=index,
+                device=state.device,
+            )
+        if self.recipe.known_cells_rest:
+            missing = state[:, KNOWN] == 0
+            acting = missing if acting is None else acting & missing
+        return acting
 
     def _check(self, state: Tensor, steps: int | None) -> int:
         steps = self.recipe.steps if steps is None else steps

@@ -441,7 +441,7 @@ class _Plan:
     fixed: int
     laplacian: bool
     gains: tuple[float, ...]
-    fire: Callable[[int], Tensor] | None
+    fire: Callable[[int], Tensor | None] | None
     every: int
 
 
@@ -494,12 +494,14 @@ class _Stepper:
 @contextmanager
 def _threads() -> Iterator[None]:
     """As many threads as torch would use."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    threads = torch.get_num_threads()
+    before = numba.get_num_threads()  # the first call launches numba's threads and overwrites torch's number
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:
         yield
     finally:
         numba.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 class _Trajectory(torch.autograd.Function):
@@ -580,7 +582,7 @@ def run(
     fixed: int,
     laplacian: bool,
     gains: Sequence[float],
-    fire: Callable[[int], Tensor] | None = None,
+    fire: Callable[[int], Tensor | None] | None = None,
     checkpoint_every: int = 1,
 ) -> Tensor:
     """State (B, C, H, W) after len(gains) steps.

@@ -31,7 +31,9 @@ class Normalisation:
 
     def undo(self, normalised: Float[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
         """Back to weights, clipped to the range of the intact ones; what is not a number becomes the mean."""
-        return (normalised * self.scale + self.mean).nan_to_num(self.mean, self.high, self.low).clamp(self.low, self.high)
+        return (
+            (normalised * self.scale + self.mean).nan_to_num(self.mean, self.high, self.low).clamp(self.low, self.high)
+        )
 
     def to_tensor(self) -> Float[Tensor, "4"]:
         return torch.tensor([self.mean, self.scale, self.low, self.high])

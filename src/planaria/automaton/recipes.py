@@ -16,10 +16,12 @@ class Recipe:
         steps: steps of a repair.
         laplacian: whether cells also perceive the Laplacian (Sobel filters alone hold no average).
         fire_rate: probability that a cell acts at a step.
-        survey: whether each cell has three fixed channels with averages of the survivors further away, see
-            `survey.py`. They follow from the damaged weights, so they cost no bytes.
+        modes: smooth fields in the automaton's survey of the survivors, see `survey.py`; 0 for no survey. Their
+            coefficients are parameters beside the rule's.
+        frequencies: cosine frequencies of a field along each axis.
         cooling: step `t` is scaled by `cooling ** t`. Below 1 the sum of all steps is finite, so a rollout of any
             length converges; at 1 nothing bounds a rollout longer than those trained on.
+        known_cells_rest: whether a known cell keeps its hidden channels too: another reading of the talk's clamp.
         outputs_fixed: whether the rule also answers for the fixed channels, whose change the clamp then discards
             (the talk's shape; it only costs parameters).
     """
@@ -30,8 +32,10 @@ class Recipe:
     steps: int
     laplacian: bool
     fire_rate: float
-    survey: bool = False
+    modes: int = 0
+    frequencies: int = 7
     cooling: float = 1.0
+    known_cells_rest: bool = False
     outputs_fixed: bool = False
 
     def __post_init__(self) -> None:
@@ -39,6 +43,10 @@ class Recipe:
             raise InvalidInput(f"A recipe's fire_rate lies in (0, 1], not {self.fire_rate}.")
         if not 0 < self.cooling <= 1:
             raise InvalidInput(f"A recipe's cooling lies in (0, 1], not {self.cooling}.")
+        if self.modes < 0 or self.frequencies < 1:
+            raise InvalidInput(
+                f"A recipe has at least 0 modes of at least 1 frequency, not {self.modes} of {self.frequencies}."
+            )
         if self.steps < 1:
             raise InvalidInput(f"A recipe has at least 1 step, not {self.steps}.")
 
@@ -56,6 +64,5 @@ REFERENCE = Recipe(
 )
 """The talk's automaton to the letter: identity and Sobel filters, 8 channels, 1,064 parameters in 2-D."""
 
-DEFAULT = Recipe(
-    name="default", channels=10, hidden=23, steps=16, laplacian=True, fire_rate=1.0, survey=True, cooling=0.92
-)
+DEFAULT = Recipe(name="default", channels=8, hidden=14, steps=20, laplacian=True, fire_rate=1.0, modes=11, cooling=0.88)
+"""The automaton that planaria uses: 1,077 parameters in 2-D, 540 of them in the survey."""

@@ -39,7 +39,3 @@ class Rule(nn.Module):
         """The same affine map at every cell."""
         mapped = torch.einsum("of,bfn->bon", weight, values.flatten(2)) + bias[:, None]
         return mapped.unflatten(2, values.shape[2:]) if values.dim() > 3 else mapped
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())

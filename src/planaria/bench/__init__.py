@@ -1,0 +1,1 @@
+"""Experiments, tables and figures: what `planaria bench` and `planaria demo` run."""

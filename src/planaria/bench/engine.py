@@ -149,8 +149,6 @@ def table(result: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-
-
 if __name__ == "__main__":
     name, kind, checkpointed = sys.argv[1:]
     print(_peak_memory_here(name, "fused" if kind == "fused" else "plain", checkpointed == "1"))

@@ -33,7 +33,14 @@ def recovery_curves(network: str, result: dict[str, Any], the_talk: dict[str, di
         minimum = [cell["accuracy"]["minimum"] for cell in row["rates"].values()]
         strong = method in COLOURS
         line = axes.plot(
-            rates, mean, marker="o", ms=3, lw=2 if strong else 1, color=COLOURS.get(method), label=method, zorder=2 + strong
+            rates,
+            mean,
+            marker="o",
+            ms=3,
+            lw=2 if strong else 1,
+            color=COLOURS.get(method),
+            label=method,
+            zorder=2 + strong,
         )[0]
         axes.fill_between(rates, mean - interval, mean + interval, color=line.get_color(), alpha=0.15, lw=0)
         if strong:
@@ -41,7 +48,9 @@ def recovery_curves(network: str, result: dict[str, Any], the_talk: dict[str, di
     if network == "A":
         told = the_talk["reference recipe"]
         label = "the talk's automaton, on its own network"
-        axes.plot([100 * float(rate) for rate in told], list(told.values()), "x--", color=COLOURS["the talk"], label=label)
+        axes.plot(
+            [100 * float(rate) for rate in told], list(told.values()), "x--", color=COLOURS["the talk"], label=label
+        )
     axes.axhline(result["clean_accuracy"], color="black", lw=0.6)
     axes.set(
         xlabel="FC1 weights missing (%)",
@@ -96,7 +105,7 @@ def rollout_gif(
     *,
     intact: Float[Tensor, "neurons height width"],
     known: Bool[Tensor, "neurons height width"],
-    scale: int = 3,
+    scale: int = 2,
 ) -> bytes:
     """An animation of a mosaic of sheets: survivors alone, every step, and the end held for a while."""
     limit = _limit(intact)
@@ -114,7 +123,7 @@ def triptych(
     figure = Figure(figsize=(3.4 * len(panels), 3.8), layout="constrained")
     limit = _limit(next(iter(panels.values())))
     for axes, (name, grid) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        axes.imshow(_mosaic(grid, known if "missing" in name else None, limit, 4))
+        axes.imshow(_mosaic(grid, known if "missing" in name else None, limit, 2))
         axes.set_title(name, fontsize=11)
         axes.axis("off")
     return figure

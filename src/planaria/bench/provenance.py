@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("planaria", "torch", "numpy", "numba", "scipy")
+from planaria import __version__
+
+PACKAGES = ("torch", "numpy", "numba", "scipy")
 
 
 def provenance() -> dict[str, Any]:
@@ -19,7 +21,8 @@ def provenance() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "src")),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"planaria": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
         "machine": {
             "system": platform.system(),
             "architecture": platform.machine(),

@@ -38,13 +38,17 @@ THE_TALK = {
     "neighbour, flat": {0.05: 96.82, 0.1: 96.62, 0.2: 96.05, 0.3: 95.27, 0.5: 89.34, 0.7: 58.11, 0.9: 34.16},
     "reference recipe": {0.05: 96.96, 0.1: 96.84, 0.2: 96.76, 0.3: 96.57, 0.5: 96.25, 0.7: 94.45, 0.9: 88.77},
 }
-"""Accuracies that Paladini, Tuba and Mariot report (ACANCOS 2026) for a TinyMLP whose sizes and weights are not public."""
+"""Accuracies that Paladini, Tuba and Mariot (ACANCOS 2026) report for a TinyMLP of unpublished size."""
 
 Progress = Callable[[int, int, str], None]
 
 
 def fit_recipe(
-    network: tinymlp.TinyMLP, recipe: Recipe, *, seed: int, on_iteration: Callable[[int, int, float], None] | None = None
+    network: tinymlp.TinyMLP,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_iteration: Callable[[int, int, float], None] | None = None,
 ) -> Fit:
     """Fits a recipe to a network's FC1, with the second moments of the shipped calibration images (training images)."""
     return fit_rule(
@@ -125,9 +129,7 @@ def run(
     return result, all_fits
 
 
-def _fits(
-    network: tinymlp.TinyMLP, name: str, recipe: Recipe, experiment: Experiment, progress: Progress
-) -> list[Fit]:
+def _fits(network: tinymlp.TinyMLP, name: str, recipe: Recipe, experiment: Experiment, progress: Progress) -> list[Fit]:
     fits = []
     for number in range(experiment.fits):
 
@@ -140,7 +142,7 @@ def _fits(
 
 def _fit_summary(fit: Fit) -> dict[str, Any]:
     return {
-        "parameters": fit.automaton.rule.parameter_count,
+        "parameters": fit.automaton.parameter_count,
         "seconds": round(fit.seconds, 2),
         "iterations": len(fit.losses),
         "losses": [round(loss, 5) for loss in fit.losses],

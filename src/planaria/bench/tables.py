@@ -5,7 +5,10 @@ from typing import Any
 
 def repair_tables(result: dict[str, Any]) -> str:
     """The whole result: for each network the accuracies, R2 on missing weights, and the fits."""
-    parts = [accuracy_table(result, name) + "\n" + r2_table(result, name) + "\n" + fit_table(result, name) for name in result["networks"]]
+    parts = [
+        accuracy_table(result, name) + "\n" + r2_table(result, name) + "\n" + fit_table(result, name)
+        for name in result["networks"]
+    ]
     made = result["provenance"]
     experiment = result["experiment"]
     parts.append(
@@ -34,7 +37,7 @@ def accuracy_table(result: dict[str, Any], network: str, rates: list[str] | None
                 cells.append("" if told is None else f"{told:.2f}")
         lines.append(cells)
     title = f"**Network {network}**, accuracy in % (intact: {measured['clean_accuracy']:.2f})\n\n"
-    return title + _markdown(head, lines)
+    return title + markdown(head, lines)
 
 
 def r2_table(result: dict[str, Any], network: str) -> str:
@@ -45,7 +48,7 @@ def r2_table(result: dict[str, Any], network: str) -> str:
         [row["method"], *(_cell(row["rates"][rate]["r2"], digits=3) for rate in rates)] for row in measured["rows"]
     ]
     title = f"**Network {network}**, R2 on missing weights\n\n"
-    return title + _markdown(["method", *(f"{float(rate):.0%}" for rate in rates)], lines)
+    return title + markdown(["method", *(f"{float(rate):.0%}" for rate in rates)], lines)
 
 
 def fit_table(result: dict[str, Any], network: str) -> str:
@@ -64,7 +67,7 @@ def fit_table(result: dict[str, Any], network: str) -> str:
                 f"{sum(repairs) / len(repairs):.3f}",
             ]
         )
-    return _markdown(["recipe", "parameters", "iterations", "fit, seconds", "repair, seconds"], lines)
+    return markdown(["recipe", "parameters", "iterations", "fit, seconds", "repair, seconds"], lines)
 
 
 def _cell(summary: dict[str, Any], *, digits: int) -> str:
@@ -76,6 +79,7 @@ def _share(bytes_used: int, of: int) -> str:
     return f"{100 * bytes_used / of:.2f}"
 
 
-def _markdown(head: list[str], lines: list[list[str]]) -> str:
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
     rows = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -28,8 +28,12 @@ class Setting:
 
 
 NETWORKS = {
-    "A": Setting(hidden=64, first_layer_scale=1.0, sha256="cae76c76837c4e54f33493a437058d94eabe0e8ee21107fd62b23b5f3580ff44"),
-    "B": Setting(hidden=128, first_layer_scale=0.1, sha256="4946857b8afd46fd574d7edbab4eb8b849d0225b96188d4024ee2ea6fde0479b"),
+    "A": Setting(
+        hidden=64, first_layer_scale=1.0, sha256="cae76c76837c4e54f33493a437058d94eabe0e8ee21107fd62b23b5f3580ff44"
+    ),
+    "B": Setting(
+        hidden=128, first_layer_scale=0.1, sha256="4946857b8afd46fd574d7edbab4eb8b849d0225b96188d4024ee2ea6fde0479b"
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.automaton.normalisation import Normalisation
 from planaria.errors import InvalidInput
 from planaria.fit.losses import missing_error, output_error
+from planaria.fit.modes import learn_modes
 from planaria.fit.schedule import Schedule
 from planaria.fit.warm_start import can_warm_start, warm_start
 from planaria.layouts import Layout
@@ -82,6 +83,8 @@ def fit_rule(
     if schedule.warm_start and can_warm_start(automaton):
         warm_start(automaton)
     automaton.to(device)
+    if automaton.survey:
+        learn_modes(automaton.survey, grids, moments)
     parameters = list(automaton.parameters())
     adam = torch.optim.Adam(parameters, lr=schedule.learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(

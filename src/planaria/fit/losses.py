@@ -5,9 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def missing_error(
-    error: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]
-) -> Float[Tensor, ""]:
+def missing_error(error: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]) -> Float[Tensor, ""]:
     """Mean squared error over missing cells: the talk's loss. 0 if nothing is missing."""
     missing = ~known
     return torch.where(missing, error, 0.0).square().sum() / missing.sum().clamp_min(1)

@@ -25,15 +25,15 @@ class Schedule:
             rule by that measure is kept, so that a rule that explodes later is never chosen.
     """
 
-    iterations: int = 2000
+    iterations: int = 3000
     batch: int = 8
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     rates: tuple[float, float] = (0.05, 0.95)
     rates_power: float = 0.5
     lengths: tuple[int, int] = (24, 24)
     output_share: float = 0.5
     warm_start: bool = True
-    check_every: int = 200
+    check_every: int = 300
     patience: int = 5
     long_rollout: int = 4
 
@@ -64,7 +64,8 @@ SCHEDULES = {
         lengths=(REFERENCE.steps, REFERENCE.steps),
         output_share=0.0,
         warm_start=False,
-        iterations=3000,
+        rates_power=1.0,
+        iterations=1200,
         learning_rate=2e-3,
     ),
 }

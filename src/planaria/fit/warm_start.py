@@ -6,10 +6,11 @@ are set to that iteration, in heavy-ball form (Polyak 1964) so that news travels
 of steps rather than to its square root. Fitting then starts near kriging instead of at nothing. The source does not do
 this; nothing about the automaton changes but its first parameters.
 
-With w the weight and two hidden channels, u the smooth field and v its velocity:
+With w the weight, m the survey's posterior mean (0 without a survey), and two hidden channels, u the smooth deviation
+from m and v its velocity:
 
-    r = smoothing * laplacian(u) - leak * u + pull * known * (w - u)
-    v <- momentum * v + r        u <- u + v        w <- u
+    r = smoothing * laplacian(u) - leak * u + pull * known * (w - m - u)
+    v <- momentum * v + r        u <- u + v        w <- m + u
 """
 
 import torch
@@ -57,11 +58,12 @@ def warm_start(automaton: Automaton) -> None:
         0,
         {(laplacian, smooth): SMOOTHING, (identity, smooth): -LEAK, (identity, velocity): -(1 - MOMENTUM)},
     )
-    set_pair(2, {(identity, WEIGHT): 1.0, (identity, smooth): -1.0})
+    expected = {(identity, smooth): 1.0} | ({(identity, automaton.fixed): 1.0} if automaton.survey else {})
+    set_pair(2, {(identity, WEIGHT): 1.0} | {term: -factor for term, factor in expected.items()})
     perceived[2:4, identity, KNOWN] += GATE
     rule.hidden_bias[2:4] = -GATE
     set_pair(4, {(identity, velocity): 1.0})
-    set_pair(6, {(identity, smooth): 1.0, (identity, WEIGHT): -1.0})
+    set_pair(6, expected | {(identity, WEIGHT): -1.0})
 
     # The rule's outputs: the weight, then the hidden channels.
     to_weight, to_smooth, to_velocity = rule.delta_weight[0], rule.delta_weight[1], rule.delta_weight[2]

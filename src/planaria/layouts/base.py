@@ -30,6 +30,7 @@ class Layout(ABC):
 
 
 def require_rank(weight: Tensor, rank: int, layout: str) -> None:
+    """Raises `InvalidInput` unless `weight` has `rank` dimensions."""
     if weight.dim() != rank:
         raise InvalidInput(
             f"The {layout} layout takes a weight of {rank} dimensions, not one of shape {tuple(weight.shape)}."

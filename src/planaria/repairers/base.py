@@ -52,7 +52,9 @@ class Repairer(ABC):
                 NaN or infinite.
         """
         if weight.shape != known.shape:
-            raise InvalidInput(f"weight has shape {tuple(weight.shape)} and known {tuple(known.shape)}; make them equal.")
+            raise InvalidInput(
+                f"weight has shape {tuple(weight.shape)} and known {tuple(known.shape)}; make them equal."
+            )
         if known.dtype != torch.bool:
             raise InvalidInput(f"known is a bool tensor, not {known.dtype}.")
         _require_float(weight)

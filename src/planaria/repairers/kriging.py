@@ -40,9 +40,7 @@ class Kriging(Repairer):
         lags = torch.fft.irfftn(transformed.abs().square().mean(0), s=_doubled(space)) / space.numel()
         variance = lags.flatten()[0]
         correlations = lags[: space[0]] / variance.clamp_min(1e-300)
-        return Record(
-            {"correlations": correlations.half(), "mean_and_variance": torch.stack([mean, variance]).float()}
-        )
+        return Record({"correlations": correlations.half(), "mean_and_variance": torch.stack([mean, variance]).float()})
 
     def _fill(
         self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record

@@ -20,14 +20,14 @@ LARGEST_BYTE = 127
 class Regrow(Repairer):
     """Runs a fitted automaton on the layout's grids (Paladini, Tuba, Mariot 2026).
 
-    The record holds the rule itself, so that it is counted, and the tensor's normalisation (16 bytes). `restore` runs
-    the rule of the record, never that of the automaton it was made from.
+    The record holds all that was learned, rule and survey, so that it is counted, and the tensor's normalisation (16
+    bytes). `restore` runs what the record holds, never the automaton that it was made from.
 
     Args:
         automaton: with a fitted rule, see `planaria.fit.fit_rule`. Its rule may be of another tensor.
         layout: as in the fit.
-        precision: of the stored rule: "single" 4, "half" 2, or "byte" 1 byte a parameter (and a scale for each of the
-            rule's four tensors).
+        precision: of the stored rule: "single" 4, "half" 2, or "byte" 1 byte a parameter (and a scale for each
+            tensor).
         steps: of a repair; the recipe's number by default.
 
     Raises:
@@ -52,7 +52,7 @@ class Regrow(Repairer):
     def _prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
         self.layout.to_grid(weight)  # refuses a weight that does not fit, before anything is stored
         tensors = {"normalisation": Normalisation.of(weight).to_tensor()}
-        for name, parameter in self.automaton.rule.state_dict().items():
+        for name, parameter in self.automaton.state_dict().items():
             tensors |= self._encoded(name, parameter.cpu())
         return Record(tensors)
 
@@ -61,7 +61,7 @@ class Regrow(Repairer):
     ) -> Float[Tensor, "*weight"]:
         normalisation = Normalisation.from_tensor(record.tensors["normalisation"])
         automaton = Automaton(self.automaton.recipe, dimensions=self.layout.dimensions, seed=self.automaton.seed)
-        automaton.rule.load_state_dict({name: self._decoded(name, record) for name in automaton.rule.state_dict()})
+        automaton.load_state_dict({name: self._decoded(name, record) for name in automaton.state_dict()})
         automaton.to(visible.device)
         grid = self.layout.to_grid(normalisation.apply(visible).float())
         with torch.no_grad():
