@@ -23,7 +23,7 @@ def test_recipes_are_found_by_name(recipe: Recipe) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(InvalidInput, match="'talk'.*reference, default"):
+    with pytest.raises(InvalidInput, match=r"'talk'.*reference, default"):
         Recipe.named("talk")
 
 

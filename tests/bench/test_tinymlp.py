@@ -26,7 +26,7 @@ def test_a_changed_file_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_network_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(InvalidInput, match="'C'.*A, B"):
+    with pytest.raises(InvalidInput, match=r"'C'.*A, B"):
         tinymlp.shipped("C")
 
 

@@ -115,10 +115,10 @@ def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
 
 
 def test_an_unknown_pattern_is_answered_with_those_that_exist(unchecked: None) -> None:
-    with pytest.raises(InvalidInput, match="'diagonal'.*iid, block, row, column, tensor"):
+    with pytest.raises(InvalidInput, match=r"'diagonal'.*iid, block, row, column, tensor"):
         Erasure(0.5, pattern="diagonal")  # type: ignore[arg-type]
 
 
 def test_tensor_erasure_takes_no_other_fraction() -> None:
-    with pytest.raises(InvalidInput, match="its fraction is 1, not 0.5"):
+    with pytest.raises(InvalidInput, match=r"its fraction is 1, not 0\.5"):
         Erasure(0.5, pattern="tensor")

@@ -101,7 +101,7 @@ def test_a_layout_of_other_dimensions_is_refused() -> None:
 
 
 def test_an_unknown_precision_is_answered_with_those_that_exist(unchecked: None) -> None:
-    with pytest.raises(InvalidInput, match="'double'.*single, half, byte"):
+    with pytest.raises(InvalidInput, match=r"'double'.*single, half, byte"):
         Regrow(Automaton(DEFAULT), Flat(), precision="double")  # type: ignore[arg-type]
 
 

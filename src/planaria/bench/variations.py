@@ -20,7 +20,7 @@ from planaria.fit import Schedule, fit_rule, second_moments
 from planaria.repairers import Regrow
 
 RATES = (0.5, 0.7, 0.9)
-MASKS = 20
+MASKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Variation:
 
 VARIATIONS = (
     Variation(name="the reference recipe", of=REFERENCE),
-    Variation(name="three times the iterations", of=REFERENCE, schedule={"iterations": 3600}),
+    Variation(name="three times the iterations", of=REFERENCE, schedule={"iterations": 3000}),
     Variation(
         name="32 steps, so that news of the pixel below, 28 columns away, can arrive",
         of=REFERENCE,

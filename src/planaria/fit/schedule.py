@@ -65,7 +65,7 @@ SCHEDULES = {
         output_share=0.0,
         warm_start=False,
         rates_power=1.0,
-        iterations=1200,
+        iterations=1000,
         learning_rate=2e-3,
     ),
 }
