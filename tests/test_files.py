@@ -26,7 +26,7 @@ def test_a_failure_at_any_point_leaves_the_old_file(call: str, tmp_path: Path, m
     path = tmp_path / "result.json"
     write_atomically(path, b"old")
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(f"planaria.files.os.{call}", fail)

@@ -123,9 +123,6 @@ def main() -> None:
     except OSError as error:
         _complain(str(error))
         code = INPUT_OR_OUTPUT_FAILED
-    except KeyboardInterrupt:
-        _complain("Stopped.")
-        code = 130
     except Exception as error:
         # Usage errors come from the parser's own copy of click, whose classes are not ours to import.
         if not hasattr(error, "format_message"):
@@ -136,7 +133,9 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print("planaria: " + " ".join(message.split()), style="red", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(
+        "planaria: " + " ".join(message.split()), style="red", markup=False, highlight=False
+    )
 
 
 def _write_json(result: dict[str, Any], path: Path) -> Path:

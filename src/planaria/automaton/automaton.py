@@ -49,10 +49,10 @@ class Automaton(nn.Module):
         self.perception = Perception(dimensions, laplacian=recipe.laplacian)
         self.survey = Survey(dimensions, modes=recipe.modes, frequencies=recipe.frequencies) if recipe.modes else None
         self.fixed = 1 + (SURVEYED if self.survey else 0)
-        if recipe.channels < 1 + self.fixed:
+        if recipe.channels < 2 + self.fixed:
             raise InvalidInput(
                 f"Recipe {recipe.name!r} has {recipe.channels} channels; in {dimensions}-D it needs at least "
-                f"{1 + self.fixed} (the weight and {self.fixed} fixed)."
+                f"{2 + self.fixed} (the weight, {self.fixed} fixed and a hidden one)."
             )
         self.rule = Rule(
             len(self.perception.filters) * recipe.channels,

@@ -41,6 +41,8 @@ class Experiment:
         for rate in self.rates:
             if not 0 < rate <= 1:
                 raise InvalidInput(f"Rates lie in (0, 1]; {rate} does not.")
+        if len(set(self.networks)) < len(self.networks) or len(set(self.rates)) < len(self.rates):
+            raise InvalidInput("An experiment names each network and each rate once.")
         if not self.networks or not self.rates or self.masks < 1 or self.fits < 1:
             raise InvalidInput("An experiment needs at least one network, rate, mask and fit.")
 

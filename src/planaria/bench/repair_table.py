@@ -16,6 +16,7 @@ from planaria.bench.experiment import Experiment
 from planaria.bench.provenance import provenance
 from planaria.bench.statistics import summary
 from planaria.damages import Erasure, Faults
+from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
 from planaria.layouts import Flat, Sheet
 from planaria.repairers import (
@@ -106,6 +107,8 @@ def run(
     all_fits: dict[str, dict[str, list[Fit]]] = {}
     for name in experiment.networks:
         network = tinymlp.shipped(name)
+        if round(min(experiment.rates) * network.fc1.weight.numel()) < 1:
+            raise InvalidInput(f"A rate of {min(experiment.rates)} erases none of network {name}'s FC1. Raise it.")
         repairers: dict[str, list[Repairer]] = {row: [one] for row, one in closed_form_repairers().items()}
         fits: dict[str, list[Fit]] = {}
         for recipe in recipes:
@@ -145,8 +148,8 @@ def _fit_summary(fit: Fit) -> dict[str, Any]:
         "parameters": fit.automaton.parameter_count,
         "seconds": round(fit.seconds, 2),
         "iterations": len(fit.losses),
-        "losses": [round(loss, 5) for loss in fit.losses],
-        "held_out": [(iteration, round(loss, 5) if math.isfinite(loss) else None) for iteration, loss in fit.held_out],
+        "losses": [_rounded(loss) for loss in fit.losses],
+        "held_out": [(iteration, _rounded(loss)) for iteration, loss in fit.held_out],
     }
 
 
@@ -200,9 +203,17 @@ def _measure(
 def missing_r2(
     intact: Float[Tensor, "*weight"], repaired: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"]
 ) -> float:
-    """Share of the missing weights' variance that the repair explains: 1 is exact, 0 what their mean would do."""
+    """Share of the missing weights' variance that the repair explains: 1 is exact, 0 what their mean would do.
+
+    Not a number if nothing is missing.
+    """
     truth, guess = intact[~known].double(), repaired[~known].double()
     return float(1 - (truth - guess).square().sum() / (truth - truth.mean()).square().sum())
+
+
+def _rounded(loss: float) -> float | None:
+    """For JSON, which has no infinity: the loss of a diverged rollout is missing."""
+    return round(loss, 5) if math.isfinite(loss) else None
 
 
 def _by_rate(values: dict[float, float]) -> dict[str, float]:

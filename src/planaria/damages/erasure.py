@@ -48,7 +48,13 @@ class Erasure(Damage):
         columns = weight.numel() // rows if rows else 0
         index = self._erased(rows, columns, generator).to(weight.device)
         old = weight.detach().reshape(-1)[index]
-        faults = Faults(shape=tuple(weight.shape), index=index, old=old, new=torch.full_like(old, self.value))
+        try:
+            new = torch.full_like(old, self.value)
+        except RuntimeError as error:
+            raise InvalidInput(
+                f"A weight of {weight.dtype} cannot hold {self.value}. Erase to another value."
+            ) from error
+        faults = Faults(shape=tuple(weight.shape), index=index, old=old, new=new)
         return faults.replay(weight), faults
 
     def _erased(self, rows: int, columns: int, generator: torch.Generator) -> Int64[Tensor, " faults"]:

@@ -20,7 +20,17 @@ class Record:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor by name. Raises `InvalidInput` if the record is another repairer's, and so lacks it."""
+        if name not in self.tensors:
+            raise InvalidInput(
+                f"The record holds {sorted(self.tensors)} and not {name!r}. Restore with the record that this repairer "
+                "prepared."
+            )
+        return self.tensors[name]
 
 
 class Repairer(ABC):
@@ -37,7 +47,10 @@ class Repairer(ABC):
     """Whether known weights come back bit for bit. True for every repairer but the `RescaledZero` baseline."""
 
     def prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
-        """Notes what `restore` will need. Raises `InvalidInput` on a weight that is not floating-point and finite."""
+        """Notes what `restore` will need. Raises `InvalidInput` on a weight that is not floating-point and finite.
+
+        Here and in `restore`, finite means in float32: larger float64 weights are refused too.
+        """
         _require_float(weight)
         _require_finite(weight, torch.ones_like(weight, dtype=torch.bool))
         return self._prepare(_working(weight))
@@ -78,7 +91,8 @@ class Repairer(ABC):
 
 def known_mean(visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"]) -> Float[Tensor, ""]:
     """Mean of the known weights; 0 if there are none. `visible` is 0 where missing."""
-    return visible.sum() / known.sum().clamp_min(1)
+    # Divided before it is summed, and in float64: no sum of finite weights overflows.
+    return (visible.double() / known.sum().clamp_min(1)).sum().to(visible)
 
 
 def _working(weight: Tensor) -> Tensor:
@@ -92,11 +106,12 @@ def _require_float(weight: Tensor) -> None:
 
 
 def _require_finite(weight: Tensor, known: Tensor) -> None:
-    broken = known & ~weight.isfinite()
+    broken = known & ~weight.float().isfinite()
     if broken.any():
         flat = int(broken.flatten().int().argmax())
         place = tuple(int(axis) for axis in torch.unravel_index(torch.tensor(flat), weight.shape))
         raise InvalidInput(
-            f"{int(broken.sum())} of {math.prod(weight.shape)} weights are marked known but not finite, the first "
+            f"{int(broken.sum())} of {math.prod(weight.shape)} weights are marked known but not finite in float32, the "
+            f"first "
             f"({weight.flatten()[flat].item()}) at {place}. Mark them as missing."
         )

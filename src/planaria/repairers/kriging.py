@@ -17,7 +17,7 @@ class Kriging(Repairer):
     conditional mean by conjugate gradients; the covariance acts by fast Fourier transform on a grid of twice the size,
     so memory stays at a few copies of the tensor and time at O(cells log cells) an iteration.
 
-    Bytes: 2 for each lag of a half-space, 8 for mean and variance.
+    Bytes: 2 for each lag of a half-space, 8 for mean and deviation.
 
     Args:
         layout: how the tensor becomes grids, each repaired on its own.
@@ -40,15 +40,17 @@ class Kriging(Repairer):
         lags = torch.fft.irfftn(transformed.abs().square().mean(0), s=_doubled(space)) / space.numel()
         variance = lags.flatten()[0]
         correlations = lags[: space[0]] / variance.clamp_min(1e-300)
-        return Record({"correlations": correlations.half(), "mean_and_variance": torch.stack([mean, variance]).float()})
+        return Record(
+            {"correlations": correlations.half(), "mean_and_deviation": torch.stack([mean, variance.sqrt()]).float()}
+        )
 
     def _fill(
         self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
     ) -> Float[Tensor, "*weight"]:
         grid = self.layout.to_grid(visible).double()
         there = self.layout.to_grid(known)
-        mean, variance = record.tensors["mean_and_variance"].to(grid)
-        if variance <= 0:
+        mean, deviation = record["mean_and_deviation"].to(grid)
+        if deviation <= 0:
             return torch.full_like(visible, mean.item())
         filled = self._conditional_mean(grid - mean, there, self._spectrum(record, grid))
         return self.layout.from_grid((filled + mean).to(visible), tuple(visible.shape))
@@ -56,7 +58,7 @@ class Kriging(Repairer):
     def _spectrum(self, record: Record, grid: Float[Tensor, "batch *space"]) -> Float[Tensor, "*spectrum"]:
         """Eigenvalues of the covariance on the doubled grid, in units of the variance."""
         space = grid.shape[1:]
-        stored = record.tensors["correlations"].to(grid)
+        stored = record["correlations"].to(grid)
         if stored.shape != (space[0], *_doubled(space)[1:]):
             raise InvalidInput(
                 f"The record holds lags {tuple(stored.shape)}, which are not those of grids of {tuple(space)}. "

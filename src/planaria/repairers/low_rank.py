@@ -30,8 +30,11 @@ class LowRank(Repairer):
         self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
     ) -> Float[Tensor, "*weight"]:
         rows = visible.shape[0] if visible.dim() > 1 else 1
-        mean = known_mean(visible, known)
-        matrix = torch.where(known, visible - mean, 0.0).reshape(rows, -1)
+        # In units of the largest weight, so that no square overflows.
+        unit = visible.abs().max().clamp_min(torch.finfo(visible.dtype).tiny)
+        scaled = visible / unit
+        mean = known_mean(scaled, known)
+        matrix = torch.where(known, scaled - mean, 0.0).reshape(rows, -1)
         there = known.reshape(rows, -1)
         flip = matrix.shape[0] > matrix.shape[1]
         if flip:
@@ -49,7 +52,7 @@ class LowRank(Repairer):
         filled = torch.zeros_like(matrix)
         for penalty in penalties[: best + 1]:
             filled = self._soften(matrix, there, filled, penalty)
-        return (filled.T if flip else filled).reshape(visible.shape) + mean
+        return ((filled.T if flip else filled).reshape(visible.shape) + mean) * unit
 
     def _soften(
         self,

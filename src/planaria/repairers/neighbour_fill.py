@@ -24,9 +24,10 @@ class NeighbourFill(Repairer):
         convolve = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[self.layout.dimensions]
         # The centre may stay in: it counts nothing where it is missing, and is not used where it is known.
         ones = visible.new_ones([1, 1] + [3] * self.layout.dimensions)
-        weights = self.layout.to_grid(visible).unsqueeze(1)
+        cells = 3**self.layout.dimensions
+        weights = self.layout.to_grid(visible / cells).unsqueeze(1)  # so that no sum overflows
         there = self.layout.to_grid(known).unsqueeze(1).to(visible)
         count = convolve(there, ones, padding=1)
-        mean = convolve(weights, ones, padding=1) / count.clamp_min(1)
+        mean = convolve(weights, ones, padding=1) * (cells / count.clamp_min(1))
         filled = torch.where(count > 0.5, mean, known_mean(visible, known))
         return self.layout.from_grid(filled.squeeze(1), tuple(visible.shape))

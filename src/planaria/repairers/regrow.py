@@ -59,9 +59,11 @@ class Regrow(Repairer):
     def _fill(
         self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
     ) -> Float[Tensor, "*weight"]:
-        normalisation = Normalisation.from_tensor(record.tensors["normalisation"])
+        normalisation = Normalisation.from_tensor(record["normalisation"])
         automaton = Automaton(self.automaton.recipe, dimensions=self.layout.dimensions, seed=self.automaton.seed)
-        automaton.load_state_dict({name: self._decoded(name, record) for name in automaton.state_dict()})
+        automaton.load_state_dict(
+            {name: self._decoded(name, record, of) for name, of in automaton.state_dict().items()}
+        )
         automaton.to(visible.device)
         grid = self.layout.to_grid(normalisation.apply(visible).float())
         with torch.no_grad():
@@ -72,9 +74,14 @@ class Regrow(Repairer):
         if self.precision == "byte":
             scale = parameter.abs().max().clamp_min(1e-30) / LARGEST_BYTE
             return {name: (parameter / scale).round().to(torch.int8), f"{name}_scale": scale.view(1)}
-        return {name: parameter.to(torch.float16 if self.precision == "half" else torch.float32)}
+        return {name: parameter.to(torch.float16 if self.precision == "half" else torch.float32, copy=True)}
 
-    def _decoded(self, name: str, record: Record) -> Tensor:
+    def _decoded(self, name: str, record: Record, of: Tensor) -> Tensor:
         scale = record.tensors.get(f"{name}_scale")
-        values = record.tensors[name].float()
+        values = record[name].float()
+        if values.shape != of.shape:
+            raise InvalidInput(
+                f"The record's {name} has shape {tuple(values.shape)}; this automaton's has {tuple(of.shape)}. Restore "
+                "with the recipe that prepared the record."
+            )
         return values if scale is None else values * scale

@@ -1,0 +1,64 @@
+"""Writes the committed results into README.md and docs/, between their markers. Run after a benchmark.
+
+    planaria bench tinymlp -o benchmarks/results/tinymlp
+    planaria bench variations -o benchmarks/results/variations
+    planaria bench engine -o benchmarks/results/engine
+    python benchmarks/update_documents.py
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from planaria.bench import engine, tables, variations
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png")
+
+
+def result(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def blocks() -> dict[Path, dict[str, str]]:
+    """What belongs between `<!-- name -->` and `<!-- /name -->`, by file and name."""
+    tinymlp = result("tinymlp")
+    speed = engine.table(result("engine"))
+    return {
+        ROOT / "README.md": {
+            "tinymlp-table": tables.accuracy_table(tinymlp, "A", rates=["0.5", "0.7", "0.9"]),
+            "engine-table": speed,
+        },
+        ROOT / "docs" / "results.md": {
+            "tinymlp": tables.repair_tables(tinymlp),
+            "variations": variations.tables(result("variations")),
+            "engine": speed,
+        },
+    }
+
+
+def inserted(text: str, name: str, block: str) -> str:
+    """`text` with `block` between the markers called `name`."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    changed, count = pattern.subn(lambda found: f"{found[1]}\n{block}\n{found[2]}", text)
+    if count != 1:
+        raise SystemExit(f"There must be one pair of markers called {name}, not {count}.")
+    return changed
+
+
+def main() -> None:
+    for path, by_name in blocks().items():
+        text = path.read_text(encoding="utf-8")
+        for name, block in by_name.items():
+            text = inserted(text, name, block)
+        path.write_text(text, encoding="utf-8")
+    for picture in PICTURES:
+        shutil.copyfile(RESULTS / "tinymlp" / picture, ROOT / "docs" / "images" / picture)
+
+
+if __name__ == "__main__":
+    main()
