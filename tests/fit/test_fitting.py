@@ -100,7 +100,7 @@ def test_the_fitted_rule_regrows_smooth_sheets_better_than_it_did_at_the_start()
     weight, layout = smooth_sheets(24, 8, 8), Sheet((8, 8))
     # Without survey and warm start, so that whatever is achieved has been learned step by step.
     schedule = Schedule(iterations=300, learning_rate=1e-2, check_every=100, warm_start=False, lengths=(8, 8))
-    fit = fit_rule(weight, layout=layout, recipe=replace(DEFAULT, modes=0), schedule=schedule)
+    fit = fit_rule(weight, layout=layout, recipe=replace(DEFAULT, modes=0, hidden=26), schedule=schedule)
     assert min(loss for _, loss in fit.held_out) < 0.8 * fit.held_out[0][1]
     known = mask(24, 64, share=0.5, seed=9)
     errors = []

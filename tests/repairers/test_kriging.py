@@ -39,7 +39,7 @@ def autocorrelations(grid: Tensor) -> dict[tuple[int, ...], float]:
 def conditional_mean(grid: Tensor, known: Tensor, record: Record) -> Tensor:
     """C_mk C_kk^-1 applied to the known deviations, C from the record's lags."""
     stored = record.tensors["correlations"].double()
-    mean = record.tensors["mean_and_variance"][0].double()
+    mean = record.tensors["mean_and_deviation"][0].double()
     places = list(itertools.product(*[range(size) for size in grid.shape[1:]]))
     covariance = torch.zeros(len(places), len(places), dtype=torch.float64)
     for one, first in enumerate(places):
@@ -61,8 +61,8 @@ def test_the_record_holds_the_autocorrelation_at_every_lag(layout: Layout, shape
     for lag, value in autocorrelations(grid).items():
         if lag[0] >= 0:
             assert stored["correlations"][lag].item() == pytest.approx(value, abs=1e-3)
-    expected = torch.stack([grid.mean(), grid.var(correction=0)]).float()
-    torch.testing.assert_close(stored["mean_and_variance"], expected)
+    expected = torch.stack([grid.mean(), grid.std(correction=0)]).float()
+    torch.testing.assert_close(stored["mean_and_deviation"], expected)
 
 
 @on_every_grid
