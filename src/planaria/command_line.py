@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,10 +45,9 @@ def demo(output: Folder = Path("demo"), json_output: Json = False) -> None:
     folder = make_folder(output)
     with progress_bar("demo") as progress:
         result, fits = repair_table.run(Experiment.packaged("demo"), progress=progress, recipes=(DEFAULT,))
-    written = demonstration.draw(fits["A"]["default"][0], folder) + demonstration.draw_curves(result, folder)
-    written.append(_write_json(result, folder / "demo.json"))
-    _show(result, accuracy_table(result, "A") + "\n" + fit_table(result, "A"), json_output)
-    _name(written)
+    pictures = demonstration.draw_curves(result, folder) + demonstration.draw(fits["A"]["default"][0], folder)
+    tables = accuracy_table(result, "A") + "\n" + fit_table(result, "A")
+    _finish("demo", result, tables, folder, json_output, pictures)
 
 
 @bench.command()
@@ -65,44 +65,32 @@ def tinymlp(
     folder = make_folder(output)
     with progress_bar("tinymlp") as progress:
         result, fits = repair_table.run(chosen, progress=progress)
-    tables = repair_tables(result)
-    written = [_write_json(result, folder / "tinymlp.json"), folder / "tinymlp.md"]
-    write_atomically(written[1], tables.encode())
-    written += demonstration.draw_curves(result, folder)
     first = chosen.networks[0]
-    written += demonstration.draw(fits[first]["default"][0], folder, network=first, seed=chosen.seed)
-    _show(result, tables, json_output)
-    _name(written)
+    pictures = demonstration.draw_curves(result, folder)
+    pictures += demonstration.draw(fits[first]["default"][0], folder, network=first, seed=chosen.seed)
+    _finish("tinymlp", result, repair_tables(result), folder, json_output, pictures)
 
 
 @bench.command()
 def engine(output: Folder = Path("results/engine"), json_output: Json = False) -> None:
-    """Cell-steps a second, forward and training, against the plain formulation; peak memory. About two minutes."""
+    """Cell-steps a second, forward and training, against the plain formulation; peak memory. A few minutes."""
     from planaria.bench import engine as measure
 
     folder = make_folder(output)
     with progress_bar("engine") as progress:
         result = measure.run(progress=progress)
-    table = measure.table(result)
-    written = [_write_json(result, folder / "engine.json"), folder / "engine.md"]
-    write_atomically(written[1], table.encode())
-    _show(result, table, json_output)
-    _name(written)
+    _finish("engine", result, measure.table(result), folder, json_output)
 
 
 @bench.command()
 def variations(output: Folder = Path("results/variations"), json_output: Json = False) -> None:
-    """The talk's automaton in several readings, ours with parts taken away, each with its figures. Half an hour."""
+    """The talk's automaton in several readings, ours with parts taken away, each with its figures. 40 minutes."""
     from planaria.bench import variations as measure
 
     folder = make_folder(output)
     with progress_bar("variations") as progress:
         result = measure.run(progress=progress)
-    tables = measure.tables(result)
-    written = [_write_json(result, folder / "variations.json"), folder / "variations.md"]
-    write_atomically(written[1], tables.encode())
-    _show(result, tables, json_output)
-    _name(written)
+    _finish("variations", result, measure.tables(result), folder, json_output)
 
 
 @application.callback()
@@ -138,21 +126,22 @@ def _complain(message: str) -> None:
     )
 
 
-def _write_json(result: dict[str, Any], path: Path) -> Path:
-    write_atomically(path, json.dumps(result, indent=1, allow_nan=False).encode())
-    return path
+def _finish(
+    name: str, result: dict[str, Any], tables: str, folder: Path, json_output: bool, pictures: Sequence[Path] = ()
+) -> None:
+    """Writes JSON and Markdown beside the pictures, shows the result, and names every file.
 
-
-def _show(result: dict[str, Any], table: str, json_output: bool) -> None:
-    """JSON for a program, a drawn table for a person, Markdown for a pipe."""
+    Shown is JSON for a program, a drawn table for a person, Markdown for a pipe.
+    """
+    content = json.dumps(result, allow_nan=False)
+    json_file, markdown_file = folder / f"{name}.json", folder / f"{name}.md"
+    write_atomically(json_file, content.encode())
+    write_atomically(markdown_file, tables.encode())
     if json_output:
-        print(json.dumps(result, allow_nan=False))
+        print(content)
     elif sys.stdout.isatty():
-        Console().print(Markdown(table))
+        Console().print(Markdown(tables))
     else:
-        print(table)
-
-
-def _name(written: list[Path]) -> None:
-    for path in written:
+        print(tables)
+    for path in (json_file, markdown_file, *pictures):
         print(f"wrote {path}", file=sys.stderr)
