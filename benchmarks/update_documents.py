@@ -1,9 +1,9 @@
 """Writes the committed results into README.md and docs/, between their markers. Run after a benchmark.
 
-    planaria bench tinymlp -o benchmarks/results/tinymlp
-    planaria bench variations -o benchmarks/results/variations
-    planaria bench engine -o benchmarks/results/engine
-    python benchmarks/update_documents.py
+planaria bench tinymlp -o benchmarks/results/tinymlp
+planaria bench variations -o benchmarks/results/variations
+planaria bench engine -o benchmarks/results/engine
+python benchmarks/update_documents.py
 """
 
 import json

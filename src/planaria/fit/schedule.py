@@ -65,7 +65,8 @@ SCHEDULES = {
         output_share=0.0,
         warm_start=False,
         rates_power=1.0,
-        iterations=1000,
-        learning_rate=2e-3,
+        iterations=600,
+        learning_rate=8e-3,
+        long_rollout=1,  # without cooling nearly every rule explodes later, and the untrained one would be chosen
     ),
 }
