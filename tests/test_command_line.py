@@ -136,7 +136,7 @@ def test_a_message_with_a_closing_tag_is_still_a_message(planaria) -> None:
         (InvalidInput("so\n  so"), 3, "planaria: so so\n"),
         (DataNotFound("where"), 6, "planaria: where\n"),
         (OSError(28, "No space left on device"), 6, "No space left on device"),
-        (KeyboardInterrupt(), 130, "Stopped."),
+        (KeyboardInterrupt(), 130, ""),  # the parser ends it, in silence
     ],
 )
 def test_every_kind_of_error_has_its_exit_code(
@@ -177,7 +177,7 @@ def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planar
     assert outcome.code == 0
     assert "| default recipe |" in outcome.out and "| kriging |" in outcome.out
     folder = tmp_path / "demo"
-    assert {path.name for path in folder.iterdir()} == {*PICTURES, "demo.json"}
+    assert {path.name for path in folder.iterdir()} == {*PICTURES, "demo.json", "demo.md"}
     assert all(str(path) in outcome.err for path in folder.iterdir())
     for name in PICTURES:
         with Image.open(folder / name) as picture:
