@@ -10,19 +10,66 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from planaria.errors import DataNotFound, InvalidFile, OutputFailed, PlanariaError
+from planaria import damage_command, guard_commands
+from planaria.errors import (
+    DataNotFound,
+    InvalidFile,
+    InvalidGuard,
+    LooksDifferent,
+    OtherModel,
+    OutputFailed,
+    PlanariaError,
+    VerificationFailed,
+)
 from planaria.files import make_folder, write_atomically
+from planaria.guard_commands import printable
 from planaria.progress import progress_bar
 
-WRONG_USAGE, INPUT_OR_OUTPUT_FAILED = 3, 6
+WRONG_USAGE = 3
+# The first that fits counts: a broken guard is also an invalid file.
+EXIT_CODES: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
+    (4, (InvalidGuard,)),
+    (5, (OtherModel, LooksDifferent)),
+    (6, (InvalidFile, DataNotFound, OutputFailed)),
+    (7, (VerificationFailed,)),
+    (WRONG_USAGE, (PlanariaError,)),
+    (6, (OSError,)),
+)
+EPILOG = """Exit codes:
+
+0  intact, or fully restored; done
+
+1  damaged, and exactly repairable (check)
+
+2  damaged, and repairable only approximately (check), or repaired so (repair)
+
+3  wrong usage
+
+4  the guard is damaged, or is no guard
+
+5  the guard is of another model
+
+6  input or output failed
+
+7  a repair did not verify; nothing was written"""
 
 application = typer.Typer(
     help="Self-repairing neural networks: damaged weights are regrown from the weights that survive around them.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 bench = typer.Typer(help="Measure, and write the results as JSON, Markdown and figures.", no_args_is_help=True)
+for command in (
+    guard_commands.protect,
+    guard_commands.check,
+    guard_commands.repair,
+    guard_commands.inspect,
+    guard_commands.key,
+    damage_command.damage,
+):
+    application.command()(command)
 application.add_typer(bench, name="bench")
 
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
@@ -102,15 +149,17 @@ def common(threads: Threads = 2) -> None:
 
 
 def main() -> None:
-    """Runs the command line: exit code 0, 3 for wrong usage, 6 where input or output failed."""
+    """Runs the command line.
+
+    Exit codes: 0 intact, fully restored, or done; 1 damaged and exactly repairable (check); 2 only approximately (check
+    or repair); 3 wrong usage; 4 the guard is damaged or not a guard; 5 the guard is of another model; 6 input or output
+    failed; 7 a repair did not verify.
+    """
     try:
         code = application(standalone_mode=False)
-    except PlanariaError as error:
+    except (PlanariaError, OSError) as error:
         _complain(str(error))
-        code = INPUT_OR_OUTPUT_FAILED if isinstance(error, (DataNotFound, InvalidFile, OutputFailed)) else WRONG_USAGE
-    except OSError as error:
-        _complain(str(error))
-        code = INPUT_OR_OUTPUT_FAILED
+        code = next(code for code, kinds in EXIT_CODES if isinstance(error, kinds))
     except Exception as error:
         # Usage errors come from the parser's own copy of click, whose classes are not ours to import.
         if not hasattr(error, "format_message"):
@@ -122,7 +171,7 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(
-        "planaria: " + " ".join(message.split()), style="red", markup=False, highlight=False
+        "planaria: " + printable(" ".join(message.split())), style="red", markup=False, highlight=False
     )
 
 

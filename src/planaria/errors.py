@@ -19,3 +19,19 @@ class DataNotFound(PlanariaError, FileNotFoundError):
 
 class OutputFailed(PlanariaError, OSError):
     """A result could not be written; nothing was left half-written."""
+
+
+class InvalidGuard(InvalidFile):
+    """A file is not a guard, or is damaged past what it can repair of itself."""
+
+
+class OtherModel(PlanariaError, ValueError):
+    """The guard is of another model."""
+
+
+class LooksDifferent(PlanariaError, ValueError):
+    """A model has the guard's names and shapes, but looks retrained or replaced rather than damaged."""
+
+
+class VerificationFailed(PlanariaError, RuntimeError):
+    """A repair did not read back as it was computed; nothing was written."""

@@ -2,8 +2,11 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
@@ -53,7 +56,7 @@ class Faults:
                 f"shape {tuple(weight.shape)}."
             )
         copy = weight.detach().clone(memory_format=torch.contiguous_format)
-        copy.view(-1)[self.index.to(copy.device)] = values.to(copy.device)
+        integers(copy).view(-1)[self.index.to(copy.device)] = integers(values).to(copy.device)
         return copy
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -67,25 +70,16 @@ class Faults:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Faults":
         """Reads and validates a file that `save` wrote. Raises `InvalidFile`; a missing file is `FileNotFoundError`."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no fault file {path}.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != "planaria faults 1":
-                    raise InvalidFile(f"{path} is not a fault list: its format is {metadata.get('format')!r}.")
-                sizes = metadata.get("shape", "?")
-                shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
-                index, old, new = (file.get_tensor(name) for name in ("index", "old", "new"))
-        except InvalidFile:
-            raise
-        except (SafetensorError, ValueError, OverflowError) as error:
-            raise InvalidFile(f"{path} is not a fault list: {error}.") from error
+        with fault_file(path, "planaria faults 1") as file:
+            sizes = file.metadata().get("shape", "?")
+            shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
+            index, old, new = (file.get_tensor(name) for name in ("index", "old", "new"))
         faults = cls(shape=shape, index=index, old=old, new=new)
-        faults._validate(path)
+        faults.require_sound(str(path))
         return faults
 
-    def _validate(self, path: str | os.PathLike[str]) -> None:
+    def require_sound(self, source: str) -> None:
+        """Raises `InvalidFile`, naming the `source`, unless these faults could be those of a tensor."""
         index = self.index
         count = math.prod(self.shape)
         sound = (
@@ -99,6 +93,31 @@ class Faults:
         )
         if not sound:
             raise InvalidFile(
-                f"{path} is not a sound fault list: positions must be int64, ascending, unique and inside shape "
+                f"{source} is not a sound fault list: positions must be int64, ascending, unique and inside shape "
                 f"{self.shape}, with one old and one new value each. Make it again."
             )
+
+
+def integers(weight: Shaped[Tensor, "*weight"]) -> Shaped[Tensor, "*weight"]:
+    """The same memory as integers of the same width: not every dtype can be indexed or compared bit for bit."""
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    if weight.element_size() not in widths:
+        raise InvalidInput(f"A weight has 1, 2, 4 or 8 bytes; {weight.dtype} has {weight.element_size()}. Convert it.")
+    return weight.view(widths[weight.element_size()])
+
+
+@contextmanager
+def fault_file(path: str | os.PathLike[str], version: str) -> Iterator[Any]:
+    """An open safetensors file of that format version. Raises `InvalidFile`, also for what goes wrong while reading."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no fault file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("format")
+            if found != version:
+                raise InvalidFile(f"{path} is not a fault list of this kind: its format is {found!r}, not {version!r}.")
+            yield file
+    except InvalidFile:
+        raise
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise InvalidFile(f"{path} is not a fault list: {error}.") from error

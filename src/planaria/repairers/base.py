@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -10,27 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a repairer noted about the intact tensor. Everything in it counts as guard bytes."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-    def __getitem__(self, name: str) -> Tensor:
-        """A tensor by name. Raises `InvalidInput` if the record is another repairer's, and so lacks it."""
-        if name not in self.tensors:
-            raise InvalidInput(
-                f"The record holds {sorted(self.tensors)} and not {name!r}. Restore with the record that this repairer "
-                "prepared."
-            )
-        return self.tensors[name]
+from planaria.records import Record as Record
 
 
 class Repairer(ABC):

@@ -1,0 +1,114 @@
+"""A weight is damaged if it is far from what the weights around it predict."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from planaria.detectors.base import Detector, checked_rate, intact_range, largest_but, outside, working
+from planaria.errors import InvalidInput
+from planaria.records import Record
+
+ROUNDS = 5
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What fills missing weights: any repairer that keeps to the contract of `planaria.repairers.Repairer`."""
+
+    def prepare(self, weight: Float[Tensor, "*weight"]) -> Record: ...
+    def restore(
+        self, weight: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
+    ) -> Float[Tensor, "*weight"]: ...
+
+
+class Residual(Detector):
+    """Hides each weight from the predictor, and compares the prediction with what the weight holds.
+
+    Cross-validation in folds: every weight is predicted once, from the weights of the other folds. It is damaged if the
+    prediction misses it by more than any (or by more than all but a share `rate`) of the intact weights were missed, or
+    if it lies outside the intact range. The limit is in the weights' units and comes from the intact tensor alone: a
+    scale estimated on the damaged tensor would grow with the damage, and at 20 % hide it.
+
+    A damaged weight spoils the predictions of its neighbours too. So those outside the range are hidden from the start,
+    and of the rest only the worst are taken out at first, before all are predicted again: at most five rounds. A weight
+    that was within the limit in the first round is never named.
+
+    Time: up to `5 * folds` calls of the predictor, `folds` of them on an intact tensor. A few copies of the tensor.
+
+    Args:
+        predictor: what fills missing weights, for example `planaria.repairers.Kriging(layout)`.
+        rate: the share of intact weights that may be named damaged, 0 <= rate < 1.
+        folds: at least 2. More cost more and hide less at a time.
+
+    Record: the predictor's, the range, and the limit: 12 bytes more than the predictor's (24 for float64).
+    """
+
+    def __init__(self, predictor: Predictor, *, rate: float = 0.0, folds: int = 5):
+        if folds < 2:
+            raise InvalidInput(f"Weights are predicted from other folds: folds is at least 2, not {folds}.")
+        self.predictor = predictor
+        self.rate = checked_rate(rate)
+        self.folds = folds
+
+    def prepare(self, weight: Shaped[Tensor, "*weight"]) -> Record:
+        values = working(weight)
+        if values.numel() == 0:
+            return Record()
+        low_and_high = intact_range(values)
+        noted = self.predictor.prepare(values)
+        limit = largest_but(self.rate, self._misses(values, torch.ones_like(values, dtype=torch.bool), noted))
+        # Another machine or another number of threads rounds predictions otherwise, by far less than this.
+        limit = limit + 1e-4 * low_and_high.abs().max()
+        predictor = {f"predictor.{name}": tensor for name, tensor in noted.tensors.items()}
+        return Record({"range": low_and_high, "limits": limit.view(1), **predictor})
+
+    def _damaged(
+        self, weight: Shaped[Tensor, "*weight"], record: Record, suspect: Bool[Tensor, "*weight"]
+    ) -> Bool[Tensor, "*weight"]:
+        values, limit = working(weight), record["limits"].to(weight.device)
+        noted = Record(
+            {
+                name.removeprefix("predictor."): tensor
+                for name, tensor in record.tensors.items()
+                if name.startswith("predictor.")
+            }
+        )
+        broken = outside(values, record["range"])
+        hidden, candidates = broken, suspect & ~broken
+        for _ in range(ROUNDS):
+            misses = self._misses(values, ~hidden, noted)
+            # Only what missed in the first round: so the intact tensor has the false alarms counted in `prepare`.
+            over = candidates & (misses > limit)
+            if hidden is broken:
+                candidates = over
+            fresh = over & ~hidden
+            if not fresh.any():
+                break
+            hidden = broken | (over & (hidden | (misses >= misses[fresh].max() / 2)))
+        return broken | over
+
+    def _misses(
+        self, values: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], noted: Record
+    ) -> Float[Tensor, "*weight"]:
+        """How far each weight is from its prediction by the known weights of the other folds."""
+        fold = _folds(values.shape, self.folds).to(values.device)
+        predicted = torch.empty_like(values)
+        for one in range(self.folds):
+            here = fold == one
+            if here.any():
+                predicted = torch.where(here, self.predictor.restore(values, known & ~here, noted), predicted)
+        return (values - predicted).abs()
+
+
+def _folds(shape: torch.Size, folds: int) -> Int64[Tensor, "*weight"]:
+    """The fold of each cell: a knight's move apart, counted on the matrix `(shape[0], the rest)`.
+
+    With 5 folds no cell shares its fold with one of its 8 neighbours in the matrix; nor, where a row is an image of
+    width w, with those above and below it, unless 5 divides w. (4 folds hide those above and below in every image
+    whose width 4 divides; kriging then misses smooth images of 32x32 by seven times as much.)
+    """
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = shape.numel() // rows
+    return ((torch.arange(rows)[:, None] + 2 * torch.arange(columns)) % folds).view(shape)

@@ -1,0 +1,169 @@
+"""The guard file: a safetensors container that repairs itself. Specified in FORMAT.md, sections 1 and 2."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from planaria.checkpoints import parse_header
+from planaria.codes import ReedSolomon
+from planaria.errors import InvalidFile, InvalidGuard
+
+FORMAT = "planaria guard"  # for people; the manifest says which version
+SEAL, SELF = "seal", "self"
+SEAL_BYTES = 32
+DIGEST_BYTES = 16
+PAGE = 4096
+PAGE_PROTECTED = 32 * 1024  # a smaller guard would spend more than a quarter of itself on surviving a lost page
+COLUMN = 4096  # symbols of a codeword, at most
+NUMPY_TYPES = {"U8": np.uint8, "U16": np.uint16, "F32": np.float32, "F16": np.float16, "I8": np.int8}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What came out of a guard file.
+
+    Attributes:
+        arrays: the tiers, by name.
+        mended: bytes of the file that were broken and are restored here.
+        broken: tiers that could not be restored, or not be proven.
+    """
+
+    arrays: dict[str, NDArray[np.generic]]
+    mended: int
+    broken: tuple[str, ...]
+
+
+def geometry(length: int) -> tuple[int, int]:
+    """(codewords, check symbols of each) of the code over a guard of `length` bytes.
+
+    They follow from the length alone, so nothing of a damaged guard need be read before it is repaired. Each codeword
+    corrects 2 % of its symbols (1 % of random bytes) and six standard deviations more; a guard of 32 KiB or more also
+    corrects any run of 4,096 bytes.
+    """
+    symbols = length // 2
+    width = max(1, -(-symbols // COLUMN))
+    column = -(-symbols // width)
+    errors = column // 50 + isqrt(column)
+    if length >= PAGE_PROTECTED:
+        errors = max(errors, -(-(PAGE // 2 + 1) // width))
+    return width, 2 * errors
+
+
+def survives_a_lost_page(length: int) -> bool:
+    """Whether a guard of `length` bytes survives the loss of any one run of 4,096."""
+    return length >= PAGE_PROTECTED
+
+
+def pack(arrays: Mapping[str, NDArray[np.generic]], *, key: bytes | None) -> bytes:
+    """The guard file of these tiers, sealed and with its own parity. The same tiers and key give the same bytes."""
+    content = _laid_out(arrays)
+    tiers = _parsed(content)
+    sealed = len(content) - tiers[SELF].nbytes - tiers[SEAL].nbytes
+    digests = b"".join(_digest(array, key) for name, array in tiers.items() if name not in (SEAL, SELF))
+    seal = blake3(content[:sealed] + digests, key=key).digest() + digests
+    content = content[:sealed] + seal + content[sealed + len(seal) :]
+    width, check = geometry(len(content))
+    covered = content[: len(content) - width * check * 2]
+    return covered + ReedSolomon(check).feed(_rows(covered, width)).astype("<u2").tobytes()
+
+
+def packed_size(arrays: Mapping[str, NDArray[np.generic]]) -> int:
+    """Bytes of the guard file of tiers of these shapes."""
+    return len(_laid_out(arrays))
+
+
+def unpack(content: bytes, *, key: bytes | None) -> Contents:
+    """The tiers of a guard file, repaired as far as its own parity goes.
+
+    Raises:
+        InvalidGuard: if it is not a guard, or so damaged that not even its container can be read.
+    """
+    mended = 0
+    if not _sound(content, key):
+        content, mended = _repaired(content)
+    tiers = _parsed(content)
+    seal = tiers.pop(SEAL).tobytes()
+    del tiers[SELF]
+    digests = [seal[at : at + DIGEST_BYTES] for at in range(SEAL_BYTES, len(seal), DIGEST_BYTES)]
+    broken = tuple(name for name, digest in zip(tiers, digests, strict=True) if _digest(tiers[name], key) != digest)
+    if broken == () and not _sound(content, key):
+        # Every tier matches its digest, but the container around them was rewritten.
+        raise InvalidGuard("The guard's seal is broken: it was changed, or made with another key.")
+    return Contents(tiers, mended, broken)
+
+
+def _laid_out(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """The file with its seal and parity still zero."""
+    seal = np.zeros(SEAL_BYTES + DIGEST_BYTES * len(arrays), np.uint8)
+    spare = 0
+    while True:  # the parity covers a header that tells the parity's size: a few rounds settle it
+        content = bytes(save({**arrays, SEAL: seal, SELF: np.zeros(spare, np.uint8)}, metadata={"format": FORMAT}))
+        width, check = geometry(len(content))
+        if len(content) % 2 == 0 and spare >= width * check * 2:
+            return content
+        spare = max(spare + 1, width * check * 2)
+
+
+def _sound(content: bytes, key: bytes | None) -> bool:
+    """Whether the seal proves the whole file."""
+    try:
+        tiers = _parsed(content)
+    except InvalidGuard:
+        return False
+    seal = tiers[SEAL].tobytes()
+    sealed = len(content) - tiers[SELF].nbytes - len(seal)
+    return blake3(content[:sealed] + seal[SEAL_BYTES:], key=key).digest() == seal[:SEAL_BYTES]
+
+
+def _digest(tier: NDArray[np.generic], key: bytes | None) -> bytes:
+    return blake3(np.ascontiguousarray(tier).tobytes(), key=key).digest(length=DIGEST_BYTES)
+
+
+def _parsed(content: bytes) -> dict[str, NDArray[np.generic]]:
+    """The arrays of the container, whether right or wrong."""
+    try:
+        header = parse_header(content)
+    except InvalidFile as error:
+        raise InvalidGuard(f"This is not a guard, or one beyond its own repair: {error}") from error
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for entry in header.entries:
+        if entry.dtype not in NUMPY_TYPES:
+            raise InvalidGuard(f"A guard holds {', '.join(NUMPY_TYPES)}; {entry.name!r} is {entry.dtype}.")
+        part = np.frombuffer(content, np.uint8, entry.nbytes, header.nbytes + entry.start)
+        arrays[entry.name] = part.view(NUMPY_TYPES[entry.dtype]).reshape(entry.shape)
+    last = [entry.name for entry in header.entries[-2:]]
+    if last != [SEAL, SELF] or arrays[SEAL].nbytes != SEAL_BYTES + DIGEST_BYTES * (len(arrays) - 2):
+        raise InvalidGuard("This is not a guard: a guard ends in its seal and its own parity.")
+    return arrays
+
+
+def _repaired(content: bytes) -> tuple[bytes, int]:
+    """The file with what its own parity corrects, and how many bytes that were."""
+    length = len(content)
+    width, check = geometry(length)
+    parity = length - width * check * 2
+    if length % 2 or parity <= 0:
+        return content, 0
+    code = ReedSolomon(check)
+    rows = _rows(content[:parity], width)
+    remainder = code.feed(rows) ^ np.frombuffer(content, "<u2", offset=parity).reshape(check, width)
+    found = code.decode(remainder, len(rows))
+    symbols = np.concatenate([rows.reshape(-1), np.frombuffer(content, "<u2", offset=parity)])
+    # Check symbols follow the data's last, padded row.
+    symbols[found.rows * width + found.columns] ^= found.values
+    whole = symbols.astype("<u2").tobytes()
+    repaired = whole[:parity] + whole[rows.nbytes :]
+    mended = int((np.frombuffer(repaired, np.uint8) != np.frombuffer(content, np.uint8)).sum())
+    return repaired, mended
+
+
+def _rows(content: bytes, width: int) -> NDArray[np.uint16]:
+    symbols = np.frombuffer(content, "<u2")
+    padded = np.zeros((-(-len(symbols) // width), width), np.uint16)
+    padded.reshape(-1)[: len(symbols)] = symbols
+    return padded

@@ -1,0 +1,250 @@
+"""What no code could restore: which cells to distrust, and what to fill them with."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from planaria.checkpoints import Entry
+from planaria.detectors import Detector, Outlier, Residual
+from planaria.guard.manifest import RuleShape
+from planaria.guard.stream import SYMBOL
+from planaria.records import Record
+from planaria.repairers import MeanFill, Repairer, ZeroFill
+
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+# A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
+HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
+SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
+GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
+CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
+SPARSE_TILES = 0.25  # share of damaged tiles that must show broken weights for scattered damage to be believed
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Plain statistics of an intact floating-point tensor: those the guard stores, as float32.
+
+    Attributes:
+        lowest, highest: of the finite weights.
+        mean, rms: of the finite weights; rms is the root mean square.
+        limits: of the detector's scores, see `Outlier`.
+        floor: least deviation that the detector counts with.
+        zeros: share of the weights that are exactly 0.
+    """
+
+    lowest: float = 0.0
+    highest: float = 0.0
+    mean: float = 0.0
+    rms: float = 0.0
+    limits: tuple[float, float] = (float("inf"), float("inf"))
+    floor: float = 0.0
+    zeros: float = 0.0
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "*weight"], detector: Detector | None = None) -> "Statistics":
+        """Measured on the finite weights. The detector's part is left open unless all are finite."""
+        finite = weight[weight.isfinite()].double()
+        if finite.numel() == 0:
+            return cls()
+        plain = cls(
+            _outwards(float(finite.min()), -1),
+            _outwards(float(finite.max()), 1),
+            float(np.float32(finite.mean())),
+            float(np.float32(finite.square().mean().sqrt())),
+            zeros=float(np.float32((finite == 0).double().mean())),
+        )
+        if detector is None or finite.numel() < weight.numel():
+            return plain
+        record = detector.prepare(weight)
+        limits = [_outwards(float(limit), 1) for limit in record["limits"].flatten()]
+        return replace(plain, limits=(limits[0], limits[-1]), floor=float(np.float32(record.tensors.get("floor", 0.0))))
+
+    def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that cannot be: not finite, outside the intact range, or 0 where the intact tensor has no zero."""
+        possible = (weight >= self.lowest) & (weight <= self.highest)
+        return ~possible if self.zeros else ~(possible & (weight != 0))
+
+    def record(self, detector: Detector) -> Record:
+        """What this detector noted on the intact tensor, but for its predictor, which brings its own record."""
+        limits = torch.tensor(self.limits, dtype=torch.float64)
+        return Record(
+            {
+                "range": torch.tensor([self.lowest, self.highest], dtype=torch.float64),
+                "limits": limits[:1] if isinstance(detector, Residual) else limits,
+                "floor": torch.tensor(self.floor, dtype=torch.float64),
+            }
+        )
+
+    @property
+    def nearly_constant(self) -> bool:
+        """Whether the mean tells more of a weight than zero does, wherever it is: scales, not matrices."""
+        return abs(self.mean) > 0.9 * self.rms
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One tensor after estimation. Masks are over its weights.
+
+    Attributes:
+        content: its bytes.
+        bounded: weights known up to rounding of their lower half.
+        missing: weights that were filled in.
+        kept: weights without proof that look right and stay.
+        bound: of the bounded weights, or None.
+        expected_error: root mean squared error of the missing ones, or None.
+    """
+
+    content: NDArray[np.uint8]
+    bounded: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+    bound: float | None
+    expected_error: float | None
+
+
+def weights_of(content: NDArray[np.uint8], entry: Entry) -> Float[Tensor, "*weight"]:
+    """The bytes as a tensor that can be computed with: float64 as it is, all other floats as float32."""
+    weight = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
+    return weight if weight.dtype == torch.float64 else weight.float()
+
+
+def doubtful_weights(
+    doubtful: NDArray[np.bool_], entry: Entry
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """From doubtful symbols of a tensor: weights with any doubt, and those whose most significant symbol is doubtful."""
+    size = entry.nbytes // max(int(np.prod(entry.shape)), 1)
+    if size < SYMBOL:
+        each = np.repeat(doubtful, SYMBOL)[: entry.nbytes]
+        return each, each
+    symbols = doubtful.reshape(-1, size // SYMBOL)
+    return symbols.any(1), symbols[:, -1]
+
+
+def estimate(
+    content: NDArray[np.uint8],
+    entry: Entry,
+    doubtful: NDArray[np.bool_],
+    *,
+    tile: int,
+    density: float,
+    scattered: bool,
+    statistics: Statistics,
+    rule: Repairer | None,
+    shape: RuleShape | None,
+    known: Bool[Tensor, "*weight"] | None,
+) -> Estimate:
+    """Locates the broken weights among the doubtful ones and fills them in. All other weights stay bit for bit.
+
+    Scattered damage is told from lost regions by what the parity saw (`density`) and by whether weights are broken on
+    their face. Where it is not scattered, or cannot be told, all doubtful weights of a tile count as missing: that is
+    never worse than zero-filling the tile, up to the chance that the repairer is worse than zero.
+
+    Args:
+        content: the tensor's bytes as found, a floating-point type.
+        doubtful: symbols that no proof covers.
+        density: lower bound of the share of wrong symbols among them, 0 if unknown.
+        scattered: whether the parity saw that damage is scattered.
+        rule: the tensor's stored rule, which predicts and fills; without one, weights are compared with their row and
+            column, and filled with zero, or with the mean where all weights are nearly equal.
+        shape: of the rule: what it was worth on held-out masks.
+        known: weights that a hardware test found good; then exactly the others are missing.
+    """
+    weight = weights_of(content, entry)
+    any_doubt, high_doubt = (torch.from_numpy(part).view(weight.shape) for part in doubtful_weights(doubtful, entry))
+    broken = statistics.broken(weight)
+    per_tile = tile * weight.numel() // entry.nbytes
+    bounded = any_doubt & ~high_doubt & ~broken
+    open_ = any_doubt & ~bounded
+    if known is not None:
+        open_ = open_ & ~known
+        bounded = bounded & ~known
+        missing = open_
+    else:
+        missing = open_ & broken
+        if density >= SPARSE_DENSITY:
+            missing = open_
+        else:
+            missing = missing | (open_ & _lost_whole(weight, missing, open_, per_tile, scattered))
+        if missing.sum() < open_.sum():
+            detector = Outlier() if rule is None else Residual(rule)
+            # What is already given up must not mislead the detector; it always names a NaN.
+            missing = open_ & ~detector.find(
+                torch.where(missing, torch.nan, weight), statistics.record(detector), suspect=open_
+            )
+    kept = open_ & ~missing
+    lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
+    trusted = ~missing & weight.isfinite()
+    plain: Repairer = MeanFill() if statistics.nearly_constant else ZeroFill()
+    filled = (rule or plain).restore(torch.where(trusted, weight, 0.0), trusted, Record())
+    if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
+        filled = torch.where(lost, plain.restore(torch.where(trusted, weight, 0.0), trusted, Record()), filled)
+    filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
+    stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
+    replaced = torch.where(missing, filled.to(stored.dtype), stored) if missing.any() else stored
+    bound = None
+    if bounded.any() and entry.dtype in HIGH_HALF:
+        bound = float(weight[bounded].abs().max()) * HIGH_HALF[entry.dtype]
+    expected = None
+    if missing.any():
+        deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
+        expected = deviation if statistics.nearly_constant else statistics.rms
+        if shape is not None:
+            scattered = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
+            share = float(lost.sum() / missing.sum())
+            error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * scattered**2) ** 0.5
+            expected = deviation * error
+    return Estimate(
+        replaced.contiguous().view(-1).view(torch.uint8).numpy() if entry.nbytes else content,
+        bounded.numpy(),
+        missing.numpy(),
+        kept.numpy(),
+        bound,
+        expected,
+    )
+
+
+def _lost_whole(
+    weight: Float[Tensor, "*weight"],
+    broken: Bool[Tensor, "*weight"],
+    doubtful: Bool[Tensor, "*weight"],
+    per_tile: int,
+    scattered: bool,
+) -> Bool[Tensor, "*weight"]:
+    """Weights of tiles in which damage is not scattered."""
+    sizes = _by_tile(doubtful, per_tile)
+    damaged = sizes > 0
+    # Zeros tell where they are one by one; garbage also leaves numbers that look possible.
+    lost = _by_tile(broken & (weight != 0), per_tile) > GARBAGE * sizes.clamp_min(1 / GARBAGE)
+    showing = _by_tile(broken, per_tile) > 0
+    if not scattered and showing[damaged].double().mean() < SPARSE_TILES:
+        lost = lost | ~showing
+    return _spread(lost & damaged, per_tile, broken)
+
+
+def _spread(tiles: Bool[Tensor, " tiles"], per_tile: int, like: Tensor) -> Tensor:
+    return tiles.repeat_interleave(per_tile)[: like.numel()].view(like.shape)
+
+
+def _by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
+    flat = mask.flatten().long()
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % per_tile))
+    return padded.view(-1, per_tile).sum(1)
+
+
+def _outwards(value: float, direction: int) -> float:
+    """As float32, rounded away from the inside of a range: rounding must not raise a false alarm."""
+    rounded = np.float32(value)
+    if (float(rounded) - value) * direction < 0:
+        rounded = np.nextafter(rounded, np.float32(direction * np.inf))
+    return float(rounded)

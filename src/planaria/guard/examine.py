@@ -1,0 +1,179 @@
+"""Finding damage and correcting what a code can: digest, then parity, then the digest again as proof."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from blake3 import blake3
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor
+
+from planaria.checkpoints import Checkpoint
+from planaria.detectors.digest import tile_digests
+from planaria.errors import LooksDifferent
+from planaria.guard import parity
+from planaria.guard.container import DIGEST_BYTES
+from planaria.guard.draft import Draft
+from planaria.guard.estimate import FLOATS, weights_of
+from planaria.guard.file import TILE_DIGEST_BYTES, GuardFile
+from planaria.guard.stream import CHUNK, SYMBOL
+
+Known = dict[str, Bool[Tensor, "*weight"]]
+MOST = 0.5  # share of unproven tiles above which a model may be another one
+FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
+ZEROED = 1e-4  # share of weights that are 0 and were not: training does not do that
+SCALE = (0.5, 2.0)  # of a tensor's root mean square, past which it is not the same tensor any more
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A model after digest and parity.
+
+    Attributes:
+        draft: the model with what the parity corrected.
+        damaged: tiles that did not match their digest as they were found.
+        unproven: those that still do not match.
+        unsolved: what the parity left, or None if there is none.
+    """
+
+    draft: Draft
+    damaged: NDArray[np.bool_]
+    unproven: NDArray[np.bool_]
+    unsolved: parity.Unsolved | None
+
+
+def examine(
+    guard: GuardFile,
+    checkpoint: Checkpoint,
+    *,
+    known: Known | None,
+    force: bool,
+    threads: int,
+    progress: Callable[[int], None],
+) -> Examination:
+    """Compares every tile with its digest, and corrects damaged ones with the parity, in a draft.
+
+    One pass over the model; two more over each damaged segment's. Memory: a few MiB, and the guard's size again.
+
+    Raises:
+        LooksDifferent: if most tiles changed and the weights still look like weights, unless forced.
+    """
+    stream = guard.stream
+    draft = Draft(checkpoint, stream)
+    damaged = damaged_tiles(guard, draft, progress)
+    unproven = damaged.copy()
+    unsolved = None
+    shape = guard.manifest.parity
+    if shape is not None and "parity" in guard.arrays and damaged.any():
+        unsolved = parity.correct(
+            draft,
+            stream,
+            shape,
+            guard.arrays["parity"],
+            unproven,
+            suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
+            verify=lambda tiles: _verified(guard, draft, tiles),
+            threads=threads,
+            progress=progress,
+        )
+    scattered = unsolved is not None and unsolved.scattered  # training leaves no codeword as it was
+    if not force and known is None and not scattered and unproven.mean() > MOST and _coherent(guard, draft, unproven):
+        raise LooksDifferent(
+            f"{int(unproven.sum())} of {len(unproven)} tiles changed and yet all weights look sound: this is a "
+            "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with --force."
+        )
+    return Examination(draft, damaged, unproven, unsolved)
+
+
+def damaged_tiles(
+    guard: GuardFile, draft: Draft, progress: Callable[[int], None] = lambda count: None
+) -> NDArray[np.bool_]:
+    """Tiles that do not match. A tensor that matches as a whole is hashed in one pass, without its tiles."""
+    stream = guard.stream
+    damaged = np.zeros(stream.tiles, bool)
+    whole = guard.arrays.get("digest.tensors")
+    for index, entry in enumerate(stream.entries):
+        tiles = np.arange(stream.tiles)[stream.tiles_of_tensor(index)]
+        if whole is None or _tensor_digest(guard, draft, entry.name, entry.nbytes) != whole[index].tobytes():
+            good = _verified(guard, draft, tiles)
+            # Tiles that all match in a tensor that does not: their shorter digests were forged.
+            damaged[tiles] = ~good if not good.all() or whole is None else True
+        progress(entry.nbytes)
+    return damaged
+
+
+def _tensor_digest(guard: GuardFile, draft: Draft, name: str, nbytes: int) -> bytes:
+    digest = blake3(key=guard.key)
+    for start in range(0, nbytes, CHUNK):
+        digest.update(draft.read(name, start, min(start + CHUNK, nbytes)).data)
+    return digest.digest(length=DIGEST_BYTES)
+
+
+def _verified(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of these tiles, ascending, matches its digest; without tile digests, whether its tensor does."""
+    stream = guard.stream
+    if "digest.tiles" not in guard.arrays:
+        tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
+        good = np.zeros(len(stream.entries), bool)
+        for index in np.unique(tensors):
+            entry = stream.entries[index]
+            stored = guard.arrays["digest.tensors"][index].tobytes()
+            good[index] = _tensor_digest(guard, draft, entry.name, entry.nbytes) == stored
+        return good[tensors]
+    found = [np.empty((0, TILE_DIGEST_BYTES), np.uint8)]
+    at_once = max(CHUNK // stream.tile, 1) * stream.tile
+    for name, start, stop in stream.bytes_of(tiles):
+        for begin in range(start, stop, at_once):
+            content = draft.read(name, begin, min(begin + at_once, stop))
+            found.append(tile_digests(content, tile=stream.tile, key=guard.key, size=TILE_DIGEST_BYTES))
+    return (np.concatenate(found) == guard.arrays["digest.tiles"][tiles]).all(1)
+
+
+def _broken_symbols(
+    guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], known: Known | None
+) -> NDArray[np.int64]:
+    """Symbols of these tiles that a hardware test, or their plain impossibility, shows to be broken; ascending."""
+    stream = guard.stream
+    found = [np.empty(0, np.int64)]
+    for index, entry in enumerate(stream.entries):
+        bounds = stream.tiles_of_tensor(index)
+        local = tiles[(tiles >= bounds.start) & (tiles < bounds.stop)]
+        if not local.size:
+            continue
+        if known is not None:
+            broken = ~known[entry.name].flatten() if entry.name in known else None
+        elif entry.dtype in FLOATS and "statistics" in guard.arrays:
+            broken = guard.statistics(index).broken(weights_of(draft.read(entry.name), entry)).flatten()
+        else:
+            broken = None
+        if broken is None or not broken.any():
+            continue
+        size = entry.nbytes // len(broken)
+        each = np.repeat(broken.numpy(), size)  # by byte
+        padded = np.zeros(-(-entry.nbytes // SYMBOL) * SYMBOL, bool)
+        padded[: entry.nbytes] = each
+        symbols = stream.starts[index] + padded.reshape(-1, SYMBOL).any(1).nonzero()[0]
+        found.append(symbols[np.isin(stream.tiles_of(symbols), local)])
+    return np.concatenate(found)
+
+
+def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bool:
+    """Whether no weight is far outside the intact range, nothing was zeroed, and every tensor has about its scale."""
+    if "statistics" not in guard.arrays:
+        return False
+    for index, entry in enumerate(guard.stream.entries):
+        if entry.dtype not in FLOATS or not unproven[guard.stream.tiles_of_tensor(index)].any():
+            continue
+        of = guard.statistics(index)
+        weight = weights_of(draft.read(entry.name), entry)
+        largest = FAR_OUT * max(abs(of.lowest), abs(of.highest))
+        if not bool((weight.abs() <= largest).all()):
+            return False
+        if float((weight == 0).double().mean()) > of.zeros + ZEROED:
+            return False
+        rms = float(weight.double().square().mean().sqrt())
+        if not SCALE[0] * of.rms <= rms <= SCALE[1] * of.rms:
+            return False
+    return True

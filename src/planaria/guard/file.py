@@ -1,0 +1,210 @@
+"""What a guard file holds, read and validated."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from planaria.checkpoints import Entry
+from planaria.checkpoints.header import expected_entries
+from planaria.checkpoints.sharded_folder import INDEX
+from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
+from planaria.files import write_atomically
+from planaria.guard import container
+from planaria.guard.estimate import Statistics
+from planaria.guard.container import DIGEST_BYTES
+from planaria.guard.manifest import FINGERPRINT, Manifest
+from planaria.guard.stream import Stream
+
+KEY_BYTES = 32
+TILE_DIGEST_BYTES = 8
+LARGEST_EXPANSION = 64  # a header that zlib packs tighter than this is stored as it is
+STATISTICS = 8  # numbers a tensor
+
+
+@dataclass(frozen=True)
+class GuardFile:
+    """A guard's contents, in memory.
+
+    Attributes:
+        manifest: what it says of itself.
+        arrays: its tiers, by the names of FORMAT.md.
+        key: 32 bytes that digests and seal depend on, or None.
+        size: bytes of its file.
+        mended: bytes of the file that were broken and restored on loading.
+        lost: tiers that were damaged beyond repair, and are not used.
+    """
+
+    manifest: Manifest
+    arrays: Mapping[str, NDArray[np.generic]]
+    key: bytes | None = field(default=None, repr=False)
+    size: int = 0
+    mended: int = 0
+    lost: tuple[str, ...] = ()
+
+    @cached_property
+    def headers(self) -> dict[str, bytes]:
+        """The model's file headers, exactly as they were; one of the name "" for a model in memory."""
+        content = unpack_headers(self.arrays["headers"].tobytes(), sum(size for _, size in self.manifest.files))
+        headers, start = {}, 0
+        for name, size in self.manifest.files:
+            headers[name] = content[start : start + size]
+            start += size
+        return headers
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """The model's tensors, in the order of the stream."""
+        headers = {name: header for name, header in self.headers.items() if name != INDEX}
+        return tuple(expected_entries(headers).values())
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The model as symbols and tiles."""
+        return Stream(self.entries, tile=self.manifest.tile)
+
+    def statistics(self, tensor: int) -> Statistics:
+        """Of the intact tensor."""
+        numbers = (float(number) for number in self.arrays["statistics"][tensor])
+        lowest, highest, mean, rms, rows, columns, floor, zeros = numbers
+        return Statistics(lowest, highest, mean, rms, (rows, columns), floor, zeros)
+
+    @property
+    def protected_bytes(self) -> int:
+        """Bytes of the model's tensors."""
+        return self.stream.nbytes
+
+    def tier_bytes(self) -> dict[str, int]:
+        """Bytes of the file by tier; they sum to its size."""
+        by_tier = {"digest": 0, "parity": 0, "rule": 0, "description": 0}
+        for name, array in self.arrays.items():
+            first = name.split(".")[0]
+            by_tier[first if first in by_tier else "description"] += array.nbytes
+        by_tier["self-repair"] = self.size - sum(by_tier.values())
+        return by_tier
+
+    def to_bytes(self) -> bytes:
+        """The guard file."""
+        return container.pack(dict(self.arrays), key=self.key)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the guard file, whole or not at all. Raises `OutputFailed`."""
+        write_atomically(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, key: bytes | None = None) -> Self:
+        """Reads and validates a guard file, and repairs it in memory as far as its own parity goes.
+
+        Raises:
+            InvalidGuard: if it is not a guard, is of a newer format, or is damaged beyond its own repair.
+            InvalidInput: if it was made with another key, or with one and none is given, or the reverse.
+            FileNotFoundError: if there is no such file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no guard file {path}.")
+        try:
+            return cls.from_bytes(path.read_bytes(), key=key)
+        except InvalidGuard as error:
+            raise InvalidGuard(f"{path}: {error}") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, key: bytes | None = None) -> Self:
+        """As `load`, from memory."""
+        check_key(key)
+        contents = container.unpack(content, key=key)
+        arrays, lost = contents.arrays, contents.broken
+        if "manifest" not in arrays:
+            raise InvalidGuard("This is not a guard: it has no manifest.")
+        try:
+            manifest = Manifest.decode(arrays["manifest"].tobytes())
+        except InvalidGuard as error:
+            if "manifest" in lost:
+                raise InvalidGuard("The guard is damaged beyond its own repair. Use another copy of it.") from error
+            raise
+        _check_fingerprint(manifest, key)
+        if {"manifest", "headers"} & set(lost) or {"digest.tensors", "digest.tiles"} <= set(lost):
+            raise InvalidGuard(f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it.")
+        arrays = {name: array for name, array in arrays.items() if name not in lost}
+        guard = cls(manifest, arrays, key, len(content), contents.mended, lost)
+        guard._validate()
+        return guard
+
+    def _validate(self) -> None:
+        """Every count and shape that the code relies on, before anything is allocated from them."""
+        try:
+            stream = self.stream
+        except InvalidGuard:
+            raise
+        except InvalidFile as error:
+            raise InvalidGuard(f"The guard's record of the model is not sound: {error}") from error
+        tensors = len(stream.entries)
+        if len(stream.index) != tensors:
+            raise InvalidGuard("The guard names one tensor twice.")
+        shapes: dict[str, tuple[int, ...]] = {
+            "digest.tensors": (tensors, DIGEST_BYTES),
+            "digest.tiles": (stream.tiles, TILE_DIGEST_BYTES),
+            "statistics": (tensors, STATISTICS),
+        }
+        parity = self.manifest.parity
+        if parity is not None:
+            segments = -(-stream.symbols // parity.segment)
+            shapes["parity"] = (segments, parity.check, parity.width)
+            if parity.width * segments > stream.symbols + segments * 65535:
+                raise InvalidGuard("The guard's parity is wider than its model.")
+        for name, shape in shapes.items():
+            if name in self.lost:
+                continue
+            if name not in self.arrays or self.arrays[name].shape != shape:
+                came = self.arrays[name].shape if name in self.arrays else "missing"
+                raise InvalidGuard(f"The guard's {name} tier is {came}; its manifest asks for {shape}.")
+        if any(rule.tensor >= tensors for rule in self.manifest.rules):
+            raise InvalidGuard("The guard has a rule for a tensor that its model lacks.")
+
+
+def check_key(key: bytes | None) -> None:
+    """Raises `InvalidInput` unless `key` is None or 32 bytes."""
+    if key is not None and len(key) != KEY_BYTES:
+        raise InvalidInput(f"A key is {KEY_BYTES} bytes, not {len(key)}. Make one with `planaria key -o FILE`.")
+
+
+def fingerprint(key: bytes | None) -> str:
+    """Tells keys apart without telling them; "" for none."""
+    return "" if key is None else blake3(b"planaria key fingerprint", key=key).hexdigest(length=FINGERPRINT)
+
+
+def pack_headers(headers: Mapping[str, bytes]) -> bytes:
+    """All headers, packed by zlib unless they pack suspiciously well."""
+    content = b"".join(headers.values())
+    packed = zlib.compress(content, 9)
+    return packed if len(content) <= LARGEST_EXPANSION * len(packed) else zlib.compress(content, 0)
+
+
+def unpack_headers(packed: bytes, size: int) -> bytes:
+    """Reverses `pack_headers`. Raises `InvalidGuard` on anything else, before it is expanded."""
+    if size > LARGEST_EXPANSION * len(packed):
+        raise InvalidGuard(f"The guard's {len(packed)} bytes of headers claim to hold {size}.")
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise InvalidGuard(f"The guard's headers cannot be unpacked: {error}.") from error
+    if len(content) != size or not stream.eof:
+        raise InvalidGuard("The guard's headers have another size than its manifest says.")
+    return content
+
+
+def _check_fingerprint(manifest: Manifest, key: bytes | None) -> None:
+    if manifest.key == fingerprint(key):
+        return
+    if key is None:
+        raise InvalidInput("This guard was made with a key. Give it by --key-file or PLANARIA_KEY.")
+    made = "with another key" if manifest.key else "without a key"
+    raise InvalidInput(f"This guard was made {made}. Give the one it was made with, or none if it has none.")

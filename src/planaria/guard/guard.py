@@ -1,0 +1,135 @@
+"""The guard: what is kept beside a model to find damage and repair it."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from planaria.checkpoints import open_checkpoint, write_state_dict
+from planaria.checkpoints.opening import load_state_dict
+from planaria.checkpoints.sharded_folder import INDEX
+from planaria.errors import InvalidInput
+from planaria.guard.copies import Copy, is_archive
+from planaria.guard.file import GuardFile
+from planaria.guard.repair import diagnose
+from planaria.guard.report import Report
+
+Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
+Progress = Callable[[int, int, str], None]
+
+
+class Guard(GuardFile):
+    """A guard. Made by `planaria.protect` or `Guard.load`; checks and repairs its model.
+
+    A model is a module, a state dict, a `.safetensors` or `.pt` file, or a folder of sharded safetensors; of the same
+    names, types and shapes as the protected one, wherever that lived.
+    """
+
+    def check(
+        self,
+        model: Model,
+        *,
+        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """What is damaged, and how exactly a repair would restore it. Changes nothing.
+
+        Cost: one pass over the model if it is intact.
+
+        Args:
+            model: the model.
+            known: by tensor, True where a hardware test found a weight good; tensors left out are all good.
+            force: diagnose also a model that looks different rather than damaged.
+            threads: to compute with; by default as many as PyTorch uses.
+            progress: called with (done, total, what).
+
+        Raises:
+            OtherModel: if names, types or shapes are not the guard's.
+            LooksDifferent: if most tiles changed and all weights look sound, unless forced.
+            InvalidInput: if `known` does not fit the model.
+            InvalidFile, FileNotFoundError: if the model cannot be read.
+        """
+        with open_checkpoint(model, headers=self.headers_for(model)) as checkpoint:
+            report, _ = diagnose(
+                self,
+                checkpoint,
+                action="check",
+                known=dict(known) if known is not None else None,
+                force=force,
+                threads=threads or torch.get_num_threads(),
+                progress=self._counted(progress, "check"),
+            )
+        return report
+
+    def repair(
+        self,
+        model: Model,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Repairs a model: in memory in place, a file into `output` or, without one, in place.
+
+        Files are repaired in a copy beside the output, verified there, flushed and renamed; each file is the old or the
+        new one at any moment, whole. Weights that are proven intact never change.
+
+        Args:
+            model: the model.
+            output: for a model on disk, the file or folder to write; for a model in memory there is none.
+            known, force, threads, progress: as for `check`.
+
+        Raises:
+            OutputFailed: if the output cannot be written, or the model changed meanwhile.
+            VerificationFailed: if the repair did not read back as computed; nothing is written then.
+            OtherModel, LooksDifferent, InvalidInput, InvalidFile, FileNotFoundError: as `check`.
+        """
+        threads = threads or torch.get_num_threads()
+        counted = self._counted(progress, "repair")
+        mask = dict(known) if known is not None else None
+        headers = self.headers_for(model)
+        if isinstance(model, (str, os.PathLike)) and not is_archive(model):
+            with Copy(model, output, headers) as copy:
+                with open_checkpoint(copy.path, headers=headers, writable=True) as checkpoint:
+                    report, draft = diagnose(
+                        self, checkpoint, action="repair", known=mask, force=force, flush=True, threads=threads,
+                        progress=counted,
+                    )  # fmt: skip
+                    draft.commit()
+                    checkpoint.write_headers()
+                copy.publish(unchanged=report.verdict == "intact" and output is None)
+            return report
+        tensors = load_state_dict(model) if isinstance(model, (str, os.PathLike)) else model
+        if output is not None and tensors is model:
+            raise InvalidInput("A model in memory is repaired in place. Save it yourself, and leave the output out.")
+        with open_checkpoint(tensors, headers=headers, writable=True) as checkpoint:
+            report, draft = diagnose(
+                self, checkpoint, action="repair", known=mask, force=force, threads=threads, progress=counted
+            )
+            draft.commit()
+        if isinstance(model, (str, os.PathLike)):
+            write_state_dict(output or model, tensors)
+        return report
+
+    def headers_for(self, model: Model) -> dict[str, bytes]:
+        """The protected model's headers, as far as this one can have them: only a folder has an index of its shards."""
+        in_shards = isinstance(model, (str, os.PathLike)) and Path(model).is_dir()
+        return {name: header for name, header in self.headers.items() if in_shards or name != INDEX}
+
+    def _counted(self, progress: Progress | None, what: str) -> Callable[[int], None]:
+        total, done = self.protected_bytes, 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(min(done, total), total, what)
+
+        return more

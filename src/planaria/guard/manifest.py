@@ -1,0 +1,162 @@
+"""What a guard says of itself: the JSON in its `manifest` tier. Specified in FORMAT.md, section 3."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planaria.errors import InvalidGuard
+
+VERSION = 1
+FINGERPRINT = 16  # bytes
+LARGEST_TILE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityShape:
+    """Geometry of the parity tier: the stream is cut in segments, each coded on its own.
+
+    Attributes:
+        segment: symbols of a segment; the last may be shorter.
+        width: codewords of a segment.
+        check: check symbols of a codeword.
+    """
+
+    segment: int
+    width: int
+    check: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleShape:
+    """How one tensor's rule is run, and what it was worth on held-out masks.
+
+    Attributes:
+        tensor: index of the tensor.
+        recipe: name of the automaton's recipe.
+        precision: of the stored parameters.
+        space: axes of a neuron's sheet; empty for the flat layout.
+        rates: missing fractions of the held-out masks, ascending.
+        errors: root mean squared error over missing weights at each rate, in units of the weights' deviation.
+        tile_error: the same over weights of lost tiles, whole; from 1 on the rule is not used for those.
+    """
+
+    tensor: int
+    recipe: str
+    precision: str
+    space: Sequence[int]
+    rates: Sequence[float]
+    errors: Sequence[float]
+    tile_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The manifest.
+
+    Attributes:
+        version: of the format.
+        key: fingerprint of the key, or "" for a guard made without one.
+        tile: bytes of a tile.
+        files: (name, bytes of its header) of each file of the model; one of the name "" for a model in memory.
+        aliases: other names of tensors that share memory.
+        parity: shape of the parity tier, if there is one.
+        rules: one for each tensor that has a rule.
+        reasons: why tensors have no rule: reason -> indices of tensors.
+    """
+
+    version: int = VERSION
+    key: str = ""
+    tile: int = 4096
+    files: Sequence[tuple[str, int]] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    parity: ParityShape | None = None
+    rules: Sequence[RuleShape] = ()
+    reasons: dict[str, Sequence[int]] = field(default_factory=dict)
+
+    def encode(self) -> NDArray[np.uint8]:
+        """As the bytes of a tier; what is empty is left out."""
+        fields = {name: value for name, value in asdict(self).items() if value}
+        return np.frombuffer(json.dumps(fields, separators=(",", ":")).encode(), np.uint8)
+
+    @classmethod
+    def decode(cls, content: bytes) -> "Manifest":
+        """Reads and validates. Raises `InvalidGuard`."""
+        try:
+            fields = json.loads(content, object_pairs_hook=_without_duplicates)
+            if not isinstance(fields, dict):
+                raise InvalidGuard("The guard's manifest is not a JSON object.")
+            if isinstance(fields.get("version"), int) and fields["version"] > VERSION:
+                raise InvalidGuard(
+                    f"The guard is of format {fields['version']}; this planaria reads up to {VERSION}. Install a newer "
+                    "planaria."
+                )
+            manifest = cls(**fields)
+            manifest = cls(
+                **{
+                    **fields,
+                    "parity": ParityShape(**fields["parity"]) if fields.get("parity") is not None else None,
+                    "rules": tuple(RuleShape(**rule) for rule in fields.get("rules", ())),
+                    "files": tuple((name, size) for name, size in fields.get("files", ())),
+                }
+            )
+            manifest._validate()
+        except (TypeError, ValueError, RecursionError, AttributeError, KeyError) as error:
+            if isinstance(error, InvalidGuard):
+                raise
+            raise InvalidGuard(f"The guard's manifest is not sound: {error}.") from error
+        return manifest
+
+    def _validate(self) -> None:
+        checks = {
+            "version": _whole(self.version, 1, VERSION),
+            "key": isinstance(self.key, str) and len(self.key) in (0, 2 * FINGERPRINT),
+            "tile": _whole(self.tile, 64, LARGEST_TILE) and self.tile & (self.tile - 1) == 0,
+            "files": all(isinstance(name, str) and _whole(size, 0, 2**40) for name, size in self.files)
+            and len({name for name, _ in self.files}) == len(self.files),
+            "aliases": _strings(self.aliases),
+            "parity": self.parity is None
+            or (
+                _whole(self.parity.check, 1, 65534)
+                and _whole(self.parity.width, 1, 2**32)
+                and _whole(self.parity.segment, 1, 2**40)
+                and -(-self.parity.segment // self.parity.width) + self.parity.check <= 65535
+            ),
+            "rules": all(_sound(rule) for rule in self.rules)
+            and len({rule.tensor for rule in self.rules}) == len(self.rules),
+            "reasons": isinstance(self.reasons, dict)
+            and all(_whole(index, 0, 2**32) for indices in self.reasons.values() for index in indices),
+        }
+        for name, sound in checks.items():
+            if not sound:
+                raise InvalidGuard(f"The guard's manifest is not sound: {name} is {str(getattr(self, name))[:80]}.")
+
+
+def _sound(rule: RuleShape) -> bool:
+    numbers = [*rule.rates, *rule.errors, rule.tile_error]
+    return (
+        _whole(rule.tensor, 0, 2**32)
+        and isinstance(rule.recipe, str)
+        and isinstance(rule.precision, str)
+        and len(rule.space) <= 3
+        and all(_whole(size, 1, 2**20) for size in rule.space)
+        and len(rule.rates) == len(rule.errors) > 0
+        and all(isinstance(number, (int, float)) and 0 <= number <= 100 for number in numbers)
+    )
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name appears twice")
+    return dict(pairs)

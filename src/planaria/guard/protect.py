@@ -1,0 +1,260 @@
+"""Making a guard: digests, then rules where they pay, then parity with what the budget leaves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+
+import numpy as np
+import torch
+from blake3 import blake3
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from planaria.checkpoints import Checkpoint, Entry, open_checkpoint
+from planaria.detectors import Detector, Outlier, Residual
+from planaria.detectors.digest import tile_digests
+from planaria.errors import InvalidInput
+from planaria.fit import Schedule
+from planaria.guard import parity, rules
+from planaria.guard.container import DIGEST_BYTES, packed_size
+from planaria.guard.estimate import FLOATS, Statistics, weights_of
+from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, fingerprint, pack_headers
+from planaria.guard.guard import Guard
+from planaria.guard.manifest import Manifest, ParityShape
+from planaria.guard.stream import CHUNK, Stream
+from planaria.repairers.regrow import Precision
+
+Progress = Callable[[int, int, str], None]
+TIERS = ("digest", "parity", "rule")
+TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
+DIGEST_SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
+RULE_SHARE = 0.6  # of what digests leave; a rule that takes more leaves too little parity for small damage
+
+
+def protect(
+    model: nn.Module | Mapping[str, Tensor] | str | PathLike[str],
+    *,
+    budget: float = 0.02,
+    key: bytes | None = None,
+    tiers: Sequence[str] = TIERS,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Guard:
+    """Makes the guard of an intact model.
+
+    Cost: two passes over the model for digests and parity, a few MiB of memory and the guard itself; a third pass, one
+    tensor at a time, for statistics; and about a minute for every tensor that gets a rule (see `fit_rule`). Tensors in
+    which neighbours predict little are found out in a second and get none.
+
+    Args:
+        model: a module, a state dict, a `.safetensors` or `.pt` file, or a folder of sharded safetensors.
+        budget: largest size of the guard file, as a share of the bytes of the model's tensors.
+        key: 32 bytes. With a key, digests and seal stand against attackers; without, they detect accidents only.
+        tiers: which tiers to make; the digest is always made.
+        schedule: of the fits; by default the recipe's.
+        seed: of the fits. The same model, settings and seed give the same guard.
+        threads: to compute with; by default as many as PyTorch uses.
+        device: where to fit.
+        progress: called with (done, total, what).
+
+    Raises:
+        InvalidInput: if the budget is too small for the smallest guard (the message says what would do), the model is
+            empty, or an argument is out of range.
+        InvalidFile, FileNotFoundError: if the model cannot be read.
+    """
+    check_key(key)
+    if not 0 < budget <= 1:
+        raise InvalidInput(f"A budget is a share in (0, 1], not {budget}.")
+    if unknown := set(tiers) - set(TIERS):
+        raise InvalidInput(f"Unknown tiers {sorted(unknown)}. Tiers are: {', '.join(TIERS)}.")
+    threads = threads or torch.get_num_threads()
+    report = progress or (lambda done, total, what: None)
+    with open_checkpoint(model) as checkpoint:
+        entries = tuple(checkpoint.entries.values())
+        nbytes = sum(entry.nbytes for entry in entries)
+        if nbytes == 0:
+            raise InvalidInput("The model has no weights: there is nothing to protect.")
+        allowed = int(budget * nbytes)
+        manifest = Manifest(
+            key=fingerprint(key),
+            files=tuple((name, len(header)) for name, header in checkpoint.headers.items()),
+            aliases=dict(checkpoint.aliases),
+        )
+        headers = np.frombuffer(pack_headers(checkpoint.headers), np.uint8)
+        manifest, stream, plan = _plan(manifest, entries, headers, allowed)
+        manifest, rule_arrays, detectors = _rules(
+            checkpoint, stream, manifest, plan, allowed if "rule" in tiers else None,
+            schedule=schedule, device=device, seed=seed, progress=report,
+        )
+        plan |= rule_arrays
+        if "parity" in tiers:
+            shape = _parity_shape(manifest, stream, plan, allowed)
+            if shape is not None:
+                manifest = replace(manifest, parity=shape)
+        arrays = _measured(checkpoint, stream, manifest, key, detectors, threads, report)
+        arrays = {"headers": headers} | arrays | rule_arrays
+    guard = Guard(manifest, {"manifest": manifest.encode()} | arrays, key)
+    return replace(guard, size=packed_size(dict(guard.arrays)))
+
+
+def _plan(
+    manifest: Manifest, entries: Sequence[Entry], headers: NDArray[np.uint8], allowed: int
+) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
+    """The finest tile whose digests leave room for the rest, and arrays of the sizes that the guard will have."""
+    for tile in TILES:
+        stream = Stream(entries, tile=tile)
+        manifest = replace(manifest, tile=tile)
+        plan: dict[str, NDArray[np.generic]] = {
+            "headers": headers,
+            "digest.tensors": np.zeros((len(stream.entries), DIGEST_BYTES), np.uint8),
+            "digest.tiles": np.zeros((stream.tiles, TILE_DIGEST_BYTES), np.uint8),
+            "statistics": np.zeros((len(stream.entries), STATISTICS), np.float32),
+        }
+        size = _size(manifest, plan)
+        if stream.tiles * TILE_DIGEST_BYTES <= DIGEST_SHARE * allowed and size <= allowed:
+            return manifest, stream, plan
+    if size > allowed:
+        raise InvalidInput(
+            f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {size:,} bytes, "
+            f"{100 * size / stream.nbytes:.3g} %. Raise the budget."
+        )
+    return manifest, stream, plan
+
+
+def _size(manifest: Manifest, plan: Mapping[str, NDArray[np.generic]]) -> int:
+    """Bytes of the guard file of arrays of these sizes."""
+    return packed_size({"manifest": manifest.encode(), **plan})
+
+
+def _parity_shape(
+    manifest: Manifest, stream: Stream, plan: Mapping[str, NDArray[np.generic]], allowed: int
+) -> ParityShape | None:
+    """The most parity that the budget leaves room for."""
+    room = allowed - _size(manifest, plan)
+    while room > 0:
+        shape = parity.shape_for(stream.symbols, room)
+        if shape is None:
+            return None
+        segments = -(-stream.symbols // shape.segment)
+        tier = {"parity": np.zeros((segments, shape.check, shape.width), np.uint16)}
+        excess = _size(replace(manifest, parity=shape), {**plan, **tier}) - allowed
+        if excess <= 0:
+            return shape
+        room -= max(excess, room // 200)
+    return None
+
+
+def _measured(
+    checkpoint: Checkpoint,
+    stream: Stream,
+    manifest: Manifest,
+    key: bytes | None,
+    detectors: Mapping[str, Detector],
+    threads: int,
+    progress: Progress,
+) -> dict[str, NDArray[np.generic]]:
+    """The tiers that one pass each over the model gives."""
+    passes = 2 if manifest.parity is None else 3
+    total, done = passes * stream.nbytes, 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(min(done, total), total, "digests and parity")
+
+    tensor_digests, tiles, statistics = [], [], []
+    for entry in stream.entries:
+        whole = blake3(key=key)
+        for start in range(0, entry.nbytes, CHUNK):
+            content = checkpoint.read(entry.name, start, min(start + CHUNK, entry.nbytes))
+            whole.update(content.data)
+            tiles.append(tile_digests(content, tile=stream.tile, key=key, size=TILE_DIGEST_BYTES))
+            more(len(content))
+        tensor_digests.append(np.frombuffer(whole.digest(length=DIGEST_BYTES), np.uint8))
+    for entry in stream.entries:
+        of = Statistics()
+        if entry.dtype in FLOATS and entry.nbytes:
+            weight = weights_of(checkpoint.read(entry.name), entry)
+            of = Statistics.of(weight, detectors.get(entry.name, Outlier()))
+        statistics.append((of.lowest, of.highest, of.mean, of.rms, *of.limits, of.floor, of.zeros))
+        more(entry.nbytes)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "digest.tensors": np.stack(tensor_digests),
+        "digest.tiles": np.concatenate([np.empty((0, TILE_DIGEST_BYTES), np.uint8), *tiles]),
+        "statistics": np.array(statistics, np.float32),
+    }
+    if manifest.parity is not None:
+        arrays["parity"] = parity.encode(checkpoint, stream, manifest.parity, threads=threads, progress=more)
+    return arrays
+
+
+def _rules(
+    checkpoint: Checkpoint,
+    stream: Stream,
+    manifest: Manifest,
+    plan: Mapping[str, NDArray[np.generic]],
+    allowed: int | None,
+    *,
+    schedule: Schedule | None,
+    device: torch.device | str,
+    seed: int,
+    progress: Progress,
+) -> tuple[Manifest, dict[str, NDArray[np.generic]], dict[str, Detector]]:
+    """Rules for the tensors in which they pay, largest first while the budget lasts, and detectors that use them; reasons for
+    all others."""
+    reasons: dict[str, list[int]] = {}
+    arrays: dict[str, NDArray[np.generic]] = {}
+    fitted: list[rules.FittedRule] = []
+    candidates: list[tuple[int, tuple[int, ...]]] = []
+    for index, entry in enumerate(stream.entries):
+        progress(index, len(stream.entries), f"looking for structure in {entry.name}")
+        reason: str | None = None
+        if allowed is None:
+            reason = "not asked for"
+        elif entry.dtype not in FLOATS:
+            reason = "not a floating-point type"
+        else:
+            weight = weights_of(checkpoint.read(entry.name), entry) if len(entry.shape) > 1 else torch.zeros(0)
+            reason = rules.why_not(weight)
+            if reason is None:
+                space, predicted = rules.choose_space(weight)
+                if predicted < rules.LEAST_VARIANCE:
+                    reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
+                elif rules.work(weight, space, schedule) > rules.MOST_WORK:
+                    reason = "a fit would take more than two minutes"
+                else:
+                    candidates.append((index, space))
+        if reason is not None:
+            reasons.setdefault(reason, []).append(index)
+    room = 0.0 if allowed is None else RULE_SHARE * (allowed - _size(manifest, plan))
+    for index, space in sorted(candidates, key=lambda candidate: -stream.entries[candidate[0]].nbytes):
+        entry = stream.entries[index]
+        affordable: list[Precision] = [p for p in ("half", "byte") if rules.record_bytes(p, space) <= room]
+        if not affordable:
+            reasons.setdefault("no room in the budget", []).append(index)
+            continue
+        weights = weights_of(checkpoint.read(entry.name), entry)
+        rule = rules.fit_for(
+            weights,
+            index,
+            space,
+            tile_cells=stream.tile * len(weights.flatten()) // entry.nbytes,
+            precision=affordable[0],
+            schedule=schedule,
+            device=device,
+            seed=seed,
+            on_iteration=lambda done, total, loss, name=entry.name: progress(done, total, f"fitting {name}"),  # type: ignore[misc]
+        )
+        if min(1 - error**2 for error in rule.shape.errors[:2]) <= 0:
+            reasons.setdefault("worse than zero on held-out masks", []).append(index)
+            continue
+        room -= rule.content.nbytes
+        fitted.append(rule)
+        arrays[f"rule.{index}"] = rule.content
+    detectors: dict[str, Detector] = {
+        stream.entries[rule.shape.tensor].name: Residual(rules.repairer_of(rule.shape, rule.content)) for rule in fitted
+    }
+    return replace(manifest, rules=tuple(rule.shape for rule in fitted), reasons=reasons), arrays, detectors

@@ -1,0 +1,174 @@
+"""Check and repair: from an examination to a report, and to the repaired model."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planaria.checkpoints import Checkpoint
+from planaria.errors import InvalidInput, VerificationFailed
+from planaria.guard import rules
+from planaria.guard.draft import Draft
+from planaria.guard.estimate import FLOATS, Estimate, doubtful_weights, estimate
+from planaria.guard.examine import Examination, Known, damaged_tiles, examine
+from planaria.guard.file import GuardFile
+from planaria.guard.report import VERDICTS, Region, Report, TensorReport
+from planaria.guard.stream import SYMBOL
+
+INTACT, EXACT, BOUNDED, ESTIMATED, LOST = range(len(VERDICTS))
+
+
+def diagnose(
+    guard: GuardFile,
+    checkpoint: Checkpoint,
+    *,
+    action: Literal["check", "repair"],
+    known: Known | None = None,
+    force: bool = False,
+    flush: bool = False,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[Report, Draft]:
+    """What is damaged and what becomes of it, and the draft that makes it so. The checkpoint is only read.
+
+    Args:
+        known: what a hardware test says, by tensor.
+        force: also where the model looks different rather than damaged.
+        flush: write each tensor as it is estimated, which bounds memory by the largest tensor; for a checkpoint that
+            is itself a copy.
+
+    Raises:
+        LooksDifferent: see `examine`.
+        InvalidInput: if `known` names no tensor of the model, or has another shape.
+        VerificationFailed: if the draft is not what it should be.
+    """
+    began = time.monotonic()
+    _check_known(guard, known)
+    examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
+    tensors = []
+    for index in range(len(guard.entries)):
+        tensor, content = _diagnosed(guard, examination, index, known)
+        tensors.append(tensor)
+        if action == "repair" and content is not None:
+            examination.draft.replace(tensor.name, content)
+            if flush:
+                examination.draft.commit()
+    if action == "repair" and not np.array_equal(
+        damaged_tiles(guard, examination.draft) & ~examination.unproven, np.zeros_like(examination.unproven)
+    ):
+        raise VerificationFailed("A repaired tile did not read back as its digest says. Nothing was written; try again.")
+    report = Report(
+        action=action,
+        tensors=tuple(tensors),
+        tile=guard.manifest.tile,
+        header_damaged=checkpoint.header_damaged,
+        keyed=guard.key is not None,
+        guard_mended=guard.mended,
+        guard_lost=guard.lost,
+        seconds=time.monotonic() - began,
+    )
+    return report, examination.draft
+
+
+def _diagnosed(
+    guard: GuardFile, examination: Examination, index: int, known: Known | None
+) -> tuple[TensorReport, NDArray[np.uint8] | None]:
+    """One tensor's report, and its content where some of it was estimated."""
+    stream, entry = guard.stream, guard.entries[index]
+    bounds = stream.tiles_of_tensor(index)
+    damaged, unproven = examination.damaged[bounds], examination.unproven[bounds]
+    verdicts = np.where(damaged, EXACT, INTACT)
+    report = TensorReport(
+        name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
+    )
+    if not unproven.any():
+        return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes)), None
+    if entry.dtype not in FLOATS or "statistics" not in guard.arrays:
+        verdicts[unproven] = LOST
+        return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes)), None
+    doubtful = _doubtful(guard, examination, index)
+    rule = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
+    usable = rule is not None and f"rule.{index}" in guard.arrays
+    result = estimate(
+        examination.draft.read(entry.name),
+        entry,
+        doubtful,
+        tile=stream.tile,
+        density=examination.unsolved.density if examination.unsolved else 0.0,
+        scattered=examination.unsolved is not None and examination.unsolved.scattered,
+        statistics=guard.statistics(index),
+        rule=rules.repairer_of(rule, guard.arrays[f"rule.{index}"]) if rule and usable else None,
+        shape=rule if usable else None,
+        known=known.get(entry.name) if known else None,
+    )
+    verdicts[unproven] = _verdicts(result, doubtful, entry.nbytes, stream.tile, usable)[unproven]
+    count = int(result.missing.sum())
+    method = None
+    if count:
+        method = "rule" if usable else "mean" if guard.statistics(index).nearly_constant else "zero"
+    report = replace(
+        report,
+        regions=_regions(verdicts, stream.tile, entry.nbytes),
+        kept=int(result.kept.sum()),
+        estimated=count,
+        bound=result.bound,
+        expected_error=result.expected_error,
+        method=method,
+    )
+    return report, result.content
+
+
+def _doubtful(guard: GuardFile, examination: Examination, index: int) -> NDArray[np.bool_]:
+    """Symbols of a tensor that neither digest nor parity proves."""
+    stream, shape = guard.stream, guard.manifest.parity
+    start, stop = stream.starts[index], stream.starts[index + 1]
+    bounds = stream.tiles_of_tensor(index)
+    per_tile = stream.tile // SYMBOL
+    doubtful = np.repeat(examination.unproven[bounds], per_tile)[: stop - start]
+    if examination.unsolved is None or shape is None:
+        return doubtful
+    failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
+    # A tile that does not match though all its codewords do was decoded wrongly: none of it can be believed.
+    either = np.add.reduceat(doubtful & failed, np.arange(0, stop - start, per_tile)) > 0
+    return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
+
+
+def _verdicts(
+    result: Estimate, doubtful: NDArray[np.bool_], nbytes: int, tile: int, has_rule: bool
+) -> NDArray[np.int64]:
+    """The worst of each tile's weights. A tile of which most is missing, and nothing known, is lost."""
+    per_tile = tile * len(result.missing.flatten()) // nbytes
+
+    def share(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        starts = np.arange(0, mask.size, per_tile)
+        return np.add.reduceat(mask.flatten().astype(np.float64), starts) / np.minimum(per_tile, mask.size - starts)
+
+    verdicts = np.where((share(result.missing) + share(result.kept)) > 0, ESTIMATED, BOUNDED)
+    return np.where((share(result.missing) > 0.5) & (not has_rule), LOST, verdicts)
+
+
+def _regions(verdicts: NDArray[np.int64], tile: int, nbytes: int) -> tuple[Region, ...]:
+    """Runs of equal verdicts, but for the intact ones."""
+    edges = [0, *((np.diff(verdicts) != 0).nonzero()[0] + 1), len(verdicts)] if len(verdicts) else [0]
+    return tuple(
+        Region(start=int(begin) * tile, stop=min(int(end) * tile, nbytes), verdict=VERDICTS[verdicts[begin]])
+        for begin, end in pairwise(edges)
+        if verdicts[begin] != INTACT
+    )
+
+
+def _check_known(guard: GuardFile, known: Known | None) -> None:
+    if known is None:
+        return
+    shapes = {entry.name: entry.shape for entry in guard.entries}
+    for name, mask in known.items():
+        if name not in shapes:
+            raise InvalidInput(f"The mask has a tensor {name!r}, which the model lacks. Name the model's tensors.")
+        if tuple(mask.shape) != shapes[name] or str(mask.dtype) != "torch.bool":
+            raise InvalidInput(
+                f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be bool of {shapes[name]}."
+            )

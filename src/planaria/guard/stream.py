@@ -1,0 +1,112 @@
+"""The tensors of a checkpoint as one stream of 16-bit symbols, and its tiles."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planaria.checkpoints import Entry
+
+SYMBOL = 2  # bytes
+CHUNK = 4 * 2**20  # bytes read at once
+
+
+class Readable(Protocol):
+    """A checkpoint, or a draft of one."""
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Bytes `[start, stop)` of a tensor."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run of symbols of the stream lies: bytes `[start, stop)` of a tensor."""
+
+    tensor: int
+    start: int
+    stop: int
+    symbol: int
+
+
+class Stream:
+    """Tensors one after the other, each padded to whole symbols with zeros that are stored nowhere.
+
+    Symbols are the code's unit, tiles the digest's. Tiles never cross tensors: the last one of a tensor is short.
+    """
+
+    def __init__(self, entries: Sequence[Entry], *, tile: int):
+        self.entries = tuple(entries)
+        self.tile = tile
+        self.index = {entry.name: index for index, entry in enumerate(self.entries)}
+        symbols = [-(-entry.nbytes // SYMBOL) for entry in self.entries]
+        self.starts = [0, *accumulate(symbols)]
+        self.symbols = self.starts[-1]
+        tiles = [-(-entry.nbytes // tile) for entry in self.entries]
+        self.first_tiles = [0, *accumulate(tiles)]
+        self.tiles = self.first_tiles[-1]
+        self.nbytes = sum(entry.nbytes for entry in self.entries)
+
+    def places(self, start: int, stop: int) -> Iterator[Place]:
+        """The tensors that hold symbols `[start, stop)`, in order."""
+        tensor = bisect_right(self.starts, start) - 1
+        while start < min(stop, self.symbols):
+            end = min(stop, self.starts[tensor + 1])
+            if end > start:
+                begin = (start - self.starts[tensor]) * SYMBOL
+                nbytes = self.entries[tensor].nbytes
+                yield Place(tensor, begin, min((end - self.starts[tensor]) * SYMBOL, nbytes), start)
+                start = end
+            tensor += 1
+
+    def start_of(self, name: str) -> int:
+        """The tensor's first symbol."""
+        return self.starts[self.index[name]]
+
+    def read(self, checkpoint: Readable, start: int, stop: int) -> NDArray[np.uint16]:
+        """Symbols `[start, stop)`, little-endian; zero past the end of the stream."""
+        content = np.zeros((stop - start) * SYMBOL, dtype=np.uint8)
+        for place in self.places(start, stop):
+            begin = (place.symbol - start) * SYMBOL
+            part = checkpoint.read(self.entries[place.tensor].name, place.start, place.stop)
+            content[begin : begin + len(part)] = part
+        return content.view("<u2")
+
+    def tiles_of(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tile that holds each symbol."""
+        tensor = np.searchsorted(self.starts, symbols, side="right") - 1
+        within = (symbols - np.asarray(self.starts)[tensor]) * SYMBOL // self.tile
+        return np.asarray(self.first_tiles)[tensor] + within
+
+    def symbols_of(self, tiles: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
+        """All symbols of those tiles that lie in `[start, stop)`, ascending."""
+        begins, ends = self.tile_bounds(tiles)
+        begins, ends = begins.clip(start, stop), ends.clip(start, stop)
+        counts = ends - begins
+        offsets = np.repeat(begins - np.concatenate(([0], counts.cumsum()[:-1])), counts)
+        return offsets + np.arange(counts.sum())
+
+    def tile_bounds(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First symbol of each tile, and the first after it."""
+        tensor = np.searchsorted(self.first_tiles, tiles, side="right") - 1
+        starts = np.asarray(self.starts)
+        begins = starts[tensor] + (tiles - np.asarray(self.first_tiles)[tensor]) * (self.tile // SYMBOL)
+        return begins, np.minimum(begins + self.tile // SYMBOL, starts[tensor + 1])
+
+    def tiles_of_tensor(self, tensor: int) -> slice:
+        """The tensor's tiles among all."""
+        return slice(self.first_tiles[tensor], self.first_tiles[tensor + 1])
+
+    def bytes_of(self, tiles: NDArray[np.int64]) -> Iterator[tuple[str, int, int]]:
+        """The tiles, ascending, as (tensor, first byte, last byte + 1), neighbours as one."""
+        tensors = np.searchsorted(self.first_tiles, tiles, side="right") - 1
+        apart = (np.diff(tiles) != 1) | (np.diff(tensors) != 0)
+        edges = [0, *(apart.nonzero()[0] + 1), len(tiles)] if len(tiles) else [0]
+        for begin, end in pairwise(edges):
+            entry, first = self.entries[tensors[begin]], self.first_tiles[tensors[begin]]
+            yield entry.name, int(tiles[begin] - first) * self.tile, min(
+                int(tiles[end - 1] - first + 1) * self.tile, entry.nbytes
+            )

@@ -1,0 +1,645 @@
+"""The commands that protect, break, check and repair, as a user meets them."""
+
+import json
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import drawn, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from planaria import command_line
+from planaria.checkpoints import open_checkpoint, write_state_dict
+from planaria.damages import ModelFaults
+from planaria.errors import InvalidInput
+from planaria.guard import Guard, Region, Report, TensorReport, container
+from planaria.guard import repair as repairing
+from planaria.guard.damage_map import COLOURS, draw_damage_map
+from planaria.guard.report import VERDICTS
+from planaria.guard_commands import _share
+
+TENSORS = {
+    "encoder.weight": drawn(128, 96),
+    "decoder.weight": drawn(96, 128, seed=1),
+    "half": drawn(100, 60, seed=2).bfloat16(),
+    "codes": (40 * drawn(60, 50, seed=3)).to(torch.int8),
+    "scale": drawn(9, seed=4),
+}
+FEW = ("--kind", "bit-flip", "--count", "5")  # within what the parity corrects
+MANY = ("--kind", "whole-weight", "--rate", "0.1")  # beyond it
+PLAIN = ("--tiers", "digest,parity", "--budget", "10%")
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+    def failed_with(self, code: int) -> bool:
+        one_line = self.err.count("\n") == 1 and self.err.startswith("planaria: ") and "Traceback" not in self.err
+        return self.code == code and one_line and self.out == ""
+
+
+Planaria = Callable[..., Outcome]
+
+
+@pytest.fixture
+def planaria(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Planaria:
+    """Runs `planaria ARGUMENTS` in this process."""
+    monkeypatch.delenv("PLANARIA_KEY", raising=False)
+
+    def run(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["planaria", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main()
+        said = capsys.readouterr()
+        return Outcome(stopped.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("protected")
+    save_file(TENSORS, folder / "model.safetensors")
+    save_file({name: tensor for name, tensor in TENSORS.items() if name != "scale"}, folder / "other.safetensors")
+    save_file(
+        {name: (1.02 * tensor).to(tensor.dtype) for name, tensor in TENSORS.items()}, folder / "tuned.safetensors"
+    )
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(sys, "argv", ["planaria", *arguments("protect", folder, "-o", folder / "guard", *PLAIN)])
+        command_line.main()
+    return folder
+
+
+@pytest.fixture
+def folder(protected: Path, tmp_path: Path) -> Path:
+    """A folder of its own with a model, its guard, another model and a fine-tuned one."""
+    return Path(shutil.copytree(protected, tmp_path / "folder"))
+
+
+def arguments(command: str, folder: Path, *more: str | Path, model: str = "model.safetensors") -> list[str]:
+    guard = ["--guard", folder / "guard"] if command in ("check", "repair") else []
+    return [str(part) for part in (command, folder / model, *guard, *more)]
+
+
+def state(folder: Path) -> dict[str, object]:
+    """All that could change about the files in a folder, and its own time."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_ino, path.is_file() and path.read_bytes())
+        for path in (folder, *sorted(folder.rglob("*")))
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_an_intact_model_is_exit_code_zero(folder: Path, planaria: Planaria) -> None:
+    outcome = planaria(*arguments("check", folder))
+    assert (outcome.code, outcome.out, outcome.err) == (0, "intact\n", "")
+
+
+def test_damage_that_parity_corrects_is_exit_code_one_and_repaired_to_the_same_bytes(
+    folder: Path, planaria: Planaria
+) -> None:
+    assert planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *FEW)).code == 0
+    assert (folder / "broken.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
+    found = planaria(*arguments("check", folder, model="broken.safetensors"))
+    assert found.code == 1 and "can be restored bit for bit" in found.out
+    repair = planaria(*arguments("repair", folder, "-o", folder / "mended.safetensors", model="broken.safetensors"))
+    assert repair.code == 0 and "mended.safetensors" in repair.err
+    assert (folder / "mended.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_damage_beyond_parity_is_exit_code_two_checked_and_repaired(folder: Path, planaria: Planaria) -> None:
+    assert planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *MANY)).code == 0
+    checked = planaria(*arguments("check", folder, "--json", model="broken.safetensors"))
+    repaired = planaria(
+        *arguments("repair", folder, "--json", "-o", folder / "m.safetensors", model="broken.safetensors")
+    )
+    assert checked.code == repaired.code == 2
+    told, done = json.loads(checked.out), json.loads(repaired.out)
+    assert told["tiles"] == done["tiles"] and told["tiles"]["estimated"] > 0
+    assert planaria(*arguments("check", folder, model="m.safetensors")).code == 2  # what is estimated stays unproven
+
+
+@pytest.mark.parametrize("way", [("--in-place",), ("-o", "mended.safetensors")])
+def test_a_repair_that_does_not_verify_is_exit_code_seven_and_writes_nothing(
+    way: tuple[str, ...], folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *FEW))
+    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, draft: np.ones(guard.stream.tiles, bool))
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    assert planaria(*arguments("repair", folder, *way, model="broken.safetensors")).failed_with(7)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("command", [("check",), ("repair", "--in-place"), ("repair", "--dry-run")])
+@pytest.mark.parametrize("model", ["other.safetensors", "tuned.safetensors"])
+def test_another_model_is_exit_code_five(
+    command: tuple[str, ...], model: str, folder: Path, planaria: Planaria
+) -> None:
+    before = contents(folder)
+    assert planaria(*arguments(command[0], folder, *command[1:], model=model)).failed_with(5)
+    assert contents(folder) == before
+
+
+def test_a_model_that_looks_different_is_diagnosed_by_force(folder: Path, planaria: Planaria) -> None:
+    assert planaria(*arguments("check", folder, "--force", model="tuned.safetensors")).code == 2
+
+
+def newer(content: bytes) -> bytes:
+    arrays = dict(Guard.from_bytes(content).arrays)
+    manifest = json.loads(arrays["manifest"].tobytes()) | {"version": 99}
+    arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    return container.pack(arrays, key=None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda content: content[: len(content) // 2], "guard"),
+        (lambda content: b"", "guard"),
+        (lambda content: b"not a guard at all", "guard"),
+        (lambda content: bytes(len(content)), "guard"),
+        (newer, "Install a newer planaria"),
+    ],
+)
+def test_what_is_no_guard_is_exit_code_four(
+    changed: Callable[[bytes], bytes], told: str, folder: Path, planaria: Planaria
+) -> None:
+    guard = folder / "guard"
+    guard.write_bytes(changed(guard.read_bytes()))
+    before = contents(folder)
+    for command in (["inspect", guard], arguments("check", folder), arguments("repair", folder, "--in-place")):
+        outcome = planaria(*command)
+        assert outcome.failed_with(4)
+        assert told in outcome.err and str(guard) in outcome.err
+    assert contents(folder) == before
+
+
+def test_a_model_in_the_guards_place_is_exit_code_four(folder: Path, planaria: Planaria) -> None:
+    assert planaria("inspect", folder / "model.safetensors").failed_with(4)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["protect", "missing.safetensors", "-o", "new"],
+        ["protect", "guard.safetensors", "-o", "new"],  # a folder
+        ["protect", "text.safetensors", "-o", "new"],
+        ["protect", "model.safetensors", "-o", "missing/new"],
+        ["protect", "model.safetensors", "-o", "new", "--key-file", "missing"],
+        ["key", "-o", "missing/key"],
+        ["check", "missing.safetensors", "--guard", "guard"],
+        ["check", "model.safetensors", "--guard", "missing"],
+        ["check", "model.safetensors", "--guard", "guard", "--map", "missing/map.png"],
+        ["check", "model.safetensors", "--guard", "guard", "--known", "missing"],
+        ["check", "model.safetensors", "--guard", "guard", "--known", "text.safetensors"],
+        ["check", "model.safetensors", "--guard", "guard", "--known", "model.safetensors"],
+        ["repair", "model.safetensors", "--guard", "guard", "-o", "missing/m.safetensors"],
+        ["repair", "missing.safetensors", "--guard", "guard", "--in-place"],
+        ["damage", "missing.safetensors", "-o", "d.safetensors", *FEW],
+        ["damage", "text.safetensors", "-o", "d.safetensors", *FEW],
+        ["damage", "model.safetensors", "-o", "missing/d.safetensors", *FEW],
+        ["damage", "model.safetensors", "-o", "d.safetensors", "--replay", "missing"],
+        ["damage", "model.safetensors", "-o", "d.safetensors", "--replay", "model.safetensors"],
+        ["inspect", "missing"],
+    ],
+    ids=" ".join,
+)
+def test_input_or_output_that_fails_is_exit_code_six(
+    command: list[str], folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "text.safetensors").write_text("no tensors here")
+    (folder / "guard.safetensors").mkdir()
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    assert planaria(*command).failed_with(6)
+    assert contents(folder) == before
+
+
+KEEPS = ["-o", "m.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["protect", "model.safetensors"],
+        ["protect", "model.gguf", "-o", "new"],
+        ["protect", "model.safetensors", "-o", "new", "--tiers", "digest,magic"],
+        ["protect", "model.safetensors", "-o", "new", *PLAIN, "--budget", "0.1%"],
+        *(["protect", "model.safetensors", "-o", "new", "--budget", text] for text in ("0", "-1%", "2", "101%", "nan")),
+        *(["protect", "model.safetensors", "-o", "new", "--budget", text] for text in ("", "%", "two", "2%%", "inf")),
+        ["check", "model.safetensors"],
+        ["repair", "model.safetensors", "--guard", "guard"],
+        ["repair", "model.safetensors", "--guard", "guard", "--in-place", "--dry-run"],
+        ["repair", "model.safetensors", "--guard", "guard", "--in-place", *KEEPS],
+        ["repair", "model.safetensors", "--guard", "guard", "--dry-run", *KEEPS],
+        ["repair", "model.safetensors", "--guard", "guard", "-o", "m.pt"],
+        ["damage", "model.safetensors", *KEEPS],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "meteor", "--rate", "0.1"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "run", "--rate", "0.1"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "run"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "run", "--bytes", "0"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "erasure", "--count", "3"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "erasure", "--pattern", "row"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "erasure", "--rate", "0.1", "--pattern", "stripe"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "whole-weight", "--rate", "0.1", "--bits", "all"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "whole-weight", "--rate", "1.5"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--count", "3"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "lucky"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "sign"],  # of int8
+        ["damage", "model.safetensors", *KEEPS, *FEW, "--replay", "faults"],
+        ["damage", "model.safetensors", *KEEPS, "--replay", "faults", "--seed", "3"],
+        ["damage", "model.safetensors", "-o", "m.pt", *FEW],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_three_and_writes_nothing(
+    command: list[str], folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "model.gguf")
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    assert planaria(*command).failed_with(3)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["bit-flip", "whole-weight", "run", "erasure"])
+def test_options_that_do_not_fit_are_answered_with_those_that_do(kind: str, folder: Path, planaria: Planaria) -> None:
+    surplus = "--bytes" if kind != "run" else "--count"
+    outcome = planaria(*arguments("damage", folder, "-o", folder / "d.safetensors", "--kind", kind, surplus, "3"))
+    assert outcome.failed_with(3)
+    assert surplus in outcome.err and f"--kind {kind} takes --" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["protect", "model.safetensors", "-o", "model.safetensors", *PLAIN],
+        ["protect", "model.safetensors", "-o", "link", *PLAIN],
+        ["protect", ".", "-o", "model.safetensors", *PLAIN],
+        ["repair", "model.safetensors", "--guard", "guard", "-o", "model.safetensors"],
+        ["repair", "model.safetensors", "--guard", "guard", "-o", "guard"],
+        ["repair", "model.safetensors", "--guard", "guard", "-o", "m.safetensors", "--map", "m.safetensors"],
+        ["check", "model.safetensors", "--guard", "guard", "--map", "model.safetensors"],
+        ["check", "model.safetensors", "--guard", "guard", "--map", "guard"],
+        ["damage", "model.safetensors", "-o", "model.safetensors", *FEW],
+        ["damage", "model.safetensors", "-o", "./sub/../model.safetensors", *FEW],
+        ["damage", "model.safetensors", "-o", "d.safetensors", "--faults", "model.safetensors", *FEW],
+        ["damage", "model.safetensors", "-o", "d.safetensors", "--faults", "d.safetensors", *FEW],
+    ],
+    ids=" ".join,
+)
+def test_no_output_replaces_what_is_read(
+    command: list[str], folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sub").mkdir()
+    (folder / "link").hardlink_to(folder / "model.safetensors")
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    assert planaria(*command).failed_with(3)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("kind", [FEW, MANY])
+@pytest.mark.parametrize("command", ["check", "repair"])
+def test_checks_and_dry_runs_write_nothing_and_agree(
+    command: str, kind: tuple[str, ...], folder: Path, planaria: Planaria
+) -> None:
+    planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *kind))
+    way = ["--dry-run"] if command == "repair" else []
+    folder.chmod(0o555)
+    before = state(folder)
+    outcome = planaria(*arguments(command, folder, *way, model="broken.safetensors"))
+    after = state(folder)
+    folder.chmod(0o755)
+    assert after == before
+    assert outcome.code == (1 if kind == FEW else 2)
+    assert "check" not in outcome.err and "wrote" not in outcome.err
+
+
+def test_a_repair_in_place_restores_the_file_and_leaves_an_intact_one(folder: Path, planaria: Planaria) -> None:
+    intact = (folder / "model.safetensors").read_bytes()
+    planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *FEW))
+    assert planaria(*arguments("repair", folder, "--in-place", model="broken.safetensors")).code == 0
+    assert (folder / "broken.safetensors").read_bytes() == intact
+    before = state(folder)["model"] if "model" in state(folder) else (folder / "model.safetensors").stat().st_ino
+    assert planaria(*arguments("repair", folder, "--in-place")).code == 0
+    assert (folder / "model.safetensors").stat().st_ino == before
+
+
+def saved_as(form: str, folder: Path) -> Path:
+    if form == "folder":
+        model = folder / "sharded"
+        model.mkdir()
+        weight_map = {}
+        for number, (name, tensor) in enumerate(TENSORS.items()):
+            shard = f"model-{number % 2}.safetensors"
+            weight_map[name] = shard
+        for shard in set(weight_map.values()):
+            save_file({name: tensor for name, tensor in TENSORS.items() if weight_map[name] == shard}, model / shard)
+        (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        (model / "config.json").write_text("{}")
+        return model
+    write_state_dict(folder / f"model.{form}", TENSORS)
+    return folder / f"model.{form}"
+
+
+def tensors_of(model: Path) -> dict[str, bytes]:
+    with open_checkpoint(model) as checkpoint:
+        return {name: checkpoint.read(name).tobytes() for name in checkpoint.entries}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt", "folder"])
+def test_every_form_of_model_is_broken_and_repaired_in_its_own_form(
+    form: str, tmp_path: Path, planaria: Planaria
+) -> None:
+    model = saved_as(form, tmp_path)
+    broken, mended, guard = (tmp_path / f"{name}{model.suffix}" for name in ("broken", "mended", "guard"))
+    before = tensors_of(model)
+    assert planaria("protect", model, "-o", guard, *PLAIN).code == 0
+    assert planaria("damage", model, "-o", broken, *FEW).code == 0
+    assert tensors_of(model) == before != tensors_of(broken)
+    assert planaria("check", broken, "--guard", guard).code == 1
+    assert planaria("repair", broken, "--guard", guard, "-o", mended).code == 0
+    assert tensors_of(mended) == before
+    assert planaria("repair", broken, "--guard", guard, "--in-place").code == 0
+    assert tensors_of(broken) == before
+    if form == "folder":
+        assert contents(mended) == contents(model)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ("bit-flip", "--rate", "0.001"),
+        ("bit-flip", "--count", "40", "--bits", "msb"),
+        ("whole-weight", "--count", "7"),
+        ("run", "--bytes", "700"),
+        ("erasure", "--rate", "0.2", "--pattern", "block"),
+    ],
+)
+def test_faults_replay_to_the_same_file_and_undo_to_the_intact_one(
+    kind: tuple[str, ...], folder: Path, planaria: Planaria
+) -> None:
+    broken, again, faults = folder / "broken.safetensors", folder / "again.safetensors", folder / "faults"
+    outcome = planaria(*arguments("damage", folder, "-o", broken, "--kind", *kind, "--faults", faults))
+    assert outcome.code == 0
+    damaged, listed = load_file(broken), ModelFaults.load(faults)
+    changed = sum(differing(damaged[name], tensor) for name, tensor in TENSORS.items())
+    assert outcome.out.startswith(f"{changed:,} weights changed") and changed > 0
+    assert planaria(*arguments("damage", folder, "-o", again, "--replay", faults)).code == 0
+    assert again.read_bytes() == broken.read_bytes()
+    undone = listed.undo(damaged)
+    assert all(same_bits(undone[name], tensor) for name, tensor in TENSORS.items())
+
+
+def differing(one: Tensor, other: Tensor) -> int:
+    """Weights with different bits."""
+    rows = (tensor.view(torch.uint8).view(tensor.numel(), -1) for tensor in (one, other))
+    return int(torch.ne(*rows).any(1).sum())
+
+
+def test_the_seed_decides_what_breaks(folder: Path, planaria: Planaria) -> None:
+    outputs = []
+    for seed in ("0", "0", "1"):
+        assert planaria(*arguments("damage", folder, "-o", folder / "d.safetensors", *FEW, "--seed", seed)).code == 0
+        outputs.append((folder / "d.safetensors").read_bytes())
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_faults_of_another_model_are_refused(folder: Path, planaria: Planaria) -> None:
+    other = arguments("damage", folder, "-o", folder / "d.safetensors", *FEW, "--faults", folder / "faults")
+    assert planaria(*other).code == 0
+    before = contents(folder)
+    replay = ("-o", folder / "e.safetensors", "--replay", folder / "faults")
+    assert planaria(*arguments("damage", folder, *replay, model="other.safetensors")).failed_with(3)
+    assert contents(folder) == before
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_a_lost_run_of_the_promised_length_is_restored(
+    seed: int, protected: Path, tmp_path_factory: pytest.TempPathFactory, planaria: Planaria
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    strength = json.loads(planaria("inspect", protected / "guard", "--json").out)["parity"]
+    assert strength["run_bytes"] > 4096
+    run = ("--kind", "run", "--bytes", strength["run_bytes"], "--seed", seed)
+    planaria(*arguments("damage", protected, "-o", folder / "d.safetensors", *run))
+    mend = ("--guard", protected / "guard", "--in-place")
+    assert planaria("repair", folder / "d.safetensors", *mend).code == 0
+    assert (folder / "d.safetensors").read_bytes() == (protected / "model.safetensors").read_bytes()
+
+
+def test_weights_known_to_be_good_stay_and_both_forms_of_mask_agree(folder: Path, planaria: Planaria) -> None:
+    broken, faults, mask = folder / "broken.safetensors", folder / "faults", folder / "mask"
+    planaria(*arguments("damage", folder, "-o", broken, *MANY, "--faults", faults))
+    known = ModelFaults.load(faults).known
+    save_file(known, mask)
+    outputs = []
+    for given_as in (faults, mask):
+        output = folder / f"by_{given_as.name}.safetensors"
+        way = ("--known", given_as, "-o", output)
+        assert planaria(*arguments("repair", folder, *way, model=broken.name)).code == 2
+        outputs.append(output.read_bytes())
+        mended = load_file(output)
+        assert all(same_bits(mended[name][known[name]], tensor[known[name]]) for name, tensor in TENSORS.items())
+    assert outputs[0] == outputs[1]
+    save_file({"scale": torch.ones(3, dtype=torch.bool)}, mask)
+    assert planaria(*arguments("check", folder, "--known", mask)).failed_with(3)
+
+
+def test_json_is_all_that_is_on_stdout(folder: Path, planaria: Planaria) -> None:
+    planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *MANY))
+    guard = folder / "new"
+    made = planaria(*arguments("protect", folder, "-o", guard, *PLAIN, "--json"))
+    seen = planaria("inspect", guard, "--json")
+    assert json.loads(made.out).keys() == json.loads(seen.out).keys() | {"model"}
+    told = json.loads(seen.out)
+    assert sum(told["tiers"].values()) == told["bytes"] == guard.stat().st_size <= 0.1 * told["model_bytes"]
+    assert {tensor["name"] for tensor in told["tensors"]} == set(TENSORS) == set(told["reasons"])
+    assert told["model_bytes"] == sum(tensor.nbytes for tensor in TENSORS.values())
+    for way in ([], ["--map", folder / "map.png"]):
+        report = json.loads(planaria(*arguments("check", folder, *way, "--json", model="broken.safetensors")).out)
+        assert report["model"].endswith("broken.safetensors") and report["guard"].endswith("guard")
+        assert report["exit_code"] == 2 and report["tensors"]
+
+
+def test_protecting_again_gives_the_same_guard_and_tables_of_all_of_it(folder: Path, planaria: Planaria) -> None:
+    outcome = planaria(*arguments("protect", folder, "-o", folder / "again", *PLAIN))
+    assert outcome.code == 0
+    assert (folder / "again").read_bytes() == (folder / "guard").read_bytes()
+    names = [line.split(" | ")[0][2:] for line in outcome.out.splitlines() if " x " in line or "scale" in line]
+    assert names == sorted(TENSORS, key=lambda name: -TENSORS[name].nbytes)
+    assert "not attackers" in outcome.out and "Parity corrects" in outcome.out and "of its own" in outcome.out
+    assert planaria("inspect", folder / "again").out == outcome.out
+
+
+def test_only_the_largest_tensors_are_listed_unless_all_are_asked_for(tmp_path: Path, planaria: Planaria) -> None:
+    model, guard = tmp_path / "m.safetensors", tmp_path / "guard"
+    save_file({f"layer {number}": drawn(100 + number, 10) for number in range(25)}, model)
+    few = planaria("protect", model, "-o", guard, *PLAIN).out
+    everything = planaria("inspect", guard, "--all").out
+    assert few.count("| layer") == 20 and "| layer 4 |" not in few and "and 5 smaller ones" in few
+    assert everything.count("| layer") == 25 and "smaller ones" not in everything
+
+
+def test_a_broken_byte_of_the_guard_is_mended_and_told(folder: Path, planaria: Planaria) -> None:
+    guard = folder / "guard"
+    content = bytearray(guard.read_bytes())
+    content[len(content) // 2] ^= 255
+    guard.write_bytes(content)
+    assert json.loads(planaria("inspect", guard, "--json").out)["mended"] == 1
+    assert "Of its own bytes 1 were broken" in planaria("inspect", guard).out
+    outcome = planaria(*arguments("check", folder))
+    assert outcome.code == 0 and "mended 1 bytes" in outcome.out
+    assert guard.read_bytes() == content
+
+
+def test_a_key_is_fresh_private_and_never_overwritten(tmp_path: Path, planaria: Planaria) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert planaria("key", "-o", one).code == planaria("key", "-o", other).code == 0
+    assert stat.S_IMODE(one.stat().st_mode) == 0o600
+    content = one.read_text()
+    assert len(bytes.fromhex(content)) == 32 and content != other.read_text()
+    again = planaria("key", "-o", one)
+    assert again.failed_with(3) and one.read_text() == content
+    assert content.strip() not in again.err
+
+
+def test_a_guard_with_a_key_answers_to_that_key_alone(
+    folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planaria("key", "-o", folder / "key")
+    planaria("key", "-o", folder / "wrong")
+    right, wrong = (folder / name for name in ("key", "wrong"))
+    made = planaria(*arguments("protect", folder, "-o", folder / "guard", *PLAIN, "--key-file", right))
+    assert made.code == 0 and "detects attackers too" in made.out
+    assert planaria(*arguments("check", folder)).failed_with(3)
+    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(3)
+    assert planaria("inspect", folder / "guard").failed_with(3)
+    assert planaria("inspect", folder / "guard", "--key-file", right).code == 0
+    monkeypatch.setenv("PLANARIA_KEY", right.read_text())
+    assert planaria(*arguments("check", folder)).code == 0
+    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(3)
+    monkeypatch.setenv("PLANARIA_KEY", wrong.read_text())
+    assert planaria(*arguments("check", folder)).failed_with(3)
+    assert planaria(*arguments("check", folder, "--key-file", right)).code == 0
+
+
+@pytest.mark.parametrize("content", ["", "5ec7e7", "5ec7e7" * 11, "5ec7e7" * 10 + "zzzz", "5ec7 7e" * 9, "\xff" * 32])
+def test_a_malformed_key_is_wrong_usage_and_not_repeated(
+    content: str, folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "key").write_bytes(content.encode("latin-1"))
+    by_file = planaria(*arguments("check", folder, "--key-file", folder / "key"))
+    monkeypatch.setenv("PLANARIA_KEY", content)
+    by_variable = planaria(*arguments("check", folder))
+    for outcome in (by_file, by_variable):
+        assert outcome.failed_with(3)
+        assert "64 hex characters" in outcome.err and "5ec7" not in outcome.err
+
+
+@given(st.floats(1e-6, 100))
+def test_a_percentage_and_its_fraction_are_one_budget(percent: float) -> None:
+    assert _share(f"{percent}%") == pytest.approx(_share(f"{percent / 100}"))
+
+
+@given(st.text(max_size=6))
+def test_a_budget_is_a_share_or_refused(text: str) -> None:
+    try:
+        assert 0 < _share(text) <= 1
+    except InvalidInput as error:
+        assert repr(text) in str(error)
+
+
+def test_every_exit_code_is_in_the_help(planaria: Planaria) -> None:
+    lines = [line.split() for line in planaria("--help").out.splitlines()]
+    assert {str(code) for code in range(8)} <= {line[0] for line in lines if line}
+    assert {code for code, _ in command_line.EXIT_CODES} == {3, 4, 5, 6, 7}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_in_files_cannot_steer_the_terminal_or_break_the_table(
+    terminal: bool, tmp_path: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, guard = tmp_path / "m.safetensors", tmp_path / "guard"
+    save_file({"a\x1b[2J|b\n[red]": drawn(64, 64), "$c$": drawn(64, 64)}, model)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    outcomes = [planaria("protect", model, "-o", guard, *PLAIN)]
+    planaria("damage", model, "-o", tmp_path / "d.safetensors", *MANY)
+    outcomes.append(planaria("check", tmp_path / "d.safetensors", "--guard", guard, "--map", tmp_path / "map.png"))
+    assert [outcome.code for outcome in outcomes] == [0, 2]
+    for outcome in outcomes:
+        assert "\x1b" not in outcome.out + outcome.err
+        assert ("| --- |" in outcome.out) is not terminal
+        (row,) = (line for line in outcome.out.splitlines() if "[2J" in line)
+        if not terminal:
+            assert row.startswith("| a?[2J\\|b?[red] | ")
+    assert (tmp_path / "map.png").stat().st_size > 0
+
+
+def report_of(*tensors: tuple[int, tuple[tuple[int, str], ...]]) -> Report:
+    """A report of tensors of so many tiles, each with its damaged ones."""
+    return Report(
+        action="check",
+        tile=64,
+        tensors=tuple(
+            TensorReport(
+                name=f"tensor {number}",
+                dtype="U8",
+                shape=(64 * tiles,),
+                nbytes=64 * tiles,
+                tiles=tiles,
+                regions=tuple(Region(start=64 * at, stop=64 * at + 64, verdict=verdict) for at, verdict in damaged),
+            )
+            for number, (tiles, damaged) in enumerate(tensors)
+        ),
+    )
+
+
+def coloured(path: Path) -> dict[str, int]:
+    """Pixels of each verdict's colour."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    of = {verdict: [int(COLOURS[verdict][at : at + 2], 16) for at in (1, 3, 5)] for verdict in VERDICTS}
+    return {verdict: int((pixels == colour).all(2).sum()) for verdict, colour in of.items()}
+
+
+@pytest.mark.parametrize("verdict", VERDICTS[1:])
+def test_one_bad_tile_among_a_million_shows_in_its_colour(verdict: str, tmp_path: Path) -> None:
+    draw_damage_map(report_of((10**6, ()), (0, ())), tmp_path / "intact.png")
+    draw_damage_map(report_of((10**6, ((654_321, verdict),)), (0, ())), tmp_path / "damaged.png")
+    intact, damaged = coloured(tmp_path / "intact.png"), coloured(tmp_path / "damaged.png")
+    assert {name for name in VERDICTS[1:] if damaged[name] > intact[name] + 10} == {verdict}
+
+
+def test_the_worst_verdict_of_a_column_wins(tmp_path: Path) -> None:
+    damaged = tuple((at, VERDICTS[1 + at % 4]) for at in range(100_000))
+    draw_damage_map(report_of((100_000, damaged)), tmp_path / "map.png")
+    draw_damage_map(report_of((100_000, ())), tmp_path / "intact.png")
+    found, legend = coloured(tmp_path / "map.png"), coloured(tmp_path / "intact.png")
+    assert found["lost"] > 100 * legend["lost"] and all(found[name] == legend[name] for name in VERDICTS[1:4])
+
+
+def test_a_picture_of_a_hundred_damaged_tensors_is_no_larger_than_of_forty(tmp_path: Path) -> None:
+    sizes = []
+    for count in (40, 103):
+        draw_damage_map(report_of(*[(50, ((7, "exact"), (20, "lost")))] * count), tmp_path / "map.png")
+        with Image.open(tmp_path / "map.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] == sizes[1] and sizes[0][1] > 800
