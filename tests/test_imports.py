@@ -11,13 +11,19 @@ import planaria
 ROOT = Path(planaria.__file__).parent
 MODULES = {".".join(("planaria", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
 
-FOUNDATIONS = {"errors", "files", "streams", "progress"}
+FOUNDATIONS = {"errors", "files", "records", "streams", "progress"}
 ALLOWED = {
     "automaton": {"automaton"},
     "layouts": {"layouts"},
     "damages": {"damages"},
+    "detectors": {"detectors"},
+    "codes": {"codes"},
+    "checkpoints": {"checkpoints"},
     "repairers": {"repairers", "layouts"},
     "fit": {"fit", "automaton", "layouts"},
+    "guard": {"guard", "automaton", "checkpoints", "codes", "detectors", "fit", "layouts", "repairers"},
+    "scrubber": {"guard", "checkpoints", "detectors"},
+    "records": set(),
     "datasets": set(),
     "errors": set(),
     "files": set(),
@@ -46,7 +52,7 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
     assert not {name for name in names if name.split(".")[0] in ("tests", "conftest", "helpers", "benchmarks")}
     layer = module.split(".")[1]
     if layer not in ALLOWED:
-        assert layer in ("bench", "command_line", "__init__")
+        assert layer in ("bench", "command_line", "guard_commands", "damage_command", "__init__")
         return
     layers = {name.split(".")[1] for name in names if name.startswith("planaria.")}
     assert layers <= ALLOWED[layer] | FOUNDATIONS | EXCEPTIONS.get(module, set())

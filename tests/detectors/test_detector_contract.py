@@ -14,7 +14,7 @@ import planaria.detectors
 from planaria.detectors import Detector, Digest, Outlier, Residual
 from planaria.errors import InvalidInput
 from planaria.records import Record
-from planaria.repairers import LowRank, MeanFill, ZeroFill
+from planaria.repairers import MeanFill, ZeroFill
 
 Maker = Callable[[], Detector]
 
@@ -26,7 +26,6 @@ MEMBERS: dict[str, Maker] = {
     "residual of the mean": lambda: Residual(MeanFill()),
     "residual of the mean, at a rate": lambda: Residual(MeanFill(), rate=0.1),
     "residual of zero, two folds": lambda: Residual(ZeroFill(), folds=2),
-    "residual of low rank": lambda: Residual(LowRank()),
 }
 FLOAT_MEMBERS = {name: make for name, make in MEMBERS.items() if not name.startswith("digest")}
 DTYPES = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -94,7 +94,7 @@ def test_false_alarms_on_intact_weights_keep_to_the_rate(rate: float, seed: int)
 def test_every_weight_is_hidden_exactly_once_a_round(shape: tuple[int, ...], folds: int) -> None:
     spy, weight = Spy(), drawn(*shape)
     Residual(spy, folds=folds).prepare(weight)
-    assert len(spy.shown) == min(folds, weight.numel() if weight.dim() < 2 else folds)
+    assert len(spy.shown) == min(folds, weight.numel())
     assert torch.equal(sum((~known).int() for known in spy.shown), torch.ones(shape, dtype=torch.int32))
 
 
@@ -105,7 +105,7 @@ def test_neighbours_in_the_matrix_are_never_hidden_together(shape: tuple[int, in
     for known in spy.shown:
         hidden = (~known).float()[None, None]
         crowd = torch.nn.functional.conv2d(hidden, torch.ones(1, 1, 3, 3), padding=1)
-        assert crowd.max() == 1
+        assert (crowd[hidden > 0] == 1).all()
 
 
 @pytest.mark.parametrize("width", [7, 8, 12, 14, 28, 32])

@@ -111,4 +111,4 @@ def _folds(shape: torch.Size, folds: int) -> Int64[Tensor, "*weight"]:
     """
     rows = shape[0] if len(shape) > 1 else 1
     columns = shape.numel() // rows
-    return ((torch.arange(rows)[:, None] + 2 * torch.arange(columns)) % folds).view(shape)
+    return ((2 * torch.arange(rows)[:, None] + torch.arange(columns)) % folds).view(shape)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from math import isqrt
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from planaria.checkpoints import parse_header
 from planaria.codes import ReedSolomon
 from planaria.errors import InvalidFile, InvalidGuard
+from planaria.guard.hashing import hasher
 
 FORMAT = "planaria guard"  # for people; the manifest says which version
 SEAL, SELF = "seal", "self"
@@ -65,7 +65,7 @@ def pack(arrays: Mapping[str, NDArray[np.generic]], *, key: bytes | None) -> byt
     tiers = _parsed(content)
     sealed = len(content) - tiers[SELF].nbytes - tiers[SEAL].nbytes
     digests = b"".join(_digest(array, key) for name, array in tiers.items() if name not in (SEAL, SELF))
-    seal = blake3(content[:sealed] + digests, key=key).digest() + digests
+    seal = hasher(key, content[:sealed] + digests).digest() + digests
     content = content[:sealed] + seal + content[sealed + len(seal) :]
     width, check = geometry(len(content))
     covered = content[: len(content) - width * check * 2]
@@ -117,11 +117,11 @@ def _sound(content: bytes, key: bytes | None) -> bool:
         return False
     seal = tiers[SEAL].tobytes()
     sealed = len(content) - tiers[SELF].nbytes - len(seal)
-    return blake3(content[:sealed] + seal[SEAL_BYTES:], key=key).digest() == seal[:SEAL_BYTES]
+    return hasher(key, content[:sealed] + seal[SEAL_BYTES:]).digest() == seal[:SEAL_BYTES]
 
 
 def _digest(tier: NDArray[np.generic], key: bytes | None) -> bytes:
-    return blake3(np.ascontiguousarray(tier).tobytes(), key=key).digest(length=DIGEST_BYTES)
+    return hasher(key, np.ascontiguousarray(tier).tobytes()).digest(length=DIGEST_BYTES)
 
 
 def _parsed(content: bytes) -> dict[str, NDArray[np.generic]]:

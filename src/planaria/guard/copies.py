@@ -56,7 +56,9 @@ class Copy:
     def __enter__(self) -> Self:
         self.before = {name: _state(path) for name, path in self.files.items()}
         try:
-            self._folder = tempfile.TemporaryDirectory(dir=self.output.absolute().parent, prefix=f".{self.output.name}.")
+            self._folder = tempfile.TemporaryDirectory(
+                dir=self.output.absolute().parent, prefix=f".{self.output.name}."
+            )
             self.path = Path(self._folder.name) / self.source.name
             try:
                 if self.source.is_dir():
@@ -71,8 +73,8 @@ class Copy:
                 raise
         except OSError as error:
             raise OutputFailed(
-                f"Cannot copy {self.source} to {self.output.parent}: {error.strerror or error}. Choose a folder that can "
-                "be written and has room."
+                f"Cannot copy {self.source} to {self.output.parent}: {error.strerror or error}. Choose a folder that "
+                "can be written and has room."
             ) from error
         return self
 
@@ -93,7 +95,7 @@ class Copy:
                 for path in self.source.iterdir():  # what comes with a model: its configuration, its tokenizer
                     if path.is_file() and path.name not in self.files:
                         shutil.copyfile(path, self.path / path.name)
-                os.rename(self.path, self.output)
+                self.path.rename(self.output)
             else:
                 for name, path in self.files.items():
                     copy = self.path / name if name else self.path
@@ -102,7 +104,9 @@ class Copy:
                     os.replace(copy, self.output / name if name else self.output)
             _flush(self.output.absolute().parent)
         except OSError as error:
-            raise OutputFailed(f"Cannot write {self.output}: {error.strerror or error}. Choose another output.") from error
+            raise OutputFailed(
+                f"Cannot write {self.output}: {error.strerror or error}. Choose another output."
+            ) from error
 
     def _restore_size(self, name: str, copy: Path) -> None:
         """Gives a file that was cut short, or written past its end, the length it had."""

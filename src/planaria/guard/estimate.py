@@ -119,16 +119,14 @@ def weights_of(content: NDArray[np.uint8], entry: Entry) -> Float[Tensor, "*weig
     return weight if weight.dtype == torch.float64 else weight.float()
 
 
-def doubtful_weights(
-    doubtful: NDArray[np.bool_], entry: Entry
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """From doubtful symbols of a tensor: weights with any doubt, and those whose most significant symbol is doubtful."""
+def doubtful_weights(doubtful: NDArray[np.bool_], entry: Entry) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """From doubtful symbols of a tensor: weights with any doubt, and those with doubt in their first 16 bits."""
     size = entry.nbytes // max(int(np.prod(entry.shape)), 1)
     if size < SYMBOL:
         each = np.repeat(doubtful, SYMBOL)[: entry.nbytes]
         return each, each
     symbols = doubtful.reshape(-1, size // SYMBOL)
-    return symbols.any(1), symbols[:, -1]
+    return np.logical_or.reduce(symbols, axis=1), symbols[:, -1]
 
 
 def estimate(
@@ -200,9 +198,9 @@ def estimate(
         deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
         expected = deviation if statistics.nearly_constant else statistics.rms
         if shape is not None:
-            scattered = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
+            apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
             share = float(lost.sum() / missing.sum())
-            error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * scattered**2) ** 0.5
+            error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
             expected = deviation * error
     return Estimate(
         replaced.contiguous().view(-1).view(torch.uint8).numpy() if entry.nbytes else content,

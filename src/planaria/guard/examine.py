@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from blake3 import blake3
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +16,7 @@ from planaria.guard.container import DIGEST_BYTES
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import FLOATS, weights_of
 from planaria.guard.file import TILE_DIGEST_BYTES, GuardFile
+from planaria.guard.hashing import hasher
 from planaria.guard.stream import CHUNK, SYMBOL
 
 Known = dict[str, Bool[Tensor, "*weight"]]
@@ -71,7 +70,7 @@ def examine(
             draft,
             stream,
             shape,
-            guard.arrays["parity"],
+            guard.arrays["parity"].astype(np.uint16, copy=False),
             unproven,
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
             verify=lambda tiles: _verified(guard, draft, tiles),
@@ -105,7 +104,7 @@ def damaged_tiles(
 
 
 def _tensor_digest(guard: GuardFile, draft: Draft, name: str, nbytes: int) -> bytes:
-    digest = blake3(key=guard.key)
+    digest = hasher(guard.key)
     for start in range(0, nbytes, CHUNK):
         digest.update(draft.read(name, start, min(start + CHUNK, nbytes)).data)
     return digest.digest(length=DIGEST_BYTES)
@@ -131,9 +130,7 @@ def _verified(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArr
     return (np.concatenate(found) == guard.arrays["digest.tiles"][tiles]).all(1)
 
 
-def _broken_symbols(
-    guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], known: Known | None
-) -> NDArray[np.int64]:
+def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], known: Known | None) -> NDArray[np.int64]:
     """Symbols of these tiles that a hardware test, or their plain impossibility, shows to be broken; ascending."""
     stream = guard.stream
     found = [np.empty(0, np.int64)]
@@ -154,7 +151,7 @@ def _broken_symbols(
         each = np.repeat(broken.numpy(), size)  # by byte
         padded = np.zeros(-(-entry.nbytes // SYMBOL) * SYMBOL, bool)
         padded[: entry.nbytes] = each
-        symbols = stream.starts[index] + padded.reshape(-1, SYMBOL).any(1).nonzero()[0]
+        symbols = stream.starts[index] + padded.reshape(-1, SYMBOL).max(1).nonzero()[0]
         found.append(symbols[np.isin(stream.tiles_of(symbols), local)])
     return np.concatenate(found)
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 from typing_extensions import Self
 
@@ -18,8 +17,9 @@ from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
 from planaria.files import write_atomically
 from planaria.guard import container
-from planaria.guard.estimate import Statistics
 from planaria.guard.container import DIGEST_BYTES
+from planaria.guard.estimate import Statistics
+from planaria.guard.hashing import hasher
 from planaria.guard.manifest import FINGERPRINT, Manifest
 from planaria.guard.stream import Stream
 
@@ -131,7 +131,9 @@ class GuardFile:
             raise
         _check_fingerprint(manifest, key)
         if {"manifest", "headers"} & set(lost) or {"digest.tensors", "digest.tiles"} <= set(lost):
-            raise InvalidGuard(f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it.")
+            raise InvalidGuard(
+                f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it."
+            )
         arrays = {name: array for name, array in arrays.items() if name not in lost}
         guard = cls(manifest, arrays, key, len(content), contents.mended, lost)
         guard._validate()
@@ -177,7 +179,7 @@ def check_key(key: bytes | None) -> None:
 
 def fingerprint(key: bytes | None) -> str:
     """Tells keys apart without telling them; "" for none."""
-    return "" if key is None else blake3(b"planaria key fingerprint", key=key).hexdigest(length=FINGERPRINT)
+    return "" if key is None else hasher(key, b"planaria key fingerprint").hexdigest(length=FINGERPRINT)
 
 
 def pack_headers(headers: Mapping[str, bytes]) -> bytes:

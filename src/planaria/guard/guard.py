@@ -106,16 +106,16 @@ class Guard(GuardFile):
                     checkpoint.write_headers()
                 copy.publish(unchanged=report.verdict == "intact" and output is None)
             return report
-        tensors = load_state_dict(model) if isinstance(model, (str, os.PathLike)) else model
-        if output is not None and tensors is model:
+        on_disk = load_state_dict(model) if isinstance(model, (str, os.PathLike)) else None
+        if output is not None and on_disk is None:
             raise InvalidInput("A model in memory is repaired in place. Save it yourself, and leave the output out.")
-        with open_checkpoint(tensors, headers=headers, writable=True) as checkpoint:
+        with open_checkpoint(model if on_disk is None else on_disk, headers=headers, writable=True) as checkpoint:
             report, draft = diagnose(
                 self, checkpoint, action="repair", known=mask, force=force, threads=threads, progress=counted
             )
             draft.commit()
-        if isinstance(model, (str, os.PathLike)):
-            write_state_dict(output or model, tensors)
+        if isinstance(model, (str, os.PathLike)) and on_disk is not None:
+            write_state_dict(output or model, on_disk)
         return report
 
     def headers_for(self, model: Model) -> dict[str, bytes]:

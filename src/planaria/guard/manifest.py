@@ -1,7 +1,7 @@
 """What a guard says of itself: the JSON in its `manifest` tier. Specified in FORMAT.md, section 3."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Manifest:
     aliases: dict[str, str] = field(default_factory=dict)
     parity: ParityShape | None = None
     rules: Sequence[RuleShape] = ()
-    reasons: dict[str, Sequence[int]] = field(default_factory=dict)
+    reasons: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def encode(self) -> NDArray[np.uint8]:
         """As the bytes of a tier; what is empty is left out."""

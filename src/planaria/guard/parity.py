@@ -187,7 +187,7 @@ def _solve(
             damaged[touched[verify(touched)]] = False
         return progressed
 
-    failed = remainder.any(0)
+    failed: NDArray[np.bool_] = np.logical_or.reduce(remainder != 0, axis=0)
     attempt()
     tried_suspects = False
     while failed.any():

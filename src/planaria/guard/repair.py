@@ -13,7 +13,7 @@ from planaria.checkpoints import Checkpoint
 from planaria.errors import InvalidInput, VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, Estimate, doubtful_weights, estimate
+from planaria.guard.estimate import FLOATS, Estimate, estimate
 from planaria.guard.examine import Examination, Known, damaged_tiles, examine
 from planaria.guard.file import GuardFile
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
@@ -60,7 +60,9 @@ def diagnose(
     if action == "repair" and not np.array_equal(
         damaged_tiles(guard, examination.draft) & ~examination.unproven, np.zeros_like(examination.unproven)
     ):
-        raise VerificationFailed("A repaired tile did not read back as its digest says. Nothing was written; try again.")
+        raise VerificationFailed(
+            "A repaired tile did not read back as its digest says. Nothing was written; try again."
+        )
     report = Report(
         action=action,
         tensors=tuple(tensors),
@@ -101,7 +103,7 @@ def _diagnosed(
         density=examination.unsolved.density if examination.unsolved else 0.0,
         scattered=examination.unsolved is not None and examination.unsolved.scattered,
         statistics=guard.statistics(index),
-        rule=rules.repairer_of(rule, guard.arrays[f"rule.{index}"]) if rule and usable else None,
+        rule=rules.repairer_of(rule, guard.arrays[f"rule.{index}"].view(np.uint8)) if rule and usable else None,
         shape=rule if usable else None,
         known=known.get(entry.name) if known else None,
     )

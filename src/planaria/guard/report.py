@@ -48,7 +48,7 @@ class TensorReport:
 
     def count(self, verdict: Verdict, *, tile: int) -> int:
         """Tiles of a verdict."""
-        damaged = {name: 0 for name in VERDICTS}
+        damaged = dict.fromkeys(VERDICTS, 0)
         for region in self.regions:
             damaged[region.verdict] += -(-(region.stop - region.start) // tile)
         damaged["intact"] = self.tiles - sum(damaged.values())

@@ -1,8 +1,9 @@
-"""The rule tier: which tensors an automaton can regrow, and what it is worth there. Specified in FORMAT.md, section 6."""
+"""The rule tier: which tensors an automaton can regrow, and its worth there. Specified in FORMAT.md, section 6."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt, prod
+from typing import cast
 
 import numpy as np
 import torch
@@ -167,7 +168,7 @@ class Stored(Repairer):
 
 def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
     """The repairer that a guard stores. Raises `InvalidInput` if the bytes do not fit the shape."""
-    repairer, template = _template(Recipe.named(shape.recipe), shape.precision, tuple(shape.space))
+    repairer, template = _template(Recipe.named(shape.recipe), cast(Precision, shape.precision), tuple(shape.space))
     if content.nbytes != template.nbytes:
         raise InvalidInput(f"A rule of this shape takes {template.nbytes} bytes, not {content.nbytes}.")
     tensors, start = {}, 0
@@ -178,7 +179,7 @@ def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
     return Stored(repairer, Record(tensors))
 
 
-def _template(recipe: Recipe, precision: str, space: tuple[int, ...]) -> tuple[Regrow, Record]:
+def _template(recipe: Recipe, precision: Precision, space: tuple[int, ...]) -> tuple[Regrow, Record]:
     """A repairer of that shape, and a record whose names, types and shapes are those of every such rule."""
     layout = layout_of(space)
     repairer = Regrow(Automaton(recipe, dimensions=layout.dimensions), layout, precision=precision)
@@ -186,4 +187,6 @@ def _template(recipe: Recipe, precision: str, space: tuple[int, ...]) -> tuple[R
 
 
 def _to_bytes(record: Record) -> NDArray[np.uint8]:
-    return np.concatenate([tensor.contiguous().view(torch.uint8).flatten().numpy() for tensor in record.tensors.values()])
+    return np.concatenate(
+        [tensor.contiguous().view(torch.uint8).flatten().numpy() for tensor in record.tensors.values()]
+    )

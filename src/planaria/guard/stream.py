@@ -107,6 +107,8 @@ class Stream:
         edges = [0, *(apart.nonzero()[0] + 1), len(tiles)] if len(tiles) else [0]
         for begin, end in pairwise(edges):
             entry, first = self.entries[tensors[begin]], self.first_tiles[tensors[begin]]
-            yield entry.name, int(tiles[begin] - first) * self.tile, min(
-                int(tiles[end - 1] - first + 1) * self.tile, entry.nbytes
+            yield (
+                entry.name,
+                int(tiles[begin] - first) * self.tile,
+                min(int(tiles[end - 1] - first + 1) * self.tile, entry.nbytes),
             )

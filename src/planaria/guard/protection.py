@@ -6,7 +6,6 @@ from os import PathLike
 
 import numpy as np
 import torch
-from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from planaria.guard.container import DIGEST_BYTES, packed_size
 from planaria.guard.estimate import FLOATS, Statistics, weights_of
 from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, fingerprint, pack_headers
 from planaria.guard.guard import Guard
+from planaria.guard.hashing import hasher
 from planaria.guard.manifest import Manifest, ParityShape
 from planaria.guard.stream import CHUNK, Stream
 from planaria.repairers.regrow import Precision
@@ -86,8 +86,15 @@ def protect(
         headers = np.frombuffer(pack_headers(checkpoint.headers), np.uint8)
         manifest, stream, plan = _plan(manifest, entries, headers, allowed)
         manifest, rule_arrays, detectors = _rules(
-            checkpoint, stream, manifest, plan, allowed if "rule" in tiers else None,
-            schedule=schedule, device=device, seed=seed, progress=report,
+            checkpoint,
+            stream,
+            manifest,
+            plan,
+            allowed if "rule" in tiers else None,
+            schedule=schedule,
+            device=device,
+            seed=seed,
+            progress=report,
         )
         plan |= rule_arrays
         if "parity" in tiers:
@@ -167,7 +174,7 @@ def _measured(
 
     tensor_digests, tiles, statistics = [], [], []
     for entry in stream.entries:
-        whole = blake3(key=key)
+        whole = hasher(key)
         for start in range(0, entry.nbytes, CHUNK):
             content = checkpoint.read(entry.name, start, min(start + CHUNK, entry.nbytes))
             whole.update(content.data)
@@ -203,8 +210,10 @@ def _rules(
     seed: int,
     progress: Progress,
 ) -> tuple[Manifest, dict[str, NDArray[np.generic]], dict[str, Detector]]:
-    """Rules for the tensors in which they pay, largest first while the budget lasts, and detectors that use them; reasons for
-    all others."""
+    """Rules for the tensors in which they pay, largest first while the budget lasts, and detectors that use them.
+
+    All other tensors have a reason.
+    """
     reasons: dict[str, list[int]] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
     fitted: list[rules.FittedRule] = []
@@ -257,4 +266,4 @@ def _rules(
     detectors: dict[str, Detector] = {
         stream.entries[rule.shape.tensor].name: Residual(rules.repairer_of(rule.shape, rule.content)) for rule in fitted
     }
-    return replace(manifest, rules=tuple(rule.shape for rule in fitted), reasons=reasons), arrays, detectors
+    return replace(manifest, rules=tuple(rule.shape for rule in fitted), reasons=dict(reasons)), arrays, detectors
