@@ -294,6 +294,8 @@ def test_options_that_do_not_fit_are_answered_with_those_that_do(kind: str, fold
         ["repair", "model.safetensors", "--guard", "guard", "-o", "m.safetensors", "--map", "m.safetensors"],
         ["check", "model.safetensors", "--guard", "guard", "--map", "model.safetensors"],
         ["check", "model.safetensors", "--guard", "guard", "--map", "guard"],
+        ["check", ".", "--guard", "guard", "--map", "model.safetensors"],
+        ["protect", "model.safetensors", "-o", "key", "--key-file", "key", *PLAIN],
         ["damage", "model.safetensors", "-o", "model.safetensors", *FEW],
         ["damage", "model.safetensors", "-o", "./sub/../model.safetensors", *FEW],
         ["damage", "model.safetensors", "-o", "d.safetensors", "--faults", "model.safetensors", *FEW],
@@ -306,6 +308,7 @@ def test_no_output_replaces_what_is_read(
 ) -> None:
     (folder / "sub").mkdir()
     (folder / "link").hardlink_to(folder / "model.safetensors")
+    (folder / "key").write_text("5ec7" * 16)
     monkeypatch.chdir(folder)
     before = contents(folder)
     assert planaria(*command).failed_with(3)
@@ -490,8 +493,8 @@ def test_only_the_largest_tensors_are_listed_unless_all_are_asked_for(tmp_path: 
     save_file({f"layer {number}": drawn(100 + number, 10) for number in range(25)}, model)
     few = planaria("protect", model, "-o", guard, *PLAIN).out
     everything = planaria("inspect", guard, "--all").out
-    assert few.count("| layer") == 20 and "| layer 4 |" not in few and "and 5 smaller ones" in few
-    assert everything.count("| layer") == 25 and "smaller ones" not in everything
+    assert few.count("| layer") == 20 and "| layer 4 |" not in few and "and 5 more" in few
+    assert everything.count("| layer") == 25 and "more: --all" not in everything
 
 
 def test_a_broken_byte_of_the_guard_is_mended_and_told(folder: Path, planaria: Planaria) -> None:

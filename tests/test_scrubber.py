@@ -151,7 +151,7 @@ class Mixed(nn.Module):
         self.head = nn.Linear(64, 100, bias=False)
         self.embedding.weight.data = drawn(100, 64, name="embedding")
         self.head.weight = self.embedding.weight
-        self.half = nn.Parameter(drawn(64, 65).bfloat16(), requires_grad=False)
+        self.brain = nn.Parameter(drawn(64, 65).bfloat16(), requires_grad=False)
         self.turned = nn.Parameter(drawn(64, 48, name="turned").T)
         with torch.inference_mode():
             self.frozen = nn.Parameter(drawn(64, 64, name="frozen"), requires_grad=False)
@@ -169,7 +169,7 @@ def mixed_guard() -> Guard:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["head.weight", "half", "turned", "frozen", "quantised", "count"]),
+            st.sampled_from(["head.weight", "brain", "turned", "frozen", "quantised", "count"]),
             st.floats(0, 1, exclude_max=True),
             st.integers(0, 7),
         ),
@@ -204,7 +204,7 @@ def test_flipped_bits_of_any_type_and_place_are_restored_in_the_same_memory(
 def test_an_optimiser_goes_on_with_the_same_parameters_gradients_and_state() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 64))
-    optimiser = torch.optim.Adam(model.parameters())
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(drawn(8, 128)).square().mean().backward()
     optimiser.step()
     parameters = list(model.parameters())
@@ -389,22 +389,18 @@ def test_a_pass_inside_a_pass_goes_through_while_a_write_waits_for_both(guard: G
     inner: list[tuple[bytes, bytes]] = []
 
     def call_again() -> None:
-        until(lambda: wants_to_write(scrubber))
         model.between = lambda: None
+        model.damage()
+        until(lambda: wants_to_write(scrubber))
         inner.append(model())
         assert scrubber.status().corrected == 0
 
     with Scrubber(model, guard) as scrubber:
-        model.damage()
         model.between = call_again
-        # The damage may be repaired before the pass begins: then it is done again from inside.
-        original = call_again
-        model.between = lambda: (model.damage() if scrubber.status().corrected else None, original())
-        if scrubber.status().corrected == 0:
-            assert model() == Damaged()()
-            assert inner == [Damaged()()]
-        until(lambda: scrubber.status().corrected)
-        assert model() == Witness()()
+        intact, damaged = Witness()(), Damaged()()
+        assert model() == (intact[0], damaged[1]) and inner == [damaged]
+        until(lambda: scrubber.status().corrected == 2)
+        assert model() == intact
 
 
 # How it runs
@@ -436,9 +432,14 @@ def test_no_more_is_walked_than_the_rate_allows_nor_made_up_for_after_a_break(gu
 
 def test_a_body_that_raises_ends_the_scrubber_and_its_error_comes_through(guard: Guard) -> None:
     model = Witness()
-    with pytest.raises(ZeroDivisionError), Scrubber(model, guard, rate=1e-300):
-        assert len(scrubbing_threads()) == 1
-        raise ZeroDivisionError
+
+    def serve() -> None:
+        with Scrubber(model, guard, rate=1e-300):
+            assert len(scrubbing_threads()) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        serve()
     assert not scrubbing_threads() and not model._forward_pre_hooks
 
 

@@ -61,7 +61,7 @@ def protect(
     """
     share, names = _share(budget), [name.strip() for name in tiers.split(",")]
     key = read_key(key_file)
-    require_output(output, model, *(model.glob("*.safetensors*") if model.is_dir() else ()))
+    require_output(output, model, key_file)
     from planaria.guard import protect as make_guard
 
     with progress_bar("protect") as progress:
@@ -142,27 +142,33 @@ def repair(
     if (output is not None) + in_place + dry_run != 1:
         raise InvalidInput("Say what becomes of the repair: exactly one of --output, --in-place and --dry-run.")
     if output is not None:
-        require_output(output, model, guard)
+        require_output(output, model, guard, known, key_file)
         require_same_format(output, model)
     action = "check" if dry_run else "repair"
     return _diagnose(model, guard, key_file, known, force, picture, json_output, action=action, output=output)
 
 
 def require_output(output: Path, *inputs: Path | None) -> None:
-    """Raises `InvalidInput` if the output is one of these inputs, and `OutputFailed` if its folder is missing."""
+    """Raises `InvalidInput` if the output is one of these files or folders, or a model's file in such a folder.
+
+    Raises `OutputFailed` if the output's own folder is missing: better now than after minutes of work.
+    """
     if not output.absolute().parent.is_dir():
         raise OutputFailed(f"Cannot write {output}: there is no folder {output.parent}. Make it first.")
-    for path in inputs:
-        if path is None:
-            continue
+    taken = [path for path in inputs if path is not None]
+    taken += [file for path in taken if path.is_dir() for file in path.glob("*.safetensors*")]
+    for path in taken:
         if output.resolve() == path.resolve() or (output.exists() and path.exists() and output.samefile(path)):
             raise InvalidInput(f"The output {output} would replace {path}, which is used too. Name another file.")
 
 
 def require_same_format(output: Path, model: Path) -> None:
     """Raises `InvalidInput` unless a model at `output` would be read as the same kind of model."""
-    if model.is_dir() and (model / "model.safetensors").is_file():
-        model = model / "model.safetensors"
+    from planaria.checkpoints.sharded_folder import INDEX
+
+    single = model / "model.safetensors"
+    if single.is_file() and not (model / INDEX).exists():
+        model = single
     if not model.is_dir() and output.suffix != model.suffix:
         raise InvalidInput(f"The output is of the model's format: name a {model.suffix} file, not {output.name!r}.")
 
@@ -213,7 +219,7 @@ def _diagnose(
 ) -> int:
     """Checks or repairs, shows what came of it, and answers with the exit code."""
     if picture is not None:
-        require_output(picture, model, guard, known, output)
+        require_output(picture, model, guard, known, key_file, output)
     key = read_key(key_file)
     from planaria.guard import Guard
 
@@ -358,7 +364,7 @@ def _show_guard(guard: "GuardFile", *, everything: bool) -> None:
         )
     listed = lines if everything else lines[:LARGEST]
     if rest := lines[len(listed) :]:
-        listed = [*listed, [f"and {len(rest):,} smaller ones: --all", "", "", "", "", ""]]
+        listed = [*listed, [f"and {len(rest):,} more: --all", "", "", "", "", ""]]
     show(["tensor", "dtype", "shape", "bytes", "tiles", "rule: error at weights missing, in deviations"], listed)
     print("\n".join(printable(line) for line in _promises(guard)))
 

@@ -90,11 +90,10 @@ def test_what_cannot_be_a_weight_is_found_among_the_suspects_and_nothing_else_is
 ) -> None:
     detector = make()
     record = detector.prepare(weight)
-    broken = weight.clone()
     places = data.draw(st.sets(st.integers(0, weight.numel() - 1), min_size=1, max_size=max(1, weight.numel() // 5)))
     damaged = torch.zeros(weight.shape, dtype=torch.bool)
     damaged.view(-1)[list(places)] = True
-    broken[damaged] = torch.tensor(rubbish, dtype=weight.dtype)
+    broken = torch.where(damaged, rubbish, weight.double()).to(weight.dtype)
     before = broken.clone()
     known = detector.find(broken, record)
     assert not known[damaged].any()

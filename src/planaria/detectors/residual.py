@@ -67,7 +67,8 @@ class Residual(Detector):
     def _damaged(
         self, weight: Shaped[Tensor, "*weight"], record: Record, suspect: Bool[Tensor, "*weight"]
     ) -> Bool[Tensor, "*weight"]:
-        values, limit = working(weight), record["limits"].to(weight.device)
+        values = working(weight)
+        limit = record["limits"].to(values)[0]
         noted = Record(
             {
                 name.removeprefix("predictor."): tensor

@@ -39,13 +39,13 @@ class Draft:
         values = np.concatenate([self.values, values])[order]
         self.values = np.bitwise_xor.reduceat(values, first) if len(first) else values
 
-    def replace(self, name: str, content: NDArray[np.uint8]) -> None:
-        """Corrects a whole tensor to this content."""
+    def replace(self, name: str, start: int, content: NDArray[np.uint8]) -> None:
+        """Corrects the bytes of a tensor from `start`, which is even, to this content."""
         padded = np.zeros(-(-len(content) // SYMBOL) * SYMBOL, np.uint8)
-        padded[: len(content)] = content ^ self.read(name)
+        padded[: len(content)] = content ^ self.read(name, start, start + len(content))
         values = padded.view("<u2")
         changed = values.nonzero()[0]
-        self.xor(self.stream.start_of(name) + changed, values[changed])
+        self.xor(self.stream.start_of(name) + start // SYMBOL + changed, values[changed])
 
     def commit(self) -> None:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""

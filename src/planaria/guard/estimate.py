@@ -1,6 +1,8 @@
 """What no code could restore: which cells to distrust, and what to fill them with."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import lcm, prod
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ FLOATS = {
     "F8_E5M2": torch.float8_e5m2,
 }
 # A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
+PIECE = 2**24  # bytes
 HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
@@ -70,6 +73,22 @@ class Statistics:
         limits = [_outwards(float(limit), 1) for limit in record["limits"].flatten()]
         return replace(plain, limits=(limits[0], limits[-1]), floor=float(np.float32(record.tensors.get("floor", 0.0))))
 
+    @classmethod
+    def merged(cls, parts: Sequence["Statistics"], sizes: Sequence[int]) -> "Statistics":
+        """Of a tensor, from those of its pieces of so many weights. Limits and floor are the widest of all."""
+        if len(parts) < 2:
+            return parts[0] if parts else cls()
+        shares = np.array(sizes) / sum(sizes)
+        return cls(
+            min(part.lowest for part in parts),
+            max(part.highest for part in parts),
+            float(np.dot([part.mean for part in parts], shares)),
+            float(np.dot([part.rms**2 for part in parts], shares) ** 0.5),
+            (max(part.limits[0] for part in parts), max(part.limits[1] for part in parts)),
+            max(part.floor for part in parts),
+            float(np.dot([part.zeros for part in parts], shares)),
+        )
+
     def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights that cannot be: not finite, outside the intact range, or 0 where the intact tensor has no zero."""
         possible = (weight >= self.lowest) & (weight <= self.highest)
@@ -94,23 +113,41 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One tensor after estimation. Masks are over its weights.
+    """One piece of a tensor after estimation. Masks are over its weights.
 
     Attributes:
         content: its bytes.
         bounded: weights known up to rounding of their lower half.
         missing: weights that were filled in.
         kept: weights without proof that look right and stay.
-        bound: of the bounded weights, or None.
-        expected_error: root mean squared error of the missing ones, or None.
+        bound: of the bounded weights; 0 if there are none.
+        expected_error: root mean squared error of the missing ones; 0 if there are none.
     """
 
     content: NDArray[np.uint8]
     bounded: NDArray[np.bool_]
     missing: NDArray[np.bool_]
     kept: NDArray[np.bool_]
-    bound: float | None
-    expected_error: float | None
+    bound: float
+    expected_error: float
+
+
+def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
+    """A tensor in parts that bound what memory it takes to compute with them: whole tiles, and whole rows if they fit.
+
+    A tensor of up to 16 MiB is one piece. The `start` of a piece is its first byte in the tensor.
+    """
+    if entry.nbytes <= PIECE:
+        yield Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)
+        return
+    row = entry.nbytes // entry.shape[0]
+    size = entry.nbytes // prod(entry.shape)
+    unit = lcm(tile, row)
+    step = PIECE // unit * unit if unit <= PIECE else PIECE // tile * tile
+    for start in range(0, entry.nbytes, step):
+        nbytes = min(step, entry.nbytes - start)
+        shape = (nbytes // row, row // size) if unit <= PIECE else (nbytes // size,)
+        yield Entry(entry.name, entry.dtype, shape, nbytes, start)
 
 
 def weights_of(content: NDArray[np.uint8], entry: Entry) -> Float[Tensor, "*weight"]:
@@ -190,10 +227,10 @@ def estimate(
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     replaced = torch.where(missing, filled.to(stored.dtype), stored) if missing.any() else stored
-    bound = None
+    bound = 0.0
     if bounded.any() and entry.dtype in HIGH_HALF:
         bound = float(weight[bounded].abs().max()) * HIGH_HALF[entry.dtype]
-    expected = None
+    expected = 0.0
     if missing.any():
         deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
         expected = deviation if statistics.nearly_constant else statistics.rms

@@ -1,6 +1,6 @@
 """Finding damage and correcting what a code can: digest, then parity, then the digest again as proof."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +8,13 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from planaria.checkpoints import Checkpoint
+from planaria.checkpoints import Checkpoint, Entry
 from planaria.detectors.digest import tile_digests
 from planaria.errors import LooksDifferent
 from planaria.guard import parity
 from planaria.guard.container import DIGEST_BYTES
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, weights_of
+from planaria.guard.estimate import FLOATS, pieces, weights_of
 from planaria.guard.file import TILE_DIGEST_BYTES, GuardFile
 from planaria.guard.hashing import hasher
 from planaria.guard.stream import CHUNK, SYMBOL
@@ -134,43 +134,53 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
     """Symbols of these tiles that a hardware test, or their plain impossibility, shows to be broken; ascending."""
     stream = guard.stream
     found = [np.empty(0, np.int64)]
-    for index, entry in enumerate(stream.entries):
-        bounds = stream.tiles_of_tensor(index)
-        local = tiles[(tiles >= bounds.start) & (tiles < bounds.stop)]
-        if not local.size:
+    for index, piece in _pieces(guard, tiles):
+        if known is not None and piece.name not in known:
             continue
         if known is not None:
-            broken = ~known[entry.name].flatten() if entry.name in known else None
-        elif entry.dtype in FLOATS and "statistics" in guard.arrays:
-            broken = guard.statistics(index).broken(weights_of(draft.read(entry.name), entry)).flatten()
+            whole = known[piece.name].flatten()
+            size = guard.entries[index].nbytes // whole.numel()
+            broken = ~whole[piece.start // size : (piece.start + piece.nbytes) // size]
+        elif piece.dtype in FLOATS and "statistics" in guard.arrays:
+            content = draft.read(piece.name, piece.start, piece.start + piece.nbytes)
+            broken = guard.statistics(index).broken(weights_of(content, piece)).flatten()
         else:
-            broken = None
-        if broken is None or not broken.any():
             continue
-        size = entry.nbytes // len(broken)
-        each = np.repeat(broken.numpy(), size)  # by byte
-        padded = np.zeros(-(-entry.nbytes // SYMBOL) * SYMBOL, bool)
-        padded[: entry.nbytes] = each
-        symbols = stream.starts[index] + padded.reshape(-1, SYMBOL).max(1).nonzero()[0]
-        found.append(symbols[np.isin(stream.tiles_of(symbols), local)])
-    return np.concatenate(found)
+        padded = np.zeros(-(-piece.nbytes // SYMBOL) * SYMBOL, bool)
+        padded[: piece.nbytes] = np.repeat(broken.numpy(), piece.nbytes // len(broken))
+        first = stream.starts[index] + piece.start // SYMBOL
+        found.append(first + np.logical_or.reduce(padded.reshape(-1, SYMBOL), axis=1).nonzero()[0])
+    symbols = np.concatenate(found)
+    return symbols[np.isin(stream.tiles_of(symbols), tiles)]
 
 
 def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bool:
     """Whether no weight is far outside the intact range, nothing was zeroed, and every tensor has about its scale."""
     if "statistics" not in guard.arrays:
         return False
-    for index, entry in enumerate(guard.stream.entries):
-        if entry.dtype not in FLOATS or not unproven[guard.stream.tiles_of_tensor(index)].any():
+    squares, sizes = np.zeros(len(guard.entries)), np.zeros(len(guard.entries))
+    for index, piece in _pieces(guard, unproven.nonzero()[0]):
+        if piece.dtype not in FLOATS:
             continue
         of = guard.statistics(index)
-        weight = weights_of(draft.read(entry.name), entry)
+        weight = weights_of(draft.read(piece.name, piece.start, piece.start + piece.nbytes), piece)
         largest = FAR_OUT * max(abs(of.lowest), abs(of.highest))
-        if not bool((weight.abs() <= largest).all()):
+        if not bool((weight.abs() <= largest).all()) or float((weight == 0).double().mean()) > of.zeros + ZEROED:
             return False
-        if float((weight == 0).double().mean()) > of.zeros + ZEROED:
-            return False
-        rms = float(weight.double().square().mean().sqrt())
-        if not SCALE[0] * of.rms <= rms <= SCALE[1] * of.rms:
-            return False
-    return True
+        squares[index] += float(weight.double().square().sum())
+        sizes[index] += weight.numel()
+    rms = np.sqrt(squares / np.maximum(sizes, 1))
+    intact = np.array([guard.statistics(index).rms for index in range(len(sizes))])
+    return bool(((SCALE[0] * intact <= rms) & (rms <= SCALE[1] * intact))[sizes > 0].all())
+
+
+def _pieces(guard: GuardFile, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
+    """The pieces, with their tensors, that hold any of these tiles, ascending."""
+    stream = guard.stream
+    for index, entry in enumerate(stream.entries):
+        first = stream.first_tiles[index]
+        for piece in pieces(entry, stream.tile) if entry.nbytes else ():
+            low = first + piece.start // stream.tile
+            high = first + -(-(piece.start + piece.nbytes) // stream.tile)
+            if np.searchsorted(tiles, low) < np.searchsorted(tiles, high):
+                yield index, piece

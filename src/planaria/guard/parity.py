@@ -12,7 +12,10 @@ from planaria.guard.manifest import ParityShape
 from planaria.guard.stream import CHUNK, SYMBOL, Readable, Stream
 
 SEGMENT = 2**26  # symbols: 128 MiB
-ROWS = range(1024, 2305)  # symbols of a codeword: long ones level out chance, short ones are faster
+# Symbols of a codeword. Time grows with its length, which a small model does not notice.
+SHORT, LONG, LONGER = 1024, 4096, 16384
+SMALL = 2**22  # symbols
+USED = 0.99  # of the bytes that could be used at best
 CROWDED = 0.9  # share of failed codewords from which damage may be anything
 SPARE = 2  # check symbols: chance passes for a codeword once in 2^32
 
@@ -44,22 +47,21 @@ class Unsolved:
 def shape_for(symbols: int, nbytes: int) -> ParityShape | None:
     """The parity of at most `nbytes` for a stream of so many symbols, or None if there is no room.
 
-    Takes the codeword length that leaves the fewest bytes unused.
+    Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them.
     """
     if symbols == 0:
         return None
     segments = -(-symbols // SEGMENT)
     segment = -(-symbols // segments)
     budget = nbytes // SYMBOL // segments
-    best = None
-    for rows in ROWS:
-        width = -(-segment // rows)
-        check = min(budget // width, segment)
-        if check < 2 or -(-segment // width) + check > 65535:
-            continue
-        if best is None or width * check > best.width * best.check:
-            best = ParityShape(segment=segment, width=width, check=check)
-    return best
+    longest = LONG if segment > SMALL else LONGER
+    shapes = []
+    for width in range(-(-segment // longest), max(-(-segment // SHORT), 1) + 1):
+        check = min(budget // width, segment, 65535 - -(-segment // width))
+        if check > 1:
+            shapes.append(ParityShape(segment=segment, width=width, check=check))
+    most = max((shape.width * shape.check for shape in shapes), default=0)
+    return next((shape for shape in shapes if shape.width * shape.check >= USED * most), None)
 
 
 def nbytes(shape: ParityShape, symbols: int) -> int:

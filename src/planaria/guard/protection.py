@@ -16,7 +16,7 @@ from planaria.errors import InvalidInput
 from planaria.fit import Schedule
 from planaria.guard import parity, rules
 from planaria.guard.container import DIGEST_BYTES, packed_size
-from planaria.guard.estimate import FLOATS, Statistics, weights_of
+from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
 from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, fingerprint, pack_headers
 from planaria.guard.guard import Guard
 from planaria.guard.hashing import hasher
@@ -182,10 +182,13 @@ def _measured(
             more(len(content))
         tensor_digests.append(np.frombuffer(whole.digest(length=DIGEST_BYTES), np.uint8))
     for entry in stream.entries:
-        of = Statistics()
-        if entry.dtype in FLOATS and entry.nbytes:
-            weight = weights_of(checkpoint.read(entry.name), entry)
-            of = Statistics.of(weight, detectors.get(entry.name, Outlier()))
+        parts = []
+        detector = detectors.get(entry.name, Outlier())
+        small = pieces(entry, stream.tile) if entry.dtype in FLOATS and entry.nbytes else ()
+        for piece in small:
+            content = checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
+            parts.append((Statistics.of(weights_of(content, piece), detector), piece.nbytes))
+        of = Statistics.merged([part for part, _ in parts], [size for _, size in parts])
         statistics.append((of.lowest, of.highest, of.mean, of.rms, *of.limits, of.floor, of.zeros))
         more(entry.nbytes)
     arrays: dict[str, NDArray[np.generic]] = {
@@ -223,12 +226,10 @@ def _rules(
         reason: str | None = None
         if allowed is None:
             reason = "not asked for"
-        elif entry.dtype not in FLOATS:
-            reason = "not a floating-point type"
         else:
-            weight = weights_of(checkpoint.read(entry.name), entry) if len(entry.shape) > 1 else torch.zeros(0)
-            reason = rules.why_not(weight)
+            reason = rules.why_not(entry)
             if reason is None:
+                weight = weights_of(checkpoint.read(entry.name), entry)
                 space, predicted = rules.choose_space(weight)
                 if predicted < rules.LEAST_VARIANCE:
                     reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"

@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from planaria.checkpoints import Checkpoint
+from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import InvalidInput, VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, Estimate, estimate
+from planaria.guard.estimate import FLOATS, Estimate, estimate, pieces
 from planaria.guard.examine import Examination, Known, damaged_tiles, examine
 from planaria.guard.file import GuardFile
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
@@ -51,12 +52,9 @@ def diagnose(
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     tensors = []
     for index in range(len(guard.entries)):
-        tensor, content = _diagnosed(guard, examination, index, known)
-        tensors.append(tensor)
-        if action == "repair" and content is not None:
-            examination.draft.replace(tensor.name, content)
-            if flush:
-                examination.draft.commit()
+        tensors.append(_diagnosed(guard, examination, index, known, apply=action == "repair"))
+        if action == "repair" and flush:
+            examination.draft.commit()
     if action == "repair" and not np.array_equal(
         damaged_tiles(guard, examination.draft) & ~examination.unproven, np.zeros_like(examination.unproven)
     ):
@@ -77,9 +75,9 @@ def diagnose(
 
 
 def _diagnosed(
-    guard: GuardFile, examination: Examination, index: int, known: Known | None
-) -> tuple[TensorReport, NDArray[np.uint8] | None]:
-    """One tensor's report, and its content where some of it was estimated."""
+    guard: GuardFile, examination: Examination, index: int, known: Known | None, *, apply: bool
+) -> TensorReport:
+    """One tensor's report; what is estimated goes to the draft if it is to be applied."""
     stream, entry = guard.stream, guard.entries[index]
     bounds = stream.tiles_of_tensor(index)
     damaged, unproven = examination.damaged[bounds], examination.unproven[bounds]
@@ -87,50 +85,64 @@ def _diagnosed(
     report = TensorReport(
         name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
     )
-    if not unproven.any():
-        return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes)), None
-    if entry.dtype not in FLOATS or "statistics" not in guard.arrays:
+    if unproven.any() and (entry.dtype not in FLOATS or "statistics" not in guard.arrays):
         verdicts[unproven] = LOST
-        return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes)), None
-    doubtful = _doubtful(guard, examination, index)
-    rule = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
-    usable = rule is not None and f"rule.{index}" in guard.arrays
-    result = estimate(
-        examination.draft.read(entry.name),
-        entry,
-        doubtful,
-        tile=stream.tile,
-        density=examination.unsolved.density if examination.unsolved else 0.0,
-        scattered=examination.unsolved is not None and examination.unsolved.scattered,
-        statistics=guard.statistics(index),
-        rule=rules.repairer_of(rule, guard.arrays[f"rule.{index}"].view(np.uint8)) if rule and usable else None,
-        shape=rule if usable else None,
-        known=known.get(entry.name) if known else None,
-    )
-    verdicts[unproven] = _verdicts(result, doubtful, entry.nbytes, stream.tile, usable)[unproven]
-    count = int(result.missing.sum())
-    method = None
-    if count:
-        method = "rule" if usable else "mean" if guard.statistics(index).nearly_constant else "zero"
-    report = replace(
-        report,
-        regions=_regions(verdicts, stream.tile, entry.nbytes),
-        kept=int(result.kept.sum()),
-        estimated=count,
-        bound=result.bound,
-        expected_error=result.expected_error,
-        method=method,
-    )
-    return report, result.content
+    elif unproven.any():
+        rule = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
+        content = guard.arrays.get(f"rule.{index}")
+        repairer = rules.repairer_of(rule, content.view(np.uint8)) if rule and content is not None else None
+        unsolved = examination.unsolved
+        # A rule needs the whole tensor, and there is none for a large one.
+        parts = (
+            [(Entry(entry.name, entry.dtype, entry.shape, entry.nbytes))] if repairer else pieces(entry, stream.tile)
+        )
+        squares = 0.0
+        for piece in parts:
+            tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
+            if not unproven[tiles].any():
+                continue
+            mask = known.get(entry.name) if known else None
+            doubtful = _doubtful(guard, examination, index, piece)
+            result = estimate(
+                examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
+                piece,
+                doubtful,
+                tile=stream.tile,
+                density=unsolved.density if unsolved else 0.0,
+                scattered=unsolved is not None and unsolved.scattered,
+                statistics=guard.statistics(index),
+                rule=repairer,
+                shape=rule if repairer else None,
+                known=_part(mask, piece, entry) if mask is not None else None,
+            )
+            found = _verdicts(result, piece, stream.tile, repairer is not None)
+            verdicts[tiles] = np.where(unproven[tiles], found, verdicts[tiles])
+            count = int(result.missing.sum())
+            squares += count * result.expected_error**2
+            report = replace(
+                report,
+                kept=report.kept + int(result.kept.sum()),
+                estimated=report.estimated + count,
+                bound=max(report.bound or 0.0, result.bound) or None,
+            )
+            if apply:
+                examination.draft.replace(entry.name, piece.start, result.content)
+        if report.estimated:
+            plain = "mean" if guard.statistics(index).nearly_constant else "zero"
+            error = (squares / report.estimated) ** 0.5
+            report = replace(report, method="rule" if repairer else plain, expected_error=error)
+    return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
-def _doubtful(guard: GuardFile, examination: Examination, index: int) -> NDArray[np.bool_]:
-    """Symbols of a tensor that neither digest nor parity proves."""
+def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Entry) -> NDArray[np.bool_]:
+    """Symbols of a piece that neither digest nor parity proves."""
     stream, shape = guard.stream, guard.manifest.parity
-    start, stop = stream.starts[index], stream.starts[index + 1]
-    bounds = stream.tiles_of_tensor(index)
+    start = stream.starts[index] + piece.start // SYMBOL
+    stop = start + -(-piece.nbytes // SYMBOL)
+    tiles = stream.tiles_of_tensor(index).start + piece.start // stream.tile
     per_tile = stream.tile // SYMBOL
-    doubtful = np.repeat(examination.unproven[bounds], per_tile)[: stop - start]
+    count = -(-piece.nbytes // stream.tile)
+    doubtful = np.repeat(examination.unproven[tiles : tiles + count], per_tile)[: stop - start]
     if examination.unsolved is None or shape is None:
         return doubtful
     failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
@@ -139,17 +151,22 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int) -> NDArray
     return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
 
 
-def _verdicts(
-    result: Estimate, doubtful: NDArray[np.bool_], nbytes: int, tile: int, has_rule: bool
-) -> NDArray[np.int64]:
+def _part(mask: Tensor, piece: Entry, entry: Entry) -> Tensor:
+    """The piece's part of a mask over the tensor."""
+    size = entry.nbytes // mask.numel()
+    return mask.flatten()[piece.start // size : (piece.start + piece.nbytes) // size].view(piece.shape)
+
+
+def _verdicts(result: Estimate, piece: Entry, tile: int, has_rule: bool) -> NDArray[np.int64]:
     """The worst of each tile's weights. A tile of which most is missing, and nothing known, is lost."""
-    per_tile = tile * len(result.missing.flatten()) // nbytes
+    per_tile = tile * result.missing.size // piece.nbytes
 
     def share(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         starts = np.arange(0, mask.size, per_tile)
         return np.add.reduceat(mask.flatten().astype(np.float64), starts) / np.minimum(per_tile, mask.size - starts)
 
-    verdicts = np.where((share(result.missing) + share(result.kept)) > 0, ESTIMATED, BOUNDED)
+    only_bounded = (share(result.bounded) > 0) & (share(result.missing | result.kept) == 0)
+    verdicts = np.where(only_bounded, BOUNDED, ESTIMATED)
     return np.where((share(result.missing) > 0.5) & (not has_rule), LOST, verdicts)
 
 

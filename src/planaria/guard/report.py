@@ -123,7 +123,7 @@ class Report:
             "exact": f"{done} bit for bit, proven by the digest",
             "bounded": f"{done} up to the bound, proven by the parity",
             "estimated": "regrown or filled in" if self.action == "repair" else "can only be estimated",
-            "lost": "beyond repair, left as they were",
+            "lost": "lost: floating-point weights are set to zero, others left as found",
         }
         lines += [f"{counts[verdict]} {text}" for verdict, text in meaning.items() if counts[verdict]]  # type: ignore[index]
         if self.header_damaged:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
+from planaria.checkpoints import Entry
 from planaria.errors import InvalidInput
 from planaria.fit import Schedule, fit_rule
+from planaria.guard.estimate import FLOATS
 from planaria.guard.manifest import RuleShape
 from planaria.layouts import Flat, Layout, Sheet
 from planaria.records import Record
@@ -25,7 +27,8 @@ RATES = (0.1, 0.5, 0.9)
 PROBED_ROWS, PROBED_COLUMNS = 128, 1024
 MOST_WORK = 2e9  # cell-steps of a fit: about two minutes on two cores
 LEAST_VARIANCE = 0.1  # share of a weight's variance that its neighbours must tell for a fit to be tried
-SMALLEST, SMALLEST_SIDE = 256, 4
+SMALLEST, SMALLEST_SIDE = 256, 4  # weights
+LARGEST = 2**26  # bytes: a fit holds several copies of the tensor
 MASKS = 3
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
@@ -80,14 +83,16 @@ def choose_space(weight: Float[Tensor, "*weight"]) -> tuple[tuple[int, ...], flo
     return max(shares.items(), key=lambda share: share[1], default=((), 0.0))
 
 
-def why_not(weight: Float[Tensor, "*weight"]) -> str | None:
-    """Why a tensor has no rule before one is even looked for, or None."""
-    if weight.dim() < 2:
+def why_not(entry: Entry) -> str | None:
+    """Why a tensor has no rule before its weights are even looked at, or None."""
+    if entry.dtype not in FLOATS:
+        return "not a floating-point type"
+    if len(entry.shape) < 2:
         return "fewer than 2 axes"
-    if weight.numel() < SMALLEST or min(weight.shape[0], weight[0].numel()) < SMALLEST_SIDE:
+    if prod(entry.shape) < SMALLEST or min(entry.shape[0], prod(entry.shape[1:])) < SMALLEST_SIDE:
         return "too small"
-    if not weight.isfinite().all():
-        return "not all finite"
+    if entry.nbytes > LARGEST:
+        return "too large"
     return None
 
 
