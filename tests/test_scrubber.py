@@ -434,8 +434,9 @@ def test_a_body_that_raises_ends_the_scrubber_and_its_error_comes_through(guard:
     model = Witness()
 
     def serve() -> None:
-        with Scrubber(model, guard, rate=1e-300):
-            assert len(scrubbing_threads()) == 1
+        with Scrubber(model, guard, rate=1e-300) as scrubber:
+            time.sleep(0.03)
+            assert len(scrubbing_threads()) == 1 and scrubber.status().last_error is None
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -544,11 +545,23 @@ def test_a_copy_made_meanwhile_is_a_module_of_its_own(guard: Guard) -> None:
     assert scrubber.status().corrected == 0
 
 
-def test_a_guard_with_a_key_is_scrubbed_by(guard: Guard) -> None:
+@pytest.mark.parametrize("rate", [1e6, float("inf")])
+@pytest.mark.parametrize("key", [None, bytes(range(32))], ids=["no key", "a key"])
+def test_tiles_are_taken_for_damaged_only_when_they_are_at_any_rate_and_with_any_key(
+    monkeypatch: pytest.MonkeyPatch, rate: float, key: bytes | None
+) -> None:
     model = Witness()
-    keyed = protect(model, budget=0.1, tiers=("digest", "parity"), key=bytes(range(32)))
-    with Scrubber(model, keyed) as scrubber:
+    keyed = protect(model, budget=0.1, tiers=("digest", "parity"), key=key)
+    diagnoses: list[bool] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        diagnoses.append(True)
+        return diagnose(*arguments, **options)
+
+    monkeypatch.setattr(planaria.scrubber, "diagnose", counted)
+    with Scrubber(model, keyed, rate=rate) as scrubber:
         next_pass(scrubber)
+        assert diagnoses == []
         model.damage()
         until(lambda: scrubber.status().corrected == 2)
     assert model() == Witness()()

@@ -355,8 +355,11 @@ def _show_guard(guard: "GuardFile", *, everything: bool) -> None:
         tiles = guard.stream.tiles_of_tensor(index)
         told_of_rule = "no: " + why.get(index, "not said")
         if index in rules:
-            errors = zip(rules[index].errors, rules[index].rates, strict=True)
-            told_of_rule = ", ".join(f"{error:.3g} at {rate:.0%}" for error, rate in errors)
+            rule = rules[index]
+            told_of_rule = ", ".join(
+                f"{error:.3g} at {rate:.0%}" for error, rate in zip(rule.errors, rule.rates, strict=True)
+            )
+            told_of_rule += f", {rule.tile_error:.3g} in lost tiles"
             told_of_rule = "lost" if f"rule.{index}" in guard.lost else told_of_rule
         shape = " x ".join(str(size) for size in entry.shape)
         lines.append(

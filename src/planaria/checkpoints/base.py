@@ -61,8 +61,15 @@ class Checkpoint(AbstractContextManager["Checkpoint"], ABC):
         """By name, the bytes `[start, stop)` that the file is too short to hold."""
         return {}
 
+    def wrong_length(self) -> bool:
+        """Whether a file is shorter or longer than its header says: most readers refuse such a one."""
+        return False
+
     def write_headers(self) -> None:
-        """Puts `headers` back on disk where it holds something else. Raises as `write` does."""
+        """Puts `headers` back on disk where it holds something else, and gives each file the length its header says.
+
+        Raises as `write` does.
+        """
         self._require_writable()
 
     def close(self) -> None:

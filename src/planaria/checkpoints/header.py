@@ -14,6 +14,7 @@ from planaria.errors import InvalidFile, OtherModel
 
 INDEX = "model.safetensors.index.json"  # which shard of a folder holds which tensor
 LONGEST_HEADER = 100_000_000  # bytes of JSON: the library's limit
+MOST_AXES = 64  # that NumPy and PyTorch compute with
 
 BITS = {
     "BOOL": 8,
@@ -197,6 +198,8 @@ def _entry(name: str, info: Any) -> Entry:
         raise ValueError(f"{name[:80]!r} has the unknown dtype {str(dtype)[:80]!r}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise ValueError(f"the shape and the two data_offsets of {name[:80]!r} are not whole numbers below 2^63")
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"{name[:80]!r} has {len(shape)} axes, and at most {MOST_AXES} can be computed with")
     # The library refuses a product past 64 bits even where a later size is 0.
     if math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 2**63:
         raise ValueError(f"the shape of {name[:80]!r} is too large")

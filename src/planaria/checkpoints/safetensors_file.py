@@ -66,11 +66,19 @@ class SafetensorsFile(Checkpoint):
             if entry.nbytes and entry.start + entry.nbytes > there
         }
 
+    def wrong_length(self) -> bool:
+        return self._size() != self._right_size()
+
     def write_headers(self) -> None:
         self._require_writable()
         content = np.frombuffer(self.headers[self.path.name], np.uint8)
         if not np.array_equal(self._bytes(0, len(content)), content):
             self._put(0, content)
+        if self.wrong_length():
+            try:
+                os.ftruncate(self._file.fileno(), self._right_size())
+            except OSError as error:
+                raise OutputFailed(f"Cannot write {self.path}: {error.strerror}.") from error
         self.header_damaged = False
 
     def close(self) -> None:
@@ -90,6 +98,9 @@ class SafetensorsFile(Checkpoint):
 
     def _write(self, name: str, start: int, content: NDArray[np.uint8]) -> None:
         self._put(len(self.headers[self.path.name]) + self.entries[name].start + start, content)
+
+    def _right_size(self) -> int:
+        return len(self.headers[self.path.name]) + sum(entry.nbytes for entry in self.entries.values())
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size

@@ -66,6 +66,9 @@ class ShardedFolder(Checkpoint):
     def truncated(self) -> Mapping[str, tuple[int, int]]:
         return {name: span for shard in self._shards.values() for name, span in shard.truncated().items()}
 
+    def wrong_length(self) -> bool:
+        return any(shard.wrong_length() for shard in self._shards.values())
+
     def write_headers(self) -> None:
         self._require_writable()
         for shard in self._shards.values():

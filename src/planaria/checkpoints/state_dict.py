@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from planaria.checkpoints.base import Checkpoint
-from planaria.checkpoints.header import Entry, expected_entries, format_header, require_same_entries
+from planaria.checkpoints.header import MOST_AXES, Entry, expected_entries, format_header, require_same_entries
 from planaria.errors import InvalidInput, OutputFailed
 
 DTYPES = {
@@ -139,6 +139,8 @@ def _described(name: str, tensor: Tensor) -> Entry:
         raise InvalidInput(f"{name!r} is {tensor.dtype}, which safetensors does not name. Convert it.")
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         raise InvalidInput(f"{name!r} is expanded: its numbers share memory. Make it contiguous.")
+    if tensor.dim() > MOST_AXES:
+        raise InvalidInput(f"{name!r} has {tensor.dim()} axes; at most {MOST_AXES} can be computed with. Reshape it.")
     shape = tuple(tensor.shape)
     if tensor.dtype == torch.float4_e2m1fn_x2:
         if not shape:

@@ -23,7 +23,7 @@ class Outlier(Detector):
     columns each on their own, or if it lies outside the intact range. Medians stand up to 20 % of damaged cells: those
     outside the intact range are left out of them, and those inside move them little.
 
-    Holds four copies of the tensor in float32 (or float64), at O(cells) time: about 0.1 s a million cells.
+    Holds five copies of the tensor in float32 (or float64), at O(cells) time: about 0.1 s a million cells.
 
     Args:
         rate: the share of intact weights that may be named damaged, 0 <= rate < 1. At 0 the limit is the largest intact

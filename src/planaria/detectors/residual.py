@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int32, Shaped
 from torch import Tensor
 
 from planaria.detectors.base import Detector, checked_rate, intact_range, largest_but, outside, working
@@ -35,7 +35,8 @@ class Residual(Detector):
     and of the rest only the worst are taken out at first, before all are predicted again: at most five rounds. A weight
     that was within the limit in the first round is never named.
 
-    Time: up to `5 * folds` calls of the predictor, `folds` of them on an intact tensor. A few copies of the tensor.
+    Time: up to `5 * folds` calls of the predictor, `folds` of them on an intact tensor. Space: a few copies of the
+    tensor beside those that the predictor holds.
 
     Args:
         predictor: what fills missing weights, for example `planaria.repairers.Kriging(layout)`.
@@ -103,7 +104,7 @@ class Residual(Detector):
         return (values - predicted).abs()
 
 
-def _folds(shape: torch.Size, folds: int) -> Int64[Tensor, "*weight"]:
+def _folds(shape: torch.Size, folds: int) -> Int32[Tensor, "*weight"]:
     """The fold of each cell: a knight's move apart, counted on the matrix `(shape[0], the rest)`.
 
     With 5 folds no cell shares its fold with one of its 8 neighbours in the matrix; nor, where a row is an image of
@@ -111,5 +112,5 @@ def _folds(shape: torch.Size, folds: int) -> Int64[Tensor, "*weight"]:
     whose width 4 divides; kriging then misses smooth images of 32x32 by seven times as much.)
     """
     rows = shape[0] if len(shape) > 1 else 1
-    columns = shape.numel() // rows
-    return ((2 * torch.arange(rows)[:, None] + torch.arange(columns)) % folds).view(shape)
+    row, column = (torch.arange(size, dtype=torch.int32) for size in (rows, shape.numel() // rows))
+    return ((2 * row[:, None] + column) % folds).view(shape)

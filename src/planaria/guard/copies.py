@@ -9,7 +9,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from planaria.checkpoints.header import parse_bare_header
+from planaria.checkpoints.base import require_file
 from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidInput, OutputFailed
 
@@ -29,10 +29,12 @@ class Copy:
     Args:
         model: a `.safetensors` file, or a folder with one or with shards.
         output: file or folder; None to replace the model itself.
-        headers: what the files begin with when they are whole, from the guard.
+        headers: by the names of the model's files, from the guard.
 
     Raises:
         OutputFailed: if the copy cannot be made.
+        InvalidFile: if one of the model's files is not a regular one.
+        FileNotFoundError: if one is missing, but for the index of shards.
         InvalidInput: if the output folder exists, or a file and a folder are mixed up.
     """
 
@@ -45,7 +47,6 @@ class Copy:
         self.source = source
         self.output = Path(output) if output is not None else source
         self.in_place = output is None
-        self.headers = headers
         names = list(headers) if source.is_dir() else [""]
         self.files = {name: source / name if name else source for name in names}
         if source.is_dir() and not self.in_place and os.path.lexists(self.output):
@@ -54,6 +55,9 @@ class Copy:
             raise InvalidInput(f"The output {self.output} is a folder and the model a file. Name a file.")
 
     def __enter__(self) -> Self:
+        for name, path in self.files.items():
+            if name != INDEX or os.path.lexists(path):
+                require_file(path)  # copying a pipe or a device would never end
         self.before = {name: _state(path) for name, path in self.files.items()}
         try:
             self._folder = tempfile.TemporaryDirectory(
@@ -67,7 +71,6 @@ class Copy:
                     copy = self.path / name if name else self.path
                     if path.exists():
                         shutil.copyfile(path, copy)
-                        self._restore_size(name, copy)
             except BaseException:
                 self._folder.cleanup()
                 raise
@@ -107,15 +110,6 @@ class Copy:
             raise OutputFailed(
                 f"Cannot write {self.output}: {error.strerror or error}. Choose another output."
             ) from error
-
-    def _restore_size(self, name: str, copy: Path) -> None:
-        """Gives a file that was cut short, or written past its end, the length it had."""
-        header = self.headers.get(name) if name else next(iter(self.headers.values()))
-        if name == INDEX or header is None or "" in self.headers:  # a model in memory had no file, and so no size
-            return
-        size = parse_bare_header(header).file_nbytes
-        if copy.stat().st_size != size:
-            os.truncate(copy, size)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

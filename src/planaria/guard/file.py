@@ -3,8 +3,9 @@
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +135,14 @@ class GuardFile:
             raise InvalidGuard(
                 f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it."
             )
-        arrays = {name: array for name, array in arrays.items() if name not in lost}
         guard = cls(manifest, arrays, key, len(content), contents.mended, lost)
-        guard._validate()
-        return guard
+        guard._validate()  # lost tiers too: their sizes bound what the manifest may claim
+        return replace(guard, arrays={name: array for name, array in arrays.items() if name not in lost})
 
     def _validate(self) -> None:
-        """Every count and shape that the code relies on, before anything is allocated from them."""
+        """Every count, shape and type that the code relies on, before anything is allocated from them."""
+        for name in {"manifest", "headers", *(name for name in self.arrays if name.startswith("rule."))}:
+            self._require(name, np.uint8, (self.arrays[name].size if name in self.arrays else 0,))
         try:
             stream = self.stream
         except InvalidGuard:
@@ -150,25 +152,28 @@ class GuardFile:
         tensors = len(stream.entries)
         if len(stream.index) != tensors:
             raise InvalidGuard("The guard names one tensor twice.")
-        shapes: dict[str, tuple[int, ...]] = {
-            "digest.tensors": (tensors, DIGEST_BYTES),
-            "digest.tiles": (stream.tiles, TILE_DIGEST_BYTES),
-            "statistics": (tensors, STATISTICS),
-        }
+        self._require("digest.tensors", np.uint8, (tensors, DIGEST_BYTES))
+        self._require("digest.tiles", np.uint8, (stream.tiles, TILE_DIGEST_BYTES))
+        self._require("statistics", np.float32, (tensors, STATISTICS))
+        # Where all weights are equal, the limits of the detector's scores are no numbers.
+        if "statistics" not in self.lost and np.isnan(np.delete(self.arrays["statistics"], (4, 5), axis=1)).any():
+            raise InvalidGuard("The guard's statistics are not all numbers.")
         parity = self.manifest.parity
         if parity is not None:
             segments = -(-stream.symbols // parity.segment)
-            shapes["parity"] = (segments, parity.check, parity.width)
+            self._require("parity", np.uint16, (segments, parity.check, parity.width))
             if parity.width * segments > stream.symbols + segments * 65535:
                 raise InvalidGuard("The guard's parity is wider than its model.")
-        for name, shape in shapes.items():
-            if name in self.lost:
-                continue
-            if name not in self.arrays or self.arrays[name].shape != shape:
-                came = self.arrays[name].shape if name in self.arrays else "missing"
-                raise InvalidGuard(f"The guard's {name} tier is {came}; its manifest asks for {shape}.")
-        if any(rule.tensor >= tensors for rule in self.manifest.rules):
-            raise InvalidGuard("The guard has a rule for a tensor that its model lacks.")
+        for rule in self.manifest.rules:
+            shape = stream.entries[rule.tensor].shape if rule.tensor < tensors else ()
+            if len(shape) < 2 or (rule.space and prod(rule.space) != prod(shape[1:])):
+                raise InvalidGuard(f"The guard has a rule of space {list(rule.space)} for a tensor of shape {shape}.")
+
+    def _require(self, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> None:
+        tier = self.arrays.get(name)
+        if tier is None or tier.dtype != kind or tier.shape != shape:
+            came = "missing" if tier is None else f"{tier.dtype} of shape {tier.shape}"
+            raise InvalidGuard(f"The guard's {name} tier is {came}; it has to be {np.dtype(kind)} of shape {shape}.")
 
 
 def check_key(key: bytes | None) -> None:

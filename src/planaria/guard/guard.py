@@ -109,12 +109,16 @@ class Guard(GuardFile):
         on_disk = load_state_dict(model) if isinstance(model, (str, os.PathLike)) else None
         if output is not None and on_disk is None:
             raise InvalidInput("A model in memory is repaired in place. Save it yourself, and leave the output out.")
+        if output is not None and not is_archive(output):
+            raise InvalidInput(
+                f"A .pt file is repaired into one, not into {Path(output).name!r}. Convert it afterwards."
+            )
         with open_checkpoint(model if on_disk is None else on_disk, headers=headers, writable=True) as checkpoint:
             report, draft = diagnose(
                 self, checkpoint, action="repair", known=mask, force=force, threads=threads, progress=counted
             )
             draft.commit()
-        if isinstance(model, (str, os.PathLike)) and on_disk is not None:
+        if isinstance(model, (str, os.PathLike)) and on_disk is not None and (output or report.verdict != "intact"):
             write_state_dict(output or model, on_disk)
         return report
 

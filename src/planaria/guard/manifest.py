@@ -13,6 +13,7 @@ from planaria.errors import InvalidGuard
 VERSION = 1
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
+LONGEST_NAME = 255  # bytes, of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class Manifest:
         except (TypeError, ValueError, RecursionError, AttributeError, KeyError) as error:
             if isinstance(error, InvalidGuard):
                 raise
-            raise InvalidGuard(f"The guard's manifest is not sound: {error}.") from error
+            raise InvalidGuard(f"The guard's manifest is not sound: {str(error)[:200]!r}.") from error
         return manifest
 
     def _validate(self) -> None:
@@ -115,8 +116,9 @@ class Manifest:
             "version": _whole(self.version, 1, VERSION),
             "key": isinstance(self.key, str) and len(self.key) in (0, 2 * FINGERPRINT),
             "tile": _whole(self.tile, 64, LARGEST_TILE) and self.tile & (self.tile - 1) == 0,
-            "files": all(isinstance(name, str) and _whole(size, 0, 2**40) for name, size in self.files)
-            and len({name for name, _ in self.files}) == len(self.files),
+            "files": all(_plain(name) and _whole(size, 0, 2**40) for name, size in self.files)
+            and len({name for name, _ in self.files}) == len(self.files) > 0
+            and ("" not in dict(self.files) or len(self.files) == 1),
             "aliases": _strings(self.aliases),
             "parity": self.parity is None
             or (
@@ -132,7 +134,19 @@ class Manifest:
         }
         for name, sound in checks.items():
             if not sound:
-                raise InvalidGuard(f"The guard's manifest is not sound: {name} is {str(getattr(self, name))[:80]}.")
+                raise InvalidGuard(f"The guard's manifest is not sound: {name} is {repr(getattr(self, name))[:80]}.")
+
+
+def _plain(name: Any) -> bool:
+    """Whether it can name nothing outside the model's folder; "" is the model in memory."""
+    # Half of a surrogate pair passes the JSON parser, and no file system.
+    return (
+        isinstance(name, str)
+        and name not in (".", "..")
+        and not set(name) & set("/\\\0")
+        and len(name.encode(errors="replace")) <= LONGEST_NAME
+        and not any("\ud800" <= character <= "\udfff" for character in name)
+    )
 
 
 def _sound(rule: RuleShape) -> bool:

@@ -64,11 +64,6 @@ def shape_for(symbols: int, nbytes: int) -> ParityShape | None:
     return next((shape for shape in shapes if shape.width * shape.check >= USED * most), None)
 
 
-def nbytes(shape: ParityShape, symbols: int) -> int:
-    """Bytes of the tier."""
-    return -(-symbols // shape.segment) * shape.width * shape.check * SYMBOL
-
-
 def encode(
     checkpoint: Readable, stream: Stream, shape: ParityShape, *, threads: int, progress: Callable[[int], None]
 ) -> NDArray[np.uint16]:
@@ -196,7 +191,7 @@ def _solve(
         tiles = _touching(stream, damaged, start, stop)
         begins, ends = stream.tile_bounds(tiles)
         # More erasures than check symbols in all cannot be solved; listing them would only take memory.
-        few = int((ends - begins).sum()) <= shape.width * shape.check
+        few = int((ends.clip(max=stop) - begins.clip(min=start)).sum()) <= shape.width * shape.check
         if few and attempt(stream.symbols_of(tiles, start, stop)):
             continue
         if tried_suspects:

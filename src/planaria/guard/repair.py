@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def diagnose(
         action=action,
         tensors=tuple(tensors),
         tile=guard.manifest.tile,
-        header_damaged=checkpoint.header_damaged,
+        header_damaged=checkpoint.header_damaged or checkpoint.wrong_length(),
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
@@ -101,7 +102,9 @@ def _diagnosed(
             tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
             if not unproven[tiles].any():
                 continue
-            mask = known.get(entry.name) if known else None
+            mask = None
+            if known is not None:  # tensors that the test does not name are all good
+                mask = known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
             doubtful = _doubtful(guard, examination, index, piece)
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),

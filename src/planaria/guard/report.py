@@ -63,7 +63,7 @@ class Report:
         action: "check" or "repair".
         tensors: one for each tensor of the guard, in its order.
         tile: bytes of a tile.
-        header_damaged: whether a file's own header was broken and is restored from the guard.
+        header_damaged: whether a file's own header or its length was wrong, and is restored from the guard.
         keyed: whether a key proves it, against attackers too; without one, digests only detect accidents.
         guard_mended: bytes of the guard itself that were broken and restored.
         guard_lost: tiers of the guard beyond its own repair, which were not used.
@@ -118,7 +118,7 @@ class Report:
         done = "restored" if self.action == "repair" else "can be restored"
         counts = {verdict: self.count(verdict) for verdict in VERDICTS}
         damaged = sum(counts.values()) - counts["intact"]
-        lines = [f"{damaged} of {sum(counts.values())} tiles damaged" if damaged else "intact"]
+        lines = [f"{damaged} of {sum(counts.values())} tiles damaged" if damaged else "all weights intact"]
         meaning = {
             "exact": f"{done} bit for bit, proven by the digest",
             "bounded": f"{done} up to the bound, proven by the parity",
@@ -127,7 +127,8 @@ class Report:
         }
         lines += [f"{counts[verdict]} {text}" for verdict, text in meaning.items() if counts[verdict]]  # type: ignore[index]
         if self.header_damaged:
-            lines.append(f"the file's header {'was' if self.action == 'repair' else 'can be'} restored from the guard")
+            can = "was" if self.action == "repair" else "can be"
+            lines.append(f"the file's header or length {can} restored from the guard")
         if self.guard_mended:
             lines.append(f"the guard mended {self.guard_mended} bytes of its own")
         if self.guard_lost:

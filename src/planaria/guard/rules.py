@@ -14,7 +14,7 @@ from torch import Tensor
 from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.checkpoints import Entry
-from planaria.errors import InvalidInput
+from planaria.errors import InvalidGuard, InvalidInput
 from planaria.fit import Schedule, fit_rule
 from planaria.guard.estimate import FLOATS
 from planaria.guard.manifest import RuleShape
@@ -168,14 +168,21 @@ class Stored(Repairer):
     def _fill(self, visible: Tensor, known: Tensor, record: Record) -> Tensor:
         rows = visible.shape[0]
         matrix, there = visible.reshape(rows, -1), known.reshape(rows, -1)
-        return self.repairer.restore(matrix, there, self.record).view(visible.shape)
+        try:
+            return self.repairer.restore(matrix, there, self.record).view(visible.shape)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by numbers that no fit gives
+            raise InvalidGuard("The guard's rule cannot be run: its numbers are not those of a fit.") from error
 
 
 def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
     """The repairer that a guard stores. Raises `InvalidInput` if the bytes do not fit the shape."""
-    repairer, template = _template(Recipe.named(shape.recipe), cast(Precision, shape.precision), tuple(shape.space))
+    try:
+        recipe, precision = Recipe.named(shape.recipe), cast(Precision, shape.precision)
+        repairer, template = _template(recipe, precision, tuple(shape.space))
+    except InvalidInput as error:
+        raise InvalidGuard(f"The guard has a rule that this planaria does not know: {error}") from error
     if content.nbytes != template.nbytes:
-        raise InvalidInput(f"A rule of this shape takes {template.nbytes} bytes, not {content.nbytes}.")
+        raise InvalidGuard(f"A rule of this shape takes {template.nbytes} bytes, not {content.nbytes}.")
     tensors, start = {}, 0
     for name, of in template.tensors.items():
         part = torch.from_numpy(content[start : start + of.nbytes].copy())
@@ -192,6 +199,4 @@ def _template(recipe: Recipe, precision: Precision, space: tuple[int, ...]) -> t
 
 
 def _to_bytes(record: Record) -> NDArray[np.uint8]:
-    return np.concatenate(
-        [tensor.contiguous().view(torch.uint8).flatten().numpy() for tensor in record.tensors.values()]
-    )
+    return np.concatenate([tensor.flatten().view(torch.uint8).numpy() for tensor in record.tensors.values()])
