@@ -3,6 +3,7 @@
 planaria bench tinymlp -o benchmarks/results/tinymlp
 planaria bench variations -o benchmarks/results/variations
 planaria bench engine -o benchmarks/results/engine
+planaria bench guard -o benchmarks/results/guard
 python benchmarks/update_documents.py
 """
 
@@ -12,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from planaria.bench import engine, tables, variations
+from planaria.bench import engine, guard, tables, variations
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,6 +31,7 @@ def blocks() -> dict[Path, dict[str, str]]:
     speed = engine.table(result("engine"))
     return {
         ROOT / "README.md": {
+            "guard-table": guard.overview(result("guard")),
             "tinymlp-table": tables.accuracy_table(tinymlp, "A", rates=["0.5", "0.7", "0.9"]),
             "engine-table": speed,
         },
@@ -37,6 +39,7 @@ def blocks() -> dict[Path, dict[str, str]]:
             "tinymlp": tables.repair_tables(tinymlp),
             "variations": variations.tables(result("variations")),
             "engine": speed,
+            "guard": guard.tables(result("guard")),
         },
     }
 

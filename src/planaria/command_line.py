@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,6 +139,24 @@ def variations(output: Folder = Path("results/variations"), json_output: Json = 
     with progress_bar("variations") as progress:
         result = measure.run(progress=progress)
     _finish("variations", result, measure.tables(result), folder, json_output)
+
+
+@bench.command()
+def guard(
+    output: Folder = Path("results/guard"),
+    campaigns: Annotated[int, typer.Option(min=1, help="Damages of each kind.")] = 100,
+    only: Annotated[str, typer.Option(help="Measure what has this in its name, and keep the rest of the folder.")] = "",
+    gigabytes: Annotated[float, typer.Option(min=0.01, help="Of the checkpoint whose memory is measured.")] = 4.0,
+    json_output: Json = False,
+) -> None:
+    """What guards restore of real models, beside par2; false alarms, speed, memory, scrubber. Hours; see --only."""
+    from planaria.bench import guard as measure
+
+    folder = make_folder(output)
+    settings = replace(measure.Settings.packaged(), campaigns=campaigns, gigabytes=gigabytes)
+    with progress_bar("guard") as progress:
+        result = measure.run(settings, only=only, earlier=measure.earlier(folder), progress=progress)
+    _finish("guard", result, measure.tables(result), folder, json_output)
 
 
 @application.callback()

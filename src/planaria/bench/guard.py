@@ -531,6 +531,41 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n".join([*parts, "".join(f"Measured with {one}.\n" for one in sorted(made))])
 
 
+def overview(result: Mapping[str, Any], model: str = MINILM) -> str:
+    """What guards of each budget restored of a model, in one table as Markdown."""
+    by_damage: dict[str, dict[float, dict[str, Any]]] = {}
+    for name, point in result["points"].items():
+        if name.startswith(f"campaign: {model}, "):
+            by_damage.setdefault(point["damage"], {})[point["budget"]] = point
+    budgets = sorted({budget for of in by_damage.values() for budget in of})
+    lines = []
+    for damage, of in by_damage.items():
+        best = of[max(of)]
+        par2 = of.get(0.02)
+        lines.append(
+            [
+                damage,
+                f"{best['weights']:,.0f}",
+                *(
+                    f"{of[b]['restored']['guard']['count']} of {of[b]['restored']['guard']['of']}" if b in of else ""
+                    for b in budgets
+                ),
+                _percent(min(point["exact"]["guard"]["minimum"] for point in of.values())),
+                str(sum(point["silent"] for point in of.values())),
+                f"{par2['restored']['par2']['count']} of {par2['restored']['par2']['of']}" if par2 else "",
+            ]
+        )
+    head = [
+        "damage",
+        "weights damaged",
+        *(f"bit-exact, {100 * budget:g} % guard" for budget in budgets),
+        "least share of damaged weights exact",
+        "wrong and not flagged",
+        "bit-exact, 2 % par2",
+    ]
+    return markdown(head, lines)
+
+
 def _campaign_tables(of: Sequence[Mapping[str, Any]]) -> str:
     """Both tables of a guard: what it restored, and par2 beside it."""
     first = of[0]

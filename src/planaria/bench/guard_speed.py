@@ -116,10 +116,9 @@ def scrubbing(*, pairs: int, tell: Callable[[str], None]) -> dict[str, Any]:
 
 def encoder() -> nn.Module:
     """An encoder of all-MiniLM-L6-v2's sizes: 90 MB of random weights."""
-    with torch.device("meta"):  # draws nothing from the global generator
+    with torch.random.fork_rng(devices=[]):  # PyTorch draws weights, which are drawn again below
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, INNER, batch_first=True)
         module = nn.Sequential(nn.Embedding(WORDS, WIDTH), nn.TransformerEncoder(layer, LAYERS))
-    module.to_empty(device="cpu")
     draws = streams.generator(0, "scrubbed encoder")
     with torch.no_grad():
         for parameter in module.parameters():

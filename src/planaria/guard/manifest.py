@@ -116,9 +116,9 @@ class Manifest:
             "version": _whole(self.version, 1, VERSION),
             "key": isinstance(self.key, str) and len(self.key) in (0, 2 * FINGERPRINT),
             "tile": _whole(self.tile, 64, LARGEST_TILE) and self.tile & (self.tile - 1) == 0,
-            "files": all(_plain(name) and _whole(size, 0, 2**40) for name, size in self.files)
+            "files": all(isinstance(name, str) and _whole(size, 0, 2**40) for name, size in self.files)
             and len({name for name, _ in self.files}) == len(self.files) > 0
-            and ("" not in dict(self.files) or len(self.files) == 1),
+            and (len(self.files) == 1 or all(_plain(name) for name, _ in self.files)),
             "aliases": _strings(self.aliases),
             "parity": self.parity is None
             or (
@@ -137,16 +137,11 @@ class Manifest:
                 raise InvalidGuard(f"The guard's manifest is not sound: {name} is {repr(getattr(self, name))[:80]}.")
 
 
-def _plain(name: Any) -> bool:
-    """Whether it can name nothing outside the model's folder; "" is the model in memory."""
+def _plain(name: str) -> bool:
+    """Whether it names a file in a folder: shards are opened by their names, and copied."""
     # Half of a surrogate pair passes the JSON parser, and no file system.
-    return (
-        isinstance(name, str)
-        and name not in (".", "..")
-        and not set(name) & set("/\\\0")
-        and len(name.encode(errors="replace")) <= LONGEST_NAME
-        and not any("\ud800" <= character <= "\udfff" for character in name)
-    )
+    whole = not any("\ud800" <= character <= "\udfff" for character in name)
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0") and whole and len(name.encode()) <= LONGEST_NAME
 
 
 def _sound(rule: RuleShape) -> bool:

@@ -97,6 +97,8 @@ def protect(
             progress=report,
         )
         plan |= rule_arrays
+        if _size(manifest, plan) > allowed:
+            manifest = replace(manifest, reasons={})  # the smallest guard has no room to explain itself
         if "parity" in tiers:
             shape = _parity_shape(manifest, stream, plan, allowed)
             if shape is not None:
@@ -126,7 +128,7 @@ def _plan(
     if size > allowed:
         raise InvalidInput(
             f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {size:,} bytes, "
-            f"{100 * size / stream.nbytes:.3g} %. Raise the budget."
+            f"{100.5 * size / stream.nbytes:.3g} %. Raise the budget."  # never rounded down
         )
     return manifest, stream, plan
 
@@ -230,8 +232,11 @@ def _rules(
             reason = rules.why_not(entry)
             if reason is None:
                 weight = weights_of(checkpoint.read(entry.name), entry)
-                space, predicted = rules.choose_space(weight)
-                if predicted < rules.LEAST_VARIANCE:
+                finite = bool(weight.float().isfinite().all())
+                space, predicted = rules.choose_space(weight) if finite else ((), 0.0)
+                if not finite:
+                    reason = "not all finite"
+                elif predicted < rules.LEAST_VARIANCE:
                     reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
                 elif rules.work(weight, space, schedule) > rules.MOST_WORK:
                     reason = "a fit would take more than two minutes"

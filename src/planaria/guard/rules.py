@@ -76,10 +76,11 @@ def choose_space(weight: Float[Tensor, "*weight"]) -> tuple[tuple[int, ...], flo
         (seen, truth), (held_out, held_out_truth) = (
             (part[:, [0, 1, 2, 3, 5, 6, 7, 8]], part[:, 4]) for part in (windows[:half], windows[half:])
         )
-        ridge = 1e-6 * seen.square().sum() * torch.eye(8, dtype=seen.dtype)
+        ridge = (1e-6 * seen.square().sum()).clamp_min(1e-300) * torch.eye(8, dtype=seen.dtype)
         coefficients = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ truth)
         error = (held_out @ coefficients - held_out_truth).square().sum()
-        shares[space] = 1 - float(error / held_out_truth.square().sum().clamp_min(1e-300))
+        total = held_out_truth.square().sum()
+        shares[space] = float((total - error) / total.clamp_min(1e-300))  # 0 where all weights are equal
     return max(shares.items(), key=lambda share: share[1], default=((), 0.0))
 
 
