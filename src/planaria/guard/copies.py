@@ -98,6 +98,8 @@ class Copy:
                 for path in self.source.iterdir():  # what comes with a model: its configuration, its tokenizer
                     if path.is_file() and path.name not in self.files:
                         shutil.copyfile(path, self.path / path.name)
+                        _flush(self.path / path.name)
+                _flush(self.path)
                 self.path.rename(self.output)
             else:
                 for name, path in self.files.items():
@@ -105,10 +107,15 @@ class Copy:
                     if path.exists():
                         shutil.copymode(path, copy)
                     os.replace(copy, self.output / name if name else self.output)
-            _flush(self.output.absolute().parent)
         except OSError as error:
             raise OutputFailed(
                 f"Cannot write {self.output}: {error.strerror or error}. Choose another output."
+            ) from error
+        try:
+            _flush(self.output if self.in_place and self.source.is_dir() else self.output.absolute().parent)
+        except OSError as error:
+            raise OutputFailed(
+                f"{self.output} is written, but may not outlast a loss of power: {error.strerror or error}. Check it."
             ) from error
 
 
@@ -120,9 +127,9 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _flush(folder: Path) -> None:
-    """Makes a rename last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Makes a file's contents, or a folder's names, last through a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -26,7 +26,7 @@ FLOATS = {
     "F8_E5M2": torch.float8_e5m2,
 }
 # A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
-PIECE = 2**24  # bytes
+PIECE = 2**22  # bytes
 HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
@@ -135,7 +135,7 @@ class Estimate:
 def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
     """A tensor in parts that bound what memory it takes to compute with them: whole tiles, and whole rows if they fit.
 
-    A tensor of up to 16 MiB is one piece. The `start` of a piece is its first byte in the tensor.
+    A tensor of up to 4 MiB is one piece. The `start` of a piece is its first byte in the tensor.
     """
     if entry.nbytes <= PIECE:
         yield Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)

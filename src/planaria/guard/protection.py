@@ -231,15 +231,13 @@ def _rules(
         else:
             reason = rules.why_not(entry)
             if reason is None:
-                weight = weights_of(checkpoint.read(entry.name), entry)
-                finite = bool(weight.float().isfinite().all())
-                space, predicted = rules.choose_space(weight) if finite else ((), 0.0)
-                if not finite:
-                    reason = "not all finite"
-                elif predicted < rules.LEAST_VARIANCE:
+                space, predicted = rules.choose_space(_first_rows(checkpoint, entry))
+                if predicted < rules.LEAST_VARIANCE:
                     reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
-                elif rules.work(weight, space, schedule) > rules.MOST_WORK:
+                elif rules.work(entry, space, schedule) > rules.MOST_WORK:
                     reason = "a fit would take more than two minutes"
+                elif not weights_of(checkpoint.read(entry.name), entry).isfinite().all():
+                    reason = "not all finite"
                 else:
                     candidates.append((index, space))
         if reason is not None:
@@ -273,3 +271,11 @@ def _rules(
         stream.entries[rule.shape.tensor].name: Residual(rules.repairer_of(rule.shape, rule.content)) for rule in fitted
     }
     return replace(manifest, rules=tuple(rule.shape for rule in fitted), reasons=dict(reasons)), arrays, detectors
+
+
+def _first_rows(checkpoint: Checkpoint, entry: Entry) -> Tensor:
+    """As many rows of a tensor as are looked at for structure."""
+    rows = min(entry.shape[0], rules.PROBED_ROWS)
+    nbytes = entry.nbytes // entry.shape[0] * rows
+    part = Entry(entry.name, entry.dtype, (rows, *entry.shape[1:]), nbytes)
+    return weights_of(checkpoint.read(entry.name, 0, nbytes), part).nan_to_num(0.0, 0.0, 0.0)

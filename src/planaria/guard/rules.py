@@ -63,7 +63,7 @@ def choose_space(weight: Float[Tensor, "*weight"]) -> tuple[tuple[int, ...], flo
     """The layout in which neighbours tell most of a weight, and the share of its variance that they tell.
 
     Least squares on the neighbours that an automaton perceives, with coefficients from one half of the cells and the
-    share measured on the other, so that noise scores nothing. On a part of the tensor: milliseconds.
+    share measured on the other, so that noise scores nothing. Milliseconds for the first 128 rows, which are enough.
     """
     matrix = weight.reshape(weight.shape[0], -1)[:PROBED_ROWS].double()
     shares = {}
@@ -97,10 +97,10 @@ def why_not(entry: Entry) -> str | None:
     return None
 
 
-def work(weight: Float[Tensor, "*weight"], space: tuple[int, ...], schedule: Schedule | None) -> float:
+def work(entry: Entry, space: tuple[int, ...], schedule: Schedule | None) -> float:
     """Cell-steps that a fit takes."""
     schedule = schedule or Schedule.of(DEFAULT)
-    cells = prod(space) if space else weight.numel()
+    cells = prod(space or entry.shape)
     return float(schedule.iterations * schedule.batch * schedule.lengths[1] * cells)
 
 
