@@ -118,7 +118,9 @@ class Report:
         done = "restored" if self.action == "repair" else "can be restored"
         counts = {verdict: self.count(verdict) for verdict in VERDICTS}
         damaged = sum(counts.values()) - counts["intact"]
-        lines = [f"{damaged} of {sum(counts.values())} tiles damaged" if damaged else "all weights intact"]
+        lines = ["all weights intact" if self.header_damaged else "intact"]
+        if damaged:
+            lines = [f"{damaged} of {sum(counts.values())} tiles damaged"]
         meaning = {
             "exact": f"{done} bit for bit, proven by the digest",
             "bounded": f"{done} up to the bound, proven by the parity",
