@@ -1,0 +1,81 @@
+"""Guards that earlier versions wrote are read for ever. `benchmarks/make_golden_guards.py` made them."""
+
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import KEY, PLAIN, struck
+from safetensors.torch import load_file
+
+from planaria.guard import Guard, protect
+
+GOLDEN = Path(__file__).parent / "golden"
+KEYS = {"v1-plain": None, "v1-keyed": KEY, "v1-rule": None}
+every = pytest.mark.parametrize("name", KEYS)
+
+
+@pytest.fixture
+def model(name: str, tmp_path: Path) -> Path:
+    """A copy of the golden model, with its guard."""
+    return Path(shutil.copytree(GOLDEN / name, tmp_path / name)) / "model.safetensors"
+
+
+def loaded(model: Path) -> Guard:
+    return Guard.load(model.with_name("guard"), key=KEYS[model.parent.name])
+
+
+def test_every_golden_guard_is_tested_and_small() -> None:
+    assert {folder.name for folder in GOLDEN.iterdir()} == KEYS.keys()
+    for folder in GOLDEN.iterdir():
+        assert {path.name for path in folder.iterdir()} == {"guard", "model.safetensors"}
+        assert all(path.stat().st_size < 40_000 for path in folder.iterdir())
+
+
+@every
+def test_it_is_read_written_alike_and_finds_its_model_intact(model: Path) -> None:
+    guard = loaded(model)
+    assert guard.manifest.version == 1 and guard.manifest.parity is not None
+    assert guard.mended == 0 and guard.lost == ()
+    assert guard.to_bytes() == model.with_name("guard").read_bytes()
+    assert guard.check(model).verdict == "intact"
+    assert guard.check(load_file(model)).verdict == "intact"
+
+
+@every
+def test_it_restores_its_model_to_the_byte(model: Path) -> None:
+    intact = model.read_bytes()
+    spoilt = struck(intact, slice(0, 100))
+    places = np.arange(2000, len(intact), 113)
+    model.write_bytes(struck(spoilt, places))
+    report = loaded(model).repair(model)
+    assert report.verdict == "exact" and report.header_damaged and model.read_bytes() == intact
+
+
+@every
+def test_it_mends_itself(model: Path) -> None:
+    content = model.with_name("guard").read_bytes()
+    places = np.arange(5, len(content), 150)
+    guard = Guard.from_bytes(struck(content, places), key=KEYS[model.parent.name])
+    assert guard.to_bytes() == content and guard.mended == len(places)
+
+
+@pytest.mark.parametrize("name", ["v1-rule"])
+def test_its_rule_regrows_most_of_what_no_code_can(model: Path) -> None:
+    guard, intact = loaded(model), load_file(model)
+    assert [guard.entries[rule.tensor].name for rule in guard.manifest.rules] == ["filters"]
+    damaged = {name: tensor.clone() for name, tensor in intact.items()}
+    lost = torch.arange(damaged["filters"].numel()).view(damaged["filters"].shape) % 3 == 0
+    damaged["filters"][lost] = 0.0
+    report = guard.repair(damaged, known={"filters": ~lost})
+    error = (damaged["filters"] - intact["filters"])[lost].square().mean()
+    assert report.verdict == "estimated" and error < 0.2 * intact["filters"][lost].square().mean()
+
+
+@pytest.mark.skipif("ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng packs the headers into other bytes")
+@pytest.mark.parametrize("name", ["v1-plain", "v1-keyed"])
+def test_today_its_model_has_the_same_guard(model: Path) -> None:
+    guard = protect(model, budget=0.25, tiers=PLAIN, key=KEYS[model.parent.name])
+    assert guard.to_bytes() == model.with_name("guard").read_bytes()

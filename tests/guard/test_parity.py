@@ -1,0 +1,194 @@
+"""The parity tier: its size, its making in pieces, and how much damage it takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import random_bytes, scattered
+from numpy.typing import NDArray
+
+from planaria.checkpoints import StateDict
+from planaria.codes import ReedSolomon
+from planaria.guard import parity
+from planaria.guard.draft import Draft
+from planaria.guard.manifest import ParityShape
+from planaria.guard.parity import Unsolved, correct, encode, shape_for
+from planaria.guard.stream import Stream
+from planaria.streams import generator
+
+TILE = 64
+seeds = st.integers(0, 9999)
+
+
+def silent(count: int) -> None:
+    """No progress."""
+
+
+def size(shape: ParityShape, symbols: int) -> int:
+    """Bytes of the tier."""
+    return 2 * -(-symbols // shape.segment) * shape.check * shape.width
+
+
+@given(symbols=st.integers(1, 2**31) | st.integers(1, 10**5), share=st.floats(0, 1))
+def test_parity_never_takes_more_bytes_than_it_is_given(symbols: int, share: float) -> None:
+    nbytes = int(share * 2 * symbols)
+    shape = shape_for(symbols, nbytes)
+    if shape is not None:
+        assert size(shape, symbols) <= nbytes
+        assert shape.check >= 2 and -(-shape.segment // shape.width) + shape.check <= 65535
+
+
+@given(symbols=st.integers(50_000, 2**31), share=st.floats(0.002, 0.5))
+def test_parity_uses_nine_tenths_of_its_bytes_for_all_but_tiny_models(symbols: int, share: float) -> None:
+    nbytes = int(share * 2 * symbols)
+    shape = shape_for(symbols, nbytes)
+    assert shape is not None and size(shape, symbols) >= 0.9 * nbytes
+
+
+def test_there_is_no_parity_without_room_or_without_symbols() -> None:
+    assert shape_for(0, 1000) is None and shape_for(100, 3) is None and shape_for(10**6, 0) is None
+
+
+@dataclass
+class Coded:
+    """A small model of uneven tensors with its parity, and a draft of a damaged copy."""
+
+    shape: ParityShape
+    sizes: tuple[int, ...] = (1300, 1, 0, 777, 2048, 64)
+    checkpoint: StateDict = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = {str(index): random_bytes(size, seed=index) for index, size in enumerate(self.sizes)}
+        tensors = {name: torch.from_numpy(content) for name, content in parts.items()}
+        self.checkpoint = StateDict(tensors, writable=True)
+        self.stream = Stream(tuple(self.checkpoint.entries.values()), tile=TILE)
+        self.intact = self.stream.read(self.checkpoint, 0, self.stream.symbols).copy()
+        self.stored = encode(self.checkpoint, self.stream, self.shape, threads=1, progress=silent)
+        self.draft = Draft(self.checkpoint, self.stream)
+
+    @property
+    def now(self) -> NDArray[np.uint16]:
+        return self.stream.read(self.draft, 0, self.stream.symbols)
+
+    @property
+    def codewords(self) -> NDArray[np.int64]:
+        """The codeword of every symbol."""
+        segment, within = np.divmod(np.arange(self.stream.symbols), self.shape.segment)
+        return np.asarray(segment * self.shape.width + within % self.shape.width)
+
+    def strike(self, symbols: NDArray[np.int64], *, seed: int) -> None:
+        """Other numbers in these symbols; the padding of odd tensors stays."""
+        padded = [start + size // 2 for start, size in zip(self.stream.starts, self.sizes, strict=False) if size % 2]
+        values = 1 + random_bytes(2 * len(symbols), seed=seed).view(np.uint16) % 65535
+        values = np.where(np.isin(symbols, padded), 1 + values % 255, values).astype(np.uint16)
+        self.draft.xor(symbols, values)
+        self.draft.commit()
+
+    def correct(
+        self,
+        damaged: NDArray[np.bool_],
+        *,
+        suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda tiles: np.empty(0, np.int64),
+    ) -> Unsolved:
+        return correct(
+            self.draft, self.stream, self.shape, self.stored, damaged,
+            suspects=suspects, verify=self.verified, threads=1, progress=silent,
+        )  # fmt: skip
+
+    def verified(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        begins, ends = self.stream.tile_bounds(tiles)
+        now = self.now
+        right = [(now[b:e] == self.intact[b:e]).all() for b, e in zip(begins, ends, strict=True)]
+        return np.array(right, bool)
+
+    def marked(self, symbols: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The tiles of these symbols."""
+        damaged = np.zeros(self.stream.tiles, bool)
+        damaged[self.stream.tiles_of(symbols)] = True
+        return damaged
+
+
+shapes = st.builds(
+    ParityShape, segment=st.sampled_from([500, 1000, 2095, 4000]), width=st.integers(1, 30), check=st.integers(2, 40)
+)
+coded = st.builds(Coded, shapes)
+
+
+@settings(max_examples=20)
+@given(model=coded, chunk=st.integers(200, 3000), threads=st.integers(1, 3))
+def test_parity_made_in_pieces_is_that_of_each_segment_as_a_whole(model: Coded, chunk: int, threads: int) -> None:
+    shape, symbols = model.shape, model.intact
+    whole = []
+    for start in range(0, len(symbols), shape.segment):
+        part = symbols[start : start + shape.segment]
+        padded = np.concatenate([part, np.zeros(-len(part) % shape.width, np.uint16)])
+        whole.append(ReedSolomon(shape.check).feed(padded.reshape(-1, shape.width)))
+    told: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "CHUNK", chunk)
+        made = encode(model.checkpoint, model.stream, shape, threads=threads, progress=told.append)
+    assert np.array_equal(made, np.stack(whole))
+    assert sum(told) >= 2 * len(symbols) - 2 * shape.segment
+
+
+def worst(model: Coded, most: int, *, seed: int) -> NDArray[np.int64]:
+    """Symbols at random, as many in every codeword as `most`, or all of them."""
+    order = torch.randperm(model.stream.symbols, generator=generator(seed, "test symbols")).numpy()
+    chosen = [order[model.codewords[order] == codeword][:most] for codeword in np.unique(model.codewords)]
+    return np.sort(np.concatenate(chosen))
+
+
+@given(model=coded, seed=seeds)
+def test_half_the_strength_in_every_codeword_at_unknown_places_is_corrected(model: Coded, seed: int) -> None:
+    symbols = worst(model, model.shape.check // 2, seed=seed)
+    damaged = model.marked(symbols)
+    model.strike(symbols, seed=seed)
+    assert not np.array_equal(model.now, model.intact)
+    unsolved = model.correct(damaged)
+    assert np.array_equal(model.now, model.intact)
+    assert not damaged.any() and not unsolved.failed.any() and not unsolved.scattered
+
+
+@given(model=coded, seed=seeds)
+def test_the_whole_strength_in_known_tiles_is_corrected(model: Coded, seed: int) -> None:
+    damaged = np.zeros(model.stream.tiles, bool)
+    for tile in scattered(model.stream.tiles, model.stream.tiles, seed=seed)[::-1]:
+        damaged[tile] = True
+        symbols = model.stream.symbols_of(damaged.nonzero()[0], 0, model.stream.symbols)
+        if np.bincount(model.codewords[symbols]).max() > model.shape.check:
+            damaged[tile] = False
+    symbols = model.stream.symbols_of(damaged.nonzero()[0], 0, model.stream.symbols)
+    if symbols.size:
+        model.strike(symbols, seed=seed)
+    assert not model.correct(damaged).failed.any()
+    assert np.array_equal(model.now, model.intact) and not damaged.any()
+
+
+@given(model=coded, seed=seeds)
+def test_suspects_stretch_the_strength_past_half(model: Coded, seed: int) -> None:
+    symbols = worst(model, model.shape.check - 2, seed=seed)
+    damaged = model.marked(symbols)
+    model.strike(symbols, seed=seed)
+    unsolved = model.correct(damaged, suspects=lambda tiles: symbols)
+    assert np.array_equal(model.now, model.intact) and not unsolved.failed.any()
+
+
+@given(model=coded, seed=seeds, share=st.floats(0, 1))
+def test_past_the_strength_only_failed_codewords_of_damaged_tiles_are_in_doubt(
+    model: Coded, seed: int, share: float
+) -> None:
+    symbols = scattered(round(share * model.stream.symbols), model.stream.symbols, seed=seed)
+    struck = model.marked(symbols)
+    damaged = struck.copy()
+    model.strike(symbols, seed=seed)
+    unsolved = model.correct(damaged)
+    wrong = (model.now != model.intact).nonzero()[0]
+    assert struck[model.stream.tiles_of(wrong)].all()  # a proven tile is never touched
+    assert damaged[model.stream.tiles_of(wrong)].all()  # and what is called proven is right
+    assert 0 <= unsolved.density <= 1
+    if model.shape.check >= 8:  # a weaker code may take chance for a codeword
+        assert unsolved.doubtful(wrong, model.shape).all()
