@@ -57,7 +57,8 @@ def protect(
 ) -> None:
     """Make the guard of an intact model.
 
-    Seconds for each GB, and about a minute for each tensor that gets a rule; `--tiers digest,parity` makes none.
+    Half a minute for each GB, and one or two minutes for each tensor that gets a rule; `--tiers digest,parity` makes
+    none.
     """
     share, names = _share(budget), [name.strip() for name in tiers.split(",")]
     key = read_key(key_file)

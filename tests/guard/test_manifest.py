@@ -91,7 +91,7 @@ def test_what_is_missing_has_its_default() -> None:
         *each("files", [], [["a", 1], ["a", 2]], [["", 1], ["a", 2]], [[1, 80]], [[None, 80]]),
         *(("files", [[name, 80], ["b", 90]]) for name in ("..", "a/b", "/a", "a\\b", "a\0", "a" * 256, "\ud800")),
         *each("aliases", [], "one", {"one": 1}, {"one": None}, {"one": {}}, None),
-        *(("parity", PARITY | {"check": check}) for check in (0, -1, 65535, 2.0, "4", True, None, [])),
+        *(("parity", PARITY | {"check": check}) for check in (0, -1, 65535, 2.0, "4", True, None)),
         *(("parity", PARITY | {"width": value}) for value in (0, 2**32 + 1, 1.0, None)),
         *(("parity", PARITY | {"segment": value}) for value in (0, 2**40 + 1, 655_320, None)),
         ("parity", PARITY | {"colour": 1}),

@@ -10,11 +10,11 @@ from helpers import drawn, smooth_sheets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import KEY, PLAIN, SHORT, copied, gaussian, gaussian_guard, random_bits, same, smooth_guard, write
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from planaria.checkpoints.state_dict import DTYPES
-from planaria.errors import InvalidGuard, InvalidInput
+from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
 from planaria.guard import Guard, protect
 
 budgets = st.floats(0.001, 0.3) | st.floats(0.3, 1) | st.sampled_from([0.01, 0.02, 0.05, 1.0])
@@ -243,3 +243,14 @@ def test_a_guard_with_a_flipped_bit_loads_as_it_was(place: float, bit: int) -> N
     damaged[int(place * len(content))] ^= 1 << bit
     guard = Guard.from_bytes(bytes(damaged))
     assert guard.to_bytes() == content and guard.lost == () and guard.mended <= 1
+
+
+def test_a_file_that_changes_while_it_is_protected_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"weight": torch.zeros(200, 200)}))
+
+    def meddle(done: int, total: int, what: str) -> None:
+        path.write_bytes(save({"weight": torch.ones(200, 200)}))
+
+    with pytest.raises(InvalidFile, match="changed while it was being protected"):
+        protect(path, budget=0.1, tiers=("digest", "parity"), progress=meddle)

@@ -58,7 +58,7 @@ class Copy:
         for name, path in self.files.items():
             if name != INDEX or os.path.lexists(path):
                 require_file(path)  # copying a pipe or a device would never end
-        self.before = {name: _state(path) for name, path in self.files.items()}
+        self.before = {name: file_state(path) for name, path in self.files.items()}
         try:
             self._folder = tempfile.TemporaryDirectory(
                 dir=self.output.absolute().parent, prefix=f".{self.output.name}."
@@ -89,7 +89,7 @@ class Copy:
     def publish(self, *, unchanged: bool = False) -> None:
         """Renames the copy into place, unless nothing changed. Raises `OutputFailed`."""
         for name, path in self.files.items():
-            if _state(path) != self.before[name]:
+            if file_state(path) != self.before[name]:
                 raise OutputFailed(f"{path} changed while it was being repaired. Nothing was written; repair it again.")
         if unchanged:
             return
@@ -119,7 +119,8 @@ class Copy:
             ) from error
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; None if there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from planaria.checkpoints import Checkpoint, Entry, open_checkpoint
 from planaria.detectors import Detector, Outlier, Residual
 from planaria.detectors.digest import tile_digests
-from planaria.errors import InvalidInput
+from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import Schedule
 from planaria.guard import parity, rules
 from planaria.guard.container import DIGEST_BYTES, packed_size
+from planaria.guard.copies import file_state
 from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
 from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, fingerprint, pack_headers
 from planaria.guard.guard import Guard
@@ -63,7 +65,7 @@ def protect(
     Raises:
         InvalidInput: if the budget is too small for the smallest guard (the message says what would do), the model is
             empty, or an argument is out of range.
-        InvalidFile, FileNotFoundError: if the model cannot be read.
+        InvalidFile, FileNotFoundError: if the model cannot be read, or changes meanwhile.
     """
     check_key(key)
     if not 0 < budget <= 1:
@@ -73,6 +75,7 @@ def protect(
     threads = threads or torch.get_num_threads()
     report = progress or (lambda done, total, what: None)
     with open_checkpoint(model) as checkpoint:
+        before = _file_states(model, checkpoint)
         entries = tuple(checkpoint.entries.values())
         nbytes = sum(entry.nbytes for entry in entries)
         if nbytes == 0:
@@ -105,6 +108,8 @@ def protect(
                 manifest = replace(manifest, parity=shape)
         arrays = _measured(checkpoint, stream, manifest, key, detectors, threads, report)
         arrays = {"headers": headers} | arrays | rule_arrays
+        if _file_states(model, checkpoint) != before:
+            raise InvalidFile(f"{model} changed while it was being protected. Protect it again when it is complete.")
     guard = Guard(manifest, {"manifest": manifest.encode()} | arrays, key)
     return replace(guard, size=packed_size(dict(guard.arrays)))
 
@@ -279,3 +284,11 @@ def _first_rows(checkpoint: Checkpoint, entry: Entry) -> Tensor:
     nbytes = entry.nbytes // entry.shape[0] * rows
     part = Entry(entry.name, entry.dtype, (rows, *entry.shape[1:]), nbytes)
     return weights_of(checkpoint.read(entry.name, 0, nbytes), part).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _file_states(model: object, checkpoint: Checkpoint) -> list[object]:
+    """What tells that a file of the model changed; nothing for a model in memory."""
+    if not isinstance(model, (str, PathLike)):
+        return []
+    path = Path(model)
+    return [file_state(path / name if path.is_dir() else path) for name in checkpoint.headers]
