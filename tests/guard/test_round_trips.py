@@ -86,7 +86,6 @@ def test_types_of_fewer_than_eight_bits_are_restored_in_a_file(dtype: str, tmp_p
     restores(guard, model, in_the_tensors(model.read_bytes(), 20))
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="several weights of a mask share a byte")
 @pytest.mark.parametrize("dtype", ["F6_E2M3", "F4"])
 def test_a_mask_of_weights_of_fewer_than_eight_bits_is_taken(dtype: str, tmp_path: Path) -> None:
     model = of_few_bits(dtype, tmp_path)

@@ -84,9 +84,9 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
     Raises:
         InvalidGuard: if it is not a guard, or so damaged that not even its container can be read.
     """
-    mended = 0
+    repaired, mended = _repaired(content)  # also where the seal is right: it does not cover the parity itself
     if not _sound(content, key):
-        content, mended = _repaired(content)
+        content = repaired
     tiers = _parsed(content)
     seal = tiers.pop(SEAL).tobytes()
     del tiers[SELF]

@@ -63,15 +63,17 @@ class Statistics:
         plain = cls(
             _outwards(float(finite.min()), -1),
             _outwards(float(finite.max()), 1),
-            float(np.float32(finite.mean())),
-            float(np.float32(finite.square().mean().sqrt())),
+            float(finite.mean().float()),
+            float(finite.square().mean().sqrt().float()),
             zeros=float(np.float32((finite == 0).double().mean())),
         )
         if detector is None or finite.numel() < weight.numel():
             return plain
         record = detector.prepare(weight)
         limits = [_outwards(float(limit), 1) for limit in record["limits"].flatten()]
-        return replace(plain, limits=(limits[0], limits[-1]), floor=float(np.float32(record.tensors.get("floor", 0.0))))
+        return replace(
+            plain, limits=(limits[0], limits[-1]), floor=float(record.tensors.get("floor", torch.zeros(())).float())
+        )
 
     @classmethod
     def merged(cls, parts: Sequence["Statistics"], sizes: Sequence[int]) -> "Statistics":
@@ -219,7 +221,7 @@ def estimate(
             )
     kept = open_ & ~missing
     lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
-    trusted = ~missing & weight.isfinite()
+    trusted = ~missing & weight.float().isfinite()  # the repairers compute in float32
     plain: Repairer = MeanFill() if statistics.nearly_constant else ZeroFill()
     filled = (rule or plain).restore(torch.where(trusted, weight, 0.0), trusted, Record())
     if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
@@ -279,7 +281,8 @@ def _by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
 
 def _outwards(value: float, direction: int) -> float:
     """As float32, rounded away from the inside of a range: rounding must not raise a false alarm."""
-    rounded = np.float32(value)
+    with np.errstate(over="ignore"):  # a float64 past the range of float32 becomes infinite
+        rounded = np.float32(value)
     if (float(rounded) - value) * direction < 0:
         rounded = np.nextafter(rounded, np.float32(direction * np.inf))
     return float(rounded)

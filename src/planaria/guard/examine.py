@@ -139,17 +139,19 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
             continue
         if known is not None:
             whole = known[piece.name].flatten()
-            size = guard.entries[index].nbytes // whole.numel()
-            broken = ~whole[piece.start // size : (piece.start + piece.nbytes) // size]
+            nbytes, count = guard.entries[index].nbytes, whole.numel()
+            broken = ~whole[piece.start * count // nbytes : (piece.start + piece.nbytes) * count // nbytes]
         elif piece.dtype in FLOATS and "statistics" in guard.arrays:
             content = draft.read(piece.name, piece.start, piece.start + piece.nbytes)
             broken = guard.statistics(index).broken(weights_of(content, piece)).flatten()
         else:
             continue
-        padded = np.zeros(-(-piece.nbytes // SYMBOL) * SYMBOL, bool)
-        padded[: piece.nbytes] = np.repeat(broken.numpy(), piece.nbytes // len(broken))
-        first = stream.starts[index] + piece.start // SYMBOL
-        found.append(first + np.logical_or.reduce(padded.reshape(-1, SYMBOL), axis=1).nonzero()[0])
+        weights = broken.numpy().nonzero()[0]
+        bits = piece.nbytes * 8 // len(broken)  # some types have fewer than 8, and weights that share a symbol
+        begins, ends = weights * bits // (8 * SYMBOL), ((weights + 1) * bits - 1) // (8 * SYMBOL)
+        reach = np.arange(int((ends - begins).max(initial=0)) + 1)
+        symbols = np.minimum(begins[:, None] + reach, ends[:, None]).ravel()
+        found.append(stream.starts[index] + piece.start // SYMBOL + np.unique(symbols))
     symbols = np.concatenate(found)
     return symbols[np.isin(stream.tiles_of(symbols), tiles)]
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -133,7 +134,8 @@ def _diagnosed(
         if report.estimated:
             plain = "mean" if guard.statistics(index).nearly_constant else "zero"
             error = (squares / report.estimated) ** 0.5
-            report = replace(report, method="rule" if repairer else plain, expected_error=error)
+            known_error = error if isfinite(error) else None  # of float64 weights past the range of float32
+            report = replace(report, method="rule" if repairer else plain, expected_error=known_error)
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
