@@ -53,7 +53,7 @@ def test_every_exported_repairer_is_in_this_suite() -> None:
     exported = below(Repairer).intersection(
         kind for kind in vars(planaria.repairers).values() if isinstance(kind, type)
     )
-    shipped = {kind for kind in below(Repairer) if kind.__module__.startswith("planaria.")}
+    shipped = {kind for kind in below(Repairer) if kind.__module__.startswith("planaria.repairers.")}
     assert exported == shipped
     assert {type(make(Flat())) for make in MEMBERS.values()} == shipped - {Repairer}
 
