@@ -31,7 +31,6 @@ HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
-SPARSE_TILES = 0.25  # share of damaged tiles that must show broken weights for scattered damage to be believed
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def estimate(
         content: the tensor's bytes as found, a floating-point type.
         doubtful: symbols that no proof covers.
         density: lower bound of the share of wrong symbols among them, 0 if unknown.
-        scattered: whether the parity saw that damage is scattered.
+        scattered: whether damage all over the model was seen to be scattered.
         rule: the tensor's stored rule, which predicts and fills; without one, weights are compared with their row and
             column, and filled with zero, or with the mean where all weights are nearly equal.
         shape: of the rule: what it was worth on held-out masks.
@@ -263,9 +262,8 @@ def _lost_whole(
     damaged = sizes > 0
     # Zeros tell where they are one by one; garbage also leaves numbers that look possible.
     lost = _by_tile(broken & (weight != 0), per_tile) > GARBAGE * sizes.clamp_min(1 / GARBAGE)
-    showing = _by_tile(broken, per_tile) > 0
-    if not scattered and showing[damaged].double().mean() < SPARSE_TILES:
-        lost = lost | ~showing
+    if not scattered:
+        lost = lost | (_by_tile(broken, per_tile) == 0)
     return _spread(lost & damaged, per_tile, broken)
 
 

@@ -20,6 +20,7 @@ from planaria.guard.hashing import hasher
 from planaria.guard.stream import CHUNK, SYMBOL
 
 Known = dict[str, Bool[Tensor, "*weight"]]
+SHOWING = 0.25  # share of unproven tiles that must show impossible weights for scattered damage to be believed
 MOST = 0.5  # share of unproven tiles above which a model may be another one
 FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
 ZEROED = 1e-4  # share of weights that are 0 and were not: training does not do that
@@ -34,12 +35,14 @@ class Examination:
         draft: the model with what the parity corrected.
         damaged: tiles that did not match their digest as they were found.
         unproven: those that still do not match.
+        scattered: whether damage seems to be: codewords came out right, or many damaged tiles show impossible weights.
         unsolved: what the parity left, or None if there is none.
     """
 
     draft: Draft
     damaged: NDArray[np.bool_]
     unproven: NDArray[np.bool_]
+    scattered: bool
     unsolved: parity.Unsolved | None
 
 
@@ -83,7 +86,11 @@ def examine(
             f"{int(unproven.sum())} of {len(unproven)} tiles changed and yet all weights look sound: this is a "
             "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with --force."
         )
-    return Examination(draft, damaged, unproven, unsolved)
+    if not scattered and unproven.any():
+        tiles = unproven.nonzero()[0]
+        showing = np.unique(stream.tiles_of(_broken_symbols(guard, draft, tiles, None)))
+        scattered = len(showing) >= SHOWING * len(tiles)
+    return Examination(draft, damaged, unproven, scattered, unsolved)
 
 
 def damaged_tiles(

@@ -113,7 +113,7 @@ def _diagnosed(
                 doubtful,
                 tile=stream.tile,
                 density=unsolved.density if unsolved else 0.0,
-                scattered=unsolved is not None and unsolved.scattered,
+                scattered=examination.scattered,
                 statistics=guard.statistics(index),
                 rule=repairer,
                 shape=rule if repairer else None,
