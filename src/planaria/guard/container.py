@@ -85,14 +85,16 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
         InvalidGuard: if it is not a guard, or so damaged that not even its container can be read.
     """
     repaired, mended = _repaired(content)  # also where the seal is right: it does not cover the parity itself
-    if not _sound(content, key):
+    sound = _sound(content, key)
+    if not sound:
         content = repaired
+        sound = _sound(content, key)
     tiers = _parsed(content)
     seal = tiers.pop(SEAL).tobytes()
     del tiers[SELF]
     digests = [seal[at : at + DIGEST_BYTES] for at in range(SEAL_BYTES, len(seal), DIGEST_BYTES)]
     broken = tuple(name for name, digest in zip(tiers, digests, strict=True) if _digest(tiers[name], key) != digest)
-    if broken == () and not _sound(content, key):
+    if broken == () and not sound:
         # Every tier matches its digest, but the container around them was rewritten.
         raise InvalidGuard("The guard's seal is broken: it was changed, or made with another key.")
     return Contents(tiers, mended, broken)

@@ -25,8 +25,8 @@ FLOATS = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-# A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
 PIECE = 2**22  # bytes
+# A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
 HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are

@@ -154,7 +154,7 @@ def _solve(
 ) -> NDArray[np.bool_]:
     """Corrects one segment; answers which codewords failed."""
     code = ReedSolomon(shape.check)
-    length = -(-(stop - start) // shape.width)
+    length = _rows(stream, shape, start)
 
     def attempt(erased: NDArray[np.int64] | None = None, *, spare: int = 0) -> bool:
         """Decodes, applies and verifies; whether anything came of it."""

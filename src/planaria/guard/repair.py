@@ -57,9 +57,7 @@ def diagnose(
         tensors.append(_diagnosed(guard, examination, index, known, apply=action == "repair"))
         if action == "repair" and flush:
             examination.draft.commit()
-    if action == "repair" and not np.array_equal(
-        damaged_tiles(guard, examination.draft) & ~examination.unproven, np.zeros_like(examination.unproven)
-    ):
+    if action == "repair" and (damaged_tiles(guard, examination.draft) & ~examination.unproven).any():
         raise VerificationFailed(
             "A repaired tile did not read back as its digest says. Nothing was written; try again."
         )
@@ -95,17 +93,15 @@ def _diagnosed(
         repairer = rules.repairer_of(rule, content.view(np.uint8)) if rule and content is not None else None
         unsolved = examination.unsolved
         # A rule needs the whole tensor, and there is none for a large one.
-        parts = (
-            [(Entry(entry.name, entry.dtype, entry.shape, entry.nbytes))] if repairer else pieces(entry, stream.tile)
-        )
+        parts = [Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)] if repairer else pieces(entry, stream.tile)
+        mask = None
+        if known is not None:  # tensors that the test does not name are all good
+            mask = known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
         squares = 0.0
         for piece in parts:
             tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
             if not unproven[tiles].any():
                 continue
-            mask = None
-            if known is not None:  # tensors that the test does not name are all good
-                mask = known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
             doubtful = _doubtful(guard, examination, index, piece)
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
@@ -192,7 +188,7 @@ def _check_known(guard: GuardFile, known: Known | None) -> None:
     for name, mask in known.items():
         if name not in shapes:
             raise InvalidInput(f"The mask has a tensor {name!r}, which the model lacks. Name the model's tensors.")
-        if tuple(mask.shape) != shapes[name] or str(mask.dtype) != "torch.bool":
+        if tuple(mask.shape) != shapes[name] or mask.dtype != torch.bool:
             raise InvalidInput(
                 f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be bool of {shapes[name]}."
             )

@@ -176,7 +176,7 @@ class Stored(Repairer):
 
 
 def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
-    """The repairer that a guard stores. Raises `InvalidInput` if the bytes do not fit the shape."""
+    """The repairer that a guard stores. Raises `InvalidGuard` if it asks for what there is not."""
     try:
         recipe, precision = Recipe.named(shape.recipe), cast(Precision, shape.precision)
         repairer, template = _template(recipe, precision, tuple(shape.space))
