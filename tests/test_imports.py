@@ -24,6 +24,7 @@ ALLOWED = {
     "guard": {"guard", "automaton", "checkpoints", "codes", "detectors", "fit", "layouts", "repairers"},
     "scrubber": {"guard", "checkpoints", "detectors"},
     "records": set(),
+    "bounds": set(),
     "datasets": set(),
     "errors": set(),
     "files": set(),

@@ -20,15 +20,15 @@ from planaria.errors import InvalidInput
 
 Implementation = Literal["auto", "plain", "fused"]
 
-WEIGHT, KNOWN = 0, 1
+WEIGHT, KNOWN, HINT = 0, 1, 2
 
 
 class Automaton(nn.Module):
     """A grid of cells that all follow one learned rule.
 
     The state has shape `(batch, channels, *space)`, float32: channel 0 the weight, channel 1 known (1 or 0), then fixed
-    channels (the survey, if the recipe has one), then hidden channels. Known cells keep their weight, and all
-    cells their fixed channels, bit for bit, whatever the rule says.
+    channels (the hint and the survey, if the recipe has them), then hidden channels. Known cells keep their weight, and
+    all cells their fixed channels, bit for bit, whatever the rule says.
 
     Source: Mordvintsev et al. 2020 ("Growing Neural Cellular Automata"); on weights: Paladini, Tuba, Mariot, ACANCOS
     2026. Differences of the default recipe from the talk are listed in `docs/automaton.md`.
@@ -48,7 +48,7 @@ class Automaton(nn.Module):
         self.seed = seed
         self.perception = Perception(dimensions, laplacian=recipe.laplacian)
         self.survey = Survey(dimensions, modes=recipe.modes, frequencies=recipe.frequencies) if recipe.modes else None
-        self.fixed = 1 + (SURVEYED if self.survey else 0)
+        self.fixed = 1 + recipe.hints + (SURVEYED if self.survey else 0)
         if recipe.channels < 2 + self.fixed:
             raise InvalidInput(
                 f"Recipe {recipe.name!r} has {recipe.channels} channels; in {dimensions}-D it needs at least "
@@ -70,11 +70,28 @@ class Automaton(nn.Module):
         """Numbers that were learned: the rule's and the survey's."""
         return sum(value.numel() for value in self.state_dict().values())
 
-    def start(self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]) -> Tensor:
-        """The first state: hidden channels at 0, missing weights at 0 or, with a survey, at its posterior mean.
+    def start(
+        self,
+        weight: Float[Tensor, "batch *space"],
+        known: Bool[Tensor, "batch *space"],
+        hint: Float[Tensor, "batch *space"] | None = None,
+    ) -> Float[Tensor, "batch channels *space"]:
+        """The first state: hidden channels at 0, missing weights at what is expected of them.
+
+        That is 0, or the hint; a survey, which is taken of what the hint left open, adds its posterior mean. If there
+        is a hint or a survey, the last fixed channel is this expectation.
 
         What a missing cell holds is never looked at. The survey averages over the whole batch, so grids of one tensor
         belong into one call.
+
+        Args:
+            weight: grids in the automaton's units, see `Normalisation`.
+            known: where `weight` is trusted.
+            hint: a coarse sketch of the intact `weight`, finite, in the same units, if the recipe has a channel for it.
+
+        Raises:
+            InvalidInput: if shapes differ or are not those of the automaton's grids, or if there is a hint and no
+                channel for it, or a channel and no hint.
         """
         if weight.shape != known.shape:
             raise InvalidInput(
@@ -85,12 +102,23 @@ class Automaton(nn.Module):
                 f"The grids of this automaton have a batch and {self.dimensions} spatial axes; weight has shape "
                 f"{tuple(weight.shape)}."
             )
+        if (hint is not None) != (self.recipe.hints > 0):
+            given = "no hint was given" if hint is None else "a hint was given"
+            raise InvalidInput(f"Recipe {self.recipe.name!r} has {self.recipe.hints} hint channels, and {given}.")
+        if hint is not None and hint.shape != weight.shape:
+            raise InvalidInput(
+                f"weight has shape {tuple(weight.shape)} and its hint {tuple(hint.shape)}; make them equal."
+            )
         state = torch.zeros(weight.shape[0], self.recipe.channels, *weight.shape[1:], device=weight.device)
-        state[:, WEIGHT] = torch.where(known, weight, 0.0)
+        state[:, WEIGHT] = torch.where(known, weight, 0.0 if hint is None else hint)
         state[:, KNOWN] = known
+        if hint is not None:
+            state[:, HINT] = hint
         if self.survey:
-            surveyed = self.survey(state[:, WEIGHT], known)
-            state[:, KNOWN + 1 : 1 + self.fixed] = surveyed
+            surveyed = self.survey(state[:, WEIGHT] if hint is None else state[:, WEIGHT] - hint, known)
+            if hint is not None:
+                surveyed[:, -1] += hint
+            state[:, 1 + self.fixed - SURVEYED : 1 + self.fixed] = surveyed
             state[:, WEIGHT] = torch.where(known, weight, surveyed[:, -1])
         return state
 

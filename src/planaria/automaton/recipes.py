@@ -1,6 +1,6 @@
-"""Automata by name: the talk's, and the one that planaria uses."""
+"""Automata by name: the talk's, and those that planaria uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planaria.errors import InvalidInput
 
@@ -11,11 +11,12 @@ class Recipe:
 
     Attributes:
         name: how tables call it.
-        channels: state channels in all: weight, known, survey, then hidden ones.
+        channels: state channels in all: weight, known, hint, survey, then hidden ones.
         hidden: width of the rule's hidden layer.
         steps: steps of a repair.
         laplacian: whether cells also perceive the Laplacian (Sobel filters alone hold no average).
         fire_rate: probability that a cell acts at a step.
+        hints: channels for a decoded hint: 0, or 1 where repairs are given one and start from it.
         modes: smooth fields in the automaton's survey of the survivors, see `survey.py`; 0 for no survey. Their
             coefficients are parameters beside the rule's.
         frequencies: cosine frequencies of a field along each axis.
@@ -32,6 +33,7 @@ class Recipe:
     steps: int
     laplacian: bool
     fire_rate: float
+    hints: int = 0
     modes: int = 0
     frequencies: int = 7
     cooling: float = 1.0
@@ -43,6 +45,8 @@ class Recipe:
             raise InvalidInput(f"A recipe's fire_rate lies in (0, 1], not {self.fire_rate}.")
         if not 0 < self.cooling <= 1:
             raise InvalidInput(f"A recipe's cooling lies in (0, 1], not {self.cooling}.")
+        if self.hints not in (0, 1):
+            raise InvalidInput(f"A recipe has 0 or 1 channels for hints, not {self.hints}.")
         if self.modes < 0 or self.frequencies < 1:
             raise InvalidInput(
                 f"A recipe has at least 0 modes of at least 1 frequency, not {self.modes} of {self.frequencies}."
@@ -53,10 +57,10 @@ class Recipe:
     @staticmethod
     def named(name: str) -> "Recipe":
         """The recipe called `name`."""
-        for recipe in (REFERENCE, DEFAULT):
-            if recipe.name == name:
-                return recipe
-        raise InvalidInput(f"Unknown recipe {name!r}. Recipes are: {REFERENCE.name}, {DEFAULT.name}.")
+        recipes = {recipe.name: recipe for recipe in (REFERENCE, DEFAULT, HINTED)}
+        if name not in recipes:
+            raise InvalidInput(f"Unknown recipe {name!r}. Recipes are: {', '.join(recipes)}.")
+        return recipes[name]
 
 
 REFERENCE = Recipe(
@@ -66,3 +70,6 @@ REFERENCE = Recipe(
 
 DEFAULT = Recipe(name="default", channels=8, hidden=10, steps=20, laplacian=True, fire_rate=1.0, modes=14, cooling=0.88)
 """The automaton that planaria uses: 1,072 parameters in 2-D, 687 of them in the survey."""
+
+HINTED = replace(DEFAULT, name="hinted", channels=9, hints=1)
+"""The default automaton with a hint to start from."""

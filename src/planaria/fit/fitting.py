@@ -19,6 +19,7 @@ from planaria.fit.warm_start import can_warm_start, warm_start
 from planaria.layouts import Layout
 
 HELD_OUT_RATES = (0.5, 0.7, 0.9) * 2
+HINTED_RATES = (0.5, 0.7, 0.9, 0.98, 1.0)  # a hint also serves where hardly anything survives
 HELD_OUT_GRIDS = 64
 
 
@@ -46,6 +47,7 @@ def fit_rule(
     recipe: Recipe = DEFAULT,
     schedule: Schedule | None = None,
     moments: Float[Tensor, "inputs inputs"] | None = None,
+    hint: Float[Tensor, "..."] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_iteration: Callable[[int, int, float], None] | None = None,
@@ -65,16 +67,20 @@ def fit_rule(
         schedule: by default the one that belongs to the recipe.
         moments: second moments of the layer's inputs, see `second_moments`; without them the loss is the missing-cell
             error alone.
+        hint: the decoded sketch that repairs will be given, of the weight's shape, if the recipe has a channel for it.
+            A rule that does not beat the bare hint on the held-out masks is given up: such a fit returns an automaton
+            that answers with the hint.
         seed: of the rule, the masks and the order of grids, each from a stream of its own.
         device: where to compute.
         on_iteration: called with (iteration, iterations, loss) after each update.
 
     Raises:
         InvalidInput: if the weight is empty, not floating-point or not finite, does not fit the layout, or the moments
-            do not fit the weight.
+            or the hint do not fit the weight, or the recipe has a channel for a hint and there is none, or there is
+            one and no channel.
     """
     schedule = Schedule.of(recipe) if schedule is None else schedule
-    grids = _normalised_grids(weight, layout).to(device)
+    grids, hints = _normalised_grids(weight, hint, layout, device)
     if moments is not None:
         _check_moments(moments, weight)
         moments = moments.to(grids)
@@ -84,7 +90,7 @@ def fit_rule(
         warm_start(automaton)
     automaton.to(device)
     if automaton.survey:
-        learn_modes(automaton.survey, grids, moments)
+        learn_modes(automaton.survey, grids if hints is None else grids - hints, moments)
     parameters = list(automaton.parameters())
     adam = torch.optim.Adam(parameters, lr=schedule.learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
@@ -93,24 +99,29 @@ def fit_rule(
     masks = streams.generator(seed, "fit masks")
     order = streams.generator(seed, "fit order")
     share = schedule.output_share if moments is not None else 0.0
-    held_out_grids, held_out_masks = _held_out(grids, seed)
+    held_out_grids, held_out_masks = _held_out(grids, seed, HELD_OUT_RATES if hints is None else HINTED_RATES)
 
     def loss_of(drawn: Tensor, known: Tensor, steps: int, firing: int) -> Tensor:
         """Damages all grids, for the survey's sake, and repairs the drawn ones."""
-        state = automaton.start(grids, known)[drawn]
+        state = automaton.start(grids, known, hints)[drawn]
+        return error_of(automaton.run(state, steps=steps, seed=firing)[:, 0], drawn, known)
+
+    def error_of(repaired: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
         known = known[drawn]
-        error = automaton.run(state, steps=steps, seed=firing)[:, 0] - grids[drawn]
+        error = repaired - grids[drawn]
         loss = missing_error(error, known) * (1 - share)
         if moments is not None and share:
             loss = loss + output_error(error, known, moments) * share
         return loss
 
+    def mean(losses: list[Tensor]) -> float:
+        return torch.stack(losses).mean().nan_to_num(float("inf"), float("inf")).item()
+
     def look() -> float:
         """Loss on the held-out masks after a long rollout; a rule that left the finite range counts as worst."""
         with torch.no_grad():
             steps = schedule.long_rollout * schedule.lengths[1]
-            losses = [loss_of(held_out_grids, known, steps, seed) for known in held_out_masks]
-        return torch.stack(losses).mean().nan_to_num(float("inf"), float("inf")).item()
+            return mean([loss_of(held_out_grids, known, steps, seed) for known in held_out_masks])
 
     def snapshot() -> dict[str, Tensor]:
         return {name: value.clone() for name, value in automaton.rule.state_dict().items()}
@@ -144,17 +155,27 @@ def fit_rule(
             if looks_since >= schedule.patience:
                 break
     automaton.rule.load_state_dict(best_rule)
+    if hints is not None:
+        bare = hints[held_out_grids]
+        if best >= mean([error_of(bare, held_out_grids, known) for known in held_out_masks]):
+            _give_up(automaton)
     return Fit(automaton.cpu(), losses, held_out, time.monotonic() - began)
 
 
-def _normalised_grids(weight: Tensor, layout: Layout) -> Float[Tensor, "batch *space"]:
+def _normalised_grids(
+    weight: Tensor, hint: Tensor | None, layout: Layout, device: torch.device | str
+) -> tuple[Float[Tensor, "batch *space"], Float[Tensor, "batch *space"] | None]:
+    """The weight and its hint, both in units of the weight."""
     if not weight.is_floating_point() or weight.numel() == 0 or not weight.isfinite().all():
         raise InvalidInput(
             f"A rule is fitted to a floating-point, finite, non-empty weight, not to {weight.dtype} of shape "
             f"{tuple(weight.shape)} with {int((~weight.isfinite()).sum())} values that are not finite."
         )
-    normalised = Normalisation.of(weight).apply(weight.detach().float())
-    return layout.to_grid(normalised).contiguous()
+    normalisation = Normalisation.of(weight)
+    grids = layout.to_grid(normalisation.apply(weight.detach().float())).contiguous().to(device)
+    if hint is None:
+        return grids, None
+    return grids, layout.to_grid(normalisation.apply_to_hint(hint.detach(), tuple(weight.shape))).to(device)
 
 
 def _check_moments(moments: Tensor, weight: Tensor) -> None:
@@ -173,8 +194,17 @@ def _drawn_grids(count: int, batch: int, order: torch.Generator) -> Tensor:
     return torch.randint(count, (batch,), generator=order)
 
 
-def _held_out(grids: Tensor, seed: int) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
+@torch.no_grad()
+def _give_up(automaton: Automaton) -> None:
+    """Makes the rule and the survey answer 0, so that a repair is the hint."""
+    automaton.rule.delta_weight.zero_()
+    automaton.rule.delta_bias.zero_()
+    if automaton.survey:
+        automaton.survey.fields.zero_()
+
+
+def _held_out(grids: Tensor, seed: int, rates: tuple[float, ...]) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
     """A few grids, and masks that training never draws."""
     some = torch.arange(0, len(grids), max(1, len(grids) // HELD_OUT_GRIDS), device=grids.device)[:HELD_OUT_GRIDS]
     draws = streams.generator(seed, "fit held-out masks")
-    return some, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in HELD_OUT_RATES]
+    return some, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in rates]

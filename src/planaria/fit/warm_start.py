@@ -6,7 +6,7 @@ are set to that iteration, in heavy-ball form (Polyak 1964) so that news travels
 of steps rather than to its square root. Fitting then starts near kriging instead of at nothing. The source does not do
 this; nothing about the automaton changes but its first parameters.
 
-With w the weight, m the survey's posterior mean (0 without a survey), and two hidden channels, u the smooth deviation
+With w the weight, m what missing weights start at (from hint and survey; 0 without them), and two hidden channels, u the smooth deviation
 from m and v its velocity:
 
     r = smoothing * laplacian(u) - leak * u + pull * known * (w - m - u)
@@ -58,7 +58,7 @@ def warm_start(automaton: Automaton) -> None:
         0,
         {(laplacian, smooth): SMOOTHING, (identity, smooth): -LEAK, (identity, velocity): -(1 - MOMENTUM)},
     )
-    expected = {(identity, smooth): 1.0} | ({(identity, automaton.fixed): 1.0} if automaton.survey else {})
+    expected = {(identity, smooth): 1.0} | ({(identity, automaton.fixed): 1.0} if automaton.fixed > 1 else {})
     set_pair(2, {(identity, WEIGHT): 1.0} | {term: -factor for term, factor in expected.items()})
     perceived[2:4, identity, KNOWN] += GATE
     rule.hidden_bias[2:4] = -GATE

@@ -1,0 +1,21 @@
+"""The signs of all weights, or of the most important ones, and their scales."""
+
+from collections.abc import Iterable
+
+from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.chosen import Choice, estimates
+from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
+
+CHOICES = [Choice(1, whole_inputs=whole, row_scales=rows) for whole in (False, True) for rows in (False, True)]
+
+
+class StoredSigns(Method):
+    """1 bit a weight and the scale of least output error, of tensors or rows; weights one by one or by whole inputs."""
+
+    name = "stored signs"
+
+    def candidates(
+        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
+    ) -> Iterable[SideMemory]:
+        return estimates(weights, Objective(weights, rate=rate, moments=moments), CHOICES, nbytes)

@@ -1,0 +1,187 @@
+"""The contract of a hint: a codec that spends few bytes on what a tensor looks like."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import frexp, isnan, ldexp, sqrt
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt8
+from torch import Tensor
+
+from planaria.errors import InvalidInput
+from planaria.hints import entropy
+
+_FINEST = 2.0**-20  # steps, in units of the largest number quantised
+_RIDGE = 0.01  # second moments of few samples say too little of directions they hardly saw
+_EXPONENTS = 1000
+_HEADER = 4
+
+Array = Float64[np.ndarray, "rows columns"]
+Groups = list[Integer[np.ndarray, " size"]]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A tensor analysed, ready to be coded at any level.
+
+    Attributes:
+        exponent: the tensor was divided by 2^exponent, so that all numbers are below 1.
+        noise: root mean square of the weights so divided, or of the output errors that they are worth.
+        peak: the largest number that `quantise` divides by the step.
+        quantise: groups of integers, for a step.
+    """
+
+    exponent: int
+    noise: float
+    peak: float
+    quantise: Callable[[float], Groups]
+
+    def nbytes(self, level: float) -> int:
+        """About the length of `encode(level)`, without coding."""
+        groups = self.quantise(ldexp(*self._step(level)))
+        return _HEADER + entropy.coded_size(groups) if groups else 0
+
+    def encode(self, level: float) -> UInt8[np.ndarray, " bytes"]:
+        """The content that `Hint.decode` reads, deterministic. Nothing kept is no bytes at all.
+
+        Args:
+            level: root mean square of the quantisation noise of a number that is kept, in units of the tensor's own
+                root mean square; with moments both are those of the layer's outputs. Numbers below it are dropped
+                (reverse water-filling), so this is the whole relative error where a tensor has no structure, and above
+                it where it has. Equal levels make equally good use of a byte in all tensors of a size.
+
+        Raises:
+            InvalidInput: if the level is not above 0.
+        """
+        mantissa, exponent = self._step(level)
+        groups = self.quantise(ldexp(mantissa, exponent))
+        if not groups:
+            return np.zeros(0, np.uint8)
+        header = np.array([mantissa, exponent + self.exponent]).astype("<i2").view(np.uint8)
+        return np.concatenate([header, entropy.encode_groups(groups)])
+
+    def _step(self, level: float) -> tuple[int, int]:
+        """Mantissa of 16 bits and exponent."""
+        if isnan(level) or level <= 0:
+            raise InvalidInput(f"A level is above 0, not {level}.")
+        # A step of twice the peak drops everything already.
+        step = min(max(sqrt(12) * min(level, 1e30) * self.noise, _FINEST * self.peak), 2 * self.peak)
+        part, exponent = frexp(max(step, 1e-30))
+        return int(part * 65536), exponent - 16
+
+
+class Hint(ABC):
+    """A codec for matrices of float32 (tensors of more axes: the first by all others).
+
+    Subclasses implement `_analyse` and `_decode`. `decode` has the same bits on every machine, for any number of
+    threads: the residual of a tensor and its hint may be coded, too.
+    """
+
+    name: ClassVar[str]
+
+    def analyse(
+        self,
+        weight: Float[Tensor, "rows columns"],
+        *,
+        moments: Float[Tensor, "columns columns"] | None = None,
+    ) -> Sketch:
+        """All that does not depend on the level, which is what costs time.
+
+        Args:
+            weight: finite float32.
+            moments: second moments of the inputs, symmetric and positive; only their relations count. With them, errors
+                count by what they do to the outputs: tr(E M E'), a hundredth of the mean square added to each input.
+
+        Raises:
+            InvalidInput: if weight is no float32 matrix, moments do not fit it, or either is not finite.
+        """
+        if weight.dtype != torch.float32 or weight.dim() != 2:
+            raise InvalidInput(
+                f"A hint is of a float32 matrix, not {weight.dtype} of shape {tuple(weight.shape)}. Convert and flatten "
+                "it: the first axis by all others."
+            )
+        if not weight.isfinite().all():
+            raise InvalidInput(f"{int((~weight.isfinite()).sum())} weights are not finite. Sketch an intact tensor.")
+        self._require_shape(tuple(weight.shape))
+        if moments is not None and moments.shape != (weight.shape[1],) * 2:
+            raise InvalidInput(f"{weight.shape[1]} columns have as many moments squared, not {tuple(moments.shape)}.")
+        if moments is not None and not (moments.isfinite().all() and (moments.diagonal() >= 0).all()):
+            raise InvalidInput("Moments are finite, with mean squares of at least 0. Calibrate again.")
+        largest = float(weight.abs().max()) if weight.numel() else 0.0
+        exponent = frexp(largest)[1]
+        scaled = np.ldexp(weight.detach().cpu().numpy().astype(np.float64), -exponent)
+        noise, peak, quantise = self._analyse(scaled, _regular(moments))
+        return Sketch(exponent, noise, peak, quantise)
+
+    def decode(self, content: UInt8[np.ndarray, " bytes"], shape: tuple[int, int]) -> Float[Tensor, "rows columns"]:
+        """The float32 matrix that the content tells of, finite. Content is treated as hostile.
+
+        Raises:
+            InvalidInput: if the content is none that `Sketch.encode` makes for this hint and shape.
+        """
+        if content.dtype != np.uint8 or content.ndim != 1:
+            raise InvalidInput(f"Content is a row of uint8, not {content.dtype} of shape {content.shape}.")
+        self._require_shape(shape)
+        if not len(content):
+            return torch.zeros(shape)
+        if len(content) < _HEADER:
+            raise InvalidInput(f"Content has a header of {_HEADER} bytes, and this has {len(content)} in all.")
+        mantissa, exponent = int(content[:2].view("<u2")[0]), int(content[2:4].view("<i2")[0])
+        if mantissa < 1 << 15 or abs(exponent) > _EXPONENTS:
+            raise InvalidInput(f"A step is no {mantissa} 2^{exponent}. The content is damaged.")
+        groups = entropy.Groups(content[_HEADER:])
+        values = self._decode(groups, shape)
+        groups.finish()
+        limit = np.finfo(np.float32).max
+        with np.errstate(over="ignore", under="ignore"):
+            values = np.ldexp(values * mantissa, exponent).clip(-limit, limit)
+            return torch.from_numpy(values.astype(np.float32))
+
+    def _require_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises `InvalidInput` if there is no such hint of matrices of this shape."""
+        if len(shape) != 2 or min(shape) < 0:
+            raise InvalidInput(f"A hint is of a matrix of rows and columns, not {shape}.")
+
+    @abstractmethod
+    def _analyse(self, weight: Array, moments: Array | None) -> tuple[float, float, Callable[[float], Groups]]:
+        """`noise`, `peak` and `quantise` of a `Sketch`. Weights are below 1, moments 1 on average.
+
+        `quantise` answers with no groups at all if all numbers are 0.
+        """
+
+    @abstractmethod
+    def _decode(self, groups: entropy.Groups, shape: tuple[int, int]) -> Array:
+        """The matrix in units of the step, from groups as `quantise` made them. Must not round sums: see `exact`."""
+
+
+def quantised(values: Float[np.ndarray, "*shape"], step: float) -> Int32[np.ndarray, "*shape"]:
+    """Multiples of the step, numbers below `DEAD_ZONE` steps being 0."""
+    parts = values / np.asarray(step, values.dtype)
+    parts += np.copysign(np.asarray(1 - entropy.DEAD_ZONE, values.dtype), parts)
+    return parts.astype(np.int32)
+
+
+def output_noise(weight: Array, moments: Array | None) -> float:
+    """Root mean square of the weights, or with moments of what they add to the outputs."""
+    if not weight.size:
+        return 0.0
+    energy = np.square(weight).sum() if moments is None else ((weight.T @ weight) * moments).sum()
+    return sqrt(max(float(energy), 0.0) / weight.size)
+
+
+def _regular(moments: Tensor | None) -> Array | None:
+    if moments is None or not len(moments):
+        return None
+    whole = moments.detach().cpu().numpy().astype(np.float64)
+    mean = np.diagonal(whole).mean()
+    if not mean > 0:
+        return None
+    return (whole / mean + _RIDGE * np.eye(len(whole))) / (1 + _RIDGE)
+
+
+def quarter_codes(values: Float64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+    """The nearest `exact.quarter_octaves` of positive numbers."""
+    return np.rint(4 * np.log2(values)).astype(np.int64)

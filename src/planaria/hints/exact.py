@@ -1,0 +1,34 @@
+"""Arithmetic with the same bits on every machine, for any number of threads.
+
+Single operations on float64 are (IEEE 754 rounds them one way); sums are not, as their order is free. So sums here are
+of integers held in float64: while all partial sums stay below 2^53, no order rounds.
+"""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+_BITS = 53
+_QUARTERS = np.array([1048576, 1246974, 1482910, 1763488], np.float64)  # 2^20 times 1, 2^(1/4), 2^(1/2), 2^(3/4)
+
+
+def quarter_octaves(codes: Int64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    """2^(code / 4), to 20 bits."""
+    return np.ldexp(_QUARTERS[codes % 4], (codes // 4 - 20).astype(np.int32))
+
+
+def product(
+    one: Float64[np.ndarray, "rows inner"], other: Float64[np.ndarray, "inner columns"]
+) -> Float64[np.ndarray, "rows columns"]:
+    """The matrix product of both factors, each rounded to multiples of a power of two: to 21 bits for inner = 1000.
+
+    The largest number of a factor keeps that many bits; smaller ones share its exponent.
+    """
+    bits = (_BITS - max(one.shape[1], 1).bit_length()) // 2
+    (left, left_exponent), (right, right_exponent) = _integers(one, bits), _integers(other, bits)
+    return np.ldexp(left @ right, left_exponent + right_exponent)
+
+
+def _integers(values: Float64[np.ndarray, "*shape"], bits: int) -> tuple[Float64[np.ndarray, "*shape"], int]:
+    """Integers up to 2^bits and the exponent of two that makes them `values` again."""
+    exponent = int(np.frexp(np.abs(values).max(initial=0))[1]) - bits
+    return np.rint(np.ldexp(values, -exponent)), exponent

@@ -1,0 +1,383 @@
+"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest. Specified in FORMAT.md.
+
+Every weight is quantised, but only check bits of its codes are stored: as many as there will be missing weights, times the
+bits of each. Near the limit for independent weights, D = s2 2^(-2 r / p), which a stored copy is far from: it pays
+for the weights that survive, too (Perron, Diggavi, Telatar 2004; the layers: Albanese and others 1996).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, UInt8
+from numpy.typing import NDArray
+
+from planaria.codes import WindowCode, check_for, window_for
+from planaria.errors import InvalidInput
+from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
+
+SEGMENT = 2**24  # weights that are coded together: bounds memory
+WORD = 64
+_HEADER, _PLANE, _STAGE = struct.Struct("<BI"), struct.Struct("<IH"), struct.Struct("<BI")
+MOST_STAGES = 8
+MOST_PLANES = 64
+
+Rungs = Sequence[UInt8[np.ndarray, " columns"]]
+Residuals = Sequence[Float64[np.ndarray, "rows columns"]]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Check bits of one bit of the codes of a segment's weights."""
+
+    check: int
+    window: int
+    content: UInt8[np.ndarray, " bytes"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One refinement of all weights.
+
+    Attributes:
+        rungs: by tensor, the rung of each column.
+        planes: by segment, in the order of their bits.
+    """
+
+    rungs: Rungs
+    planes: Sequence[Sequence[Plane]]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the ladder knows of a tensor's missing weights, in the order of the mask.
+
+    Attributes:
+        low, high: between which each lies; infinite where nothing is known.
+        mean: what to expect of it.
+    """
+
+    low: Float64[np.ndarray, " missing"]
+    high: Float64[np.ndarray, " missing"]
+    mean: Float64[np.ndarray, " missing"]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Check bits for the weights of some tensors.
+
+    Attributes:
+        scales: by tensor, the unit of its residuals; float32.
+        stages: from the first bits to the last.
+    """
+
+    scales: NDArray[np.float32]
+    stages: Sequence[Stage]
+
+    @classmethod
+    def of(
+        cls, residuals: Residuals, rungs: Sequence[Rungs], strengths: Sequence[float], *, threads: int = 1
+    ) -> "Ladder":
+        """Check bits with which missing shares of up to each stage's strength, wherever they are, are most likely found.
+
+        Cost: a few passes over the weights for every bit of their codes; 14 bytes a weight of a segment.
+
+        Args:
+            residuals: the weights, less what is known of them anyway, by tensor.
+            rungs: for each stage by tensor, the rung of each column; every stage refines the one before it.
+            strengths: of each stage, in (0, 1]; not increasing.
+
+        Raises:
+            InvalidInput: if a stage does not refine the one before it, or a strength is out of range.
+        """
+        if any(not 0 < strength <= 1 for strength in strengths) or sorted(strengths, reverse=True) != list(strengths):
+            raise InvalidInput(f"Strengths of a ladder lie in (0, 1] and do not increase; {list(strengths)} came.")
+        scales = np.array([_scale(residual) for residual in residuals], np.float32)
+        stages = []
+        sizes = [residual.size for residual in residuals]
+        for number, (stage, strength) in enumerate(zip(rungs, strengths, strict=True)):
+            before = rungs[number - 1] if number else [np.zeros_like(of) for of in stage]
+            table = _Table(before, stage)
+            codes, lengths = np.zeros(sum(sizes), np.int32), np.zeros(sum(sizes), np.uint8)
+            for tensor, span in enumerate(_spans(sizes)):
+                cells = table.cells(tensor, _units(residuals[tensor], scales[tensor])).ravel()
+                codes[span], lengths[span] = table.codes[cells], table.lengths[cells]
+            planes = []
+            for places in _segments(len(codes)):
+                planes.append(_encode(codes[places], lengths[places], strength, threads))
+            stages.append(Stage(stage, planes))
+        return cls(scales, stages)
+
+    def recall(
+        self, residuals: Residuals, known: Sequence[Bool[np.ndarray, "rows columns"]], *, threads: int = 1
+    ) -> tuple[list[Bounds], int]:
+        """What is known of the missing weights, and how many checks contradict, which says that a known weight is wrong.
+
+        Stages whose strength is exceeded tell little; none tells anything wrong of a weight if all known ones are right.
+        """
+        sizes = [residual.size for residual in residuals]
+        there = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in known)])
+        low, high, mean = (np.full(int((~there).sum()), value) for value in (-np.inf, np.inf, 0.0))
+        missing = np.flatnonzero(~there)
+        rank = np.cumsum(~there) - 1
+        contradictions = 0
+        halted = np.zeros(len(missing), bool)  # weights whose cell in the stage before is not known
+        before: Rungs = [np.zeros_like(of) for of in self.stages[0].rungs] if self.stages else []
+        cell_of = np.zeros(len(missing), np.int64)  # in the stage before
+        for stage in self.stages:
+            table = _Table(before, stage.rungs)
+            codes, lengths = np.zeros(len(there), np.int32), np.zeros(len(there), np.uint8)
+            nodes = np.zeros(len(missing), np.int64)
+            for tensor, span in enumerate(_spans(sizes)):
+                cells = table.cells(tensor, _units(residuals[tensor], self.scales[tensor])).ravel()
+                codes[span], lengths[span] = table.codes[cells], table.lengths[cells]
+                own = slice(*np.searchsorted(missing, [span.start, span.stop]))
+                columns = (missing[own] - span.start) % residuals[tensor].shape[1] if own.stop > own.start else missing[own]
+                nodes[own] = table.roots(tensor, columns, cell_of[own])
+            for places, planes in zip(_segments(len(there)), stage.planes, strict=True):
+                erased = ~there[places]
+                own_missing = rank[places[erased]]
+                contradictions += _walk(
+                    table, planes, codes[places], lengths[places], erased, own_missing, nodes, halted, threads
+                )
+            sure = ~halted
+            low[sure] = np.maximum(low[sure], table.low[nodes[sure]])
+            high[sure] = np.minimum(high[sure], table.high[nodes[sure]])
+            mean[sure] = table.mean[nodes[sure]]
+            halted |= table.child[nodes, 0] >= 0
+            cell_of = table.cell_of_leaf[nodes]
+            before = stage.rungs
+        bounds = []
+        for tensor, span in enumerate(_spans(sizes)):
+            own = slice(*np.searchsorted(missing, [span.start, span.stop]))
+            scale = float(self.scales[tensor])
+            bounds.append(Bounds(*(_scaled(part[own], scale) for part in (low, high, mean))))
+        return bounds, contradictions
+
+    def to_bytes(self) -> UInt8[np.ndarray, " bytes"]:
+        """As stored: FORMAT.md, section 8."""
+        parts = [_HEADER.pack(len(self.stages), len(self.scales)), self.scales.astype("<f4").tobytes()]
+        for stage in self.stages:
+            rungs = zlib.compress(np.concatenate(stage.rungs).tobytes(), 9)
+            planes = [plane for segment in stage.planes for plane in segment]
+            parts.append(_STAGE.pack(max(len(segment) for segment in stage.planes), len(rungs)))
+            parts.append(rungs)
+            parts += [_PLANE.pack(plane.check, plane.window // WORD) for plane in planes]
+            parts += [plane.content.tobytes() for plane in planes]
+        return np.frombuffer(b"".join(parts), np.uint8)
+
+    @classmethod
+    def from_bytes(cls, content: UInt8[np.ndarray, " bytes"], shapes: Sequence[tuple[int, int]]) -> "Ladder":
+        """Reads what `to_bytes` wrote for tensors of these shapes, (rows, columns). Raises `InvalidInput` on anything else."""
+        reader = _Reader(content.tobytes())
+        stages_count, tensors = reader.unpack(_HEADER)
+        if tensors != len(shapes) or not 0 < stages_count <= MOST_STAGES:
+            raise InvalidInput(f"The ladder has {stages_count} stages for {tensors} tensors; there are {len(shapes)}.")
+        scales = np.frombuffer(reader.take(4 * tensors), "<f4").astype(np.float32)
+        if not (np.isfinite(scales) & (scales > 0)).all():
+            raise InvalidInput("The scales of the ladder are not all positive numbers.")
+        columns = [shape[1] for shape in shapes]
+        weights = sum(rows * count for rows, count in shapes)
+        segments = len(list(_segments(weights)))
+        stages, before = [], np.zeros(sum(columns), np.uint8)
+        for _ in range(stages_count):
+            depth, size = reader.unpack(_STAGE)
+            rungs = _inflated(reader.take(size), sum(columns))
+            pairs = np.unique(np.stack([before, rungs]), axis=1).T
+            if rungs.max(initial=0) >= RUNGS or not all(refines(int(fine), int(coarse)) for coarse, fine in pairs):
+                raise InvalidInput("The rungs of the ladder do not refine each other.")
+            heads = [[reader.unpack(_PLANE) for _ in range(depth)] for _ in range(segments)]
+            planes = [
+                [
+                    Plane(check, WORD * window, np.frombuffer(reader.take(-(-check // 8)), np.uint8))
+                    for check, window in segment
+                ]
+                for segment in heads
+            ]
+            stages.append(Stage(np.split(rungs, np.cumsum(columns)[:-1]), planes))
+            before = rungs
+        reader.finish()
+        return cls(scales, stages)
+
+
+class _Table:
+    """The trees of all pairs of rungs that a stage uses, as one."""
+
+    def __init__(self, before: Rungs, rungs: Rungs):
+        pairs = [np.stack([coarse, fine]).astype(np.int64) for coarse, fine in zip(before, rungs, strict=True)]
+        used, inverse = np.unique(np.concatenate(pairs, axis=1), axis=1, return_inverse=True)
+        self.pairs = [(int(coarse), int(fine)) for coarse, fine in used.T]
+        self.of = np.split(inverse.reshape(-1), np.cumsum([len(of) for of in rungs])[:-1])
+        trees = [tree(coarse, fine) for coarse, fine in self.pairs]
+        node_starts = np.concatenate([[0], np.cumsum([len(one.child) for one in trees])]).astype(np.int64)
+        cell_starts = np.concatenate([[0], np.cumsum([len(one.leaves) for one in trees])]).astype(np.int64)
+        self.cell_starts = cell_starts
+        self._roots = [one.roots.astype(np.int64) + start for one, start in zip(trees, node_starts, strict=False)]
+        self.child = np.concatenate(
+            [np.where(one.child >= 0, one.child + start, -1) for one, start in zip(trees, node_starts, strict=False)]
+        )
+        self.codes = np.concatenate([one.codes for one in trees]).astype(np.int32)
+        self.lengths = np.concatenate([one.lengths for one in trees]).astype(np.uint8)
+        self.low = np.concatenate([one.low for one in trees])
+        self.high = np.concatenate([one.high for one in trees])
+        self.mean = np.concatenate([one.mean for one in trees])
+        self.cell_of_leaf = np.zeros(len(self.child), np.int64)  # the fine cell within its rung
+        for one, start in zip(trees, node_starts, strict=False):
+            self.cell_of_leaf[one.leaves + start] = np.arange(len(one.leaves))
+
+    def cells(self, tensor: int, units: Float64[np.ndarray, "rows columns"]) -> NDArray[np.int64]:
+        """The cell of each weight among those of all pairs."""
+        cells = np.zeros(units.shape, np.int64)
+        for pair in np.unique(self.of[tensor]):
+            columns = self.of[tensor] == pair
+            own = np.searchsorted(thresholds(self.pairs[pair][1]), units[:, columns], side="right")
+            cells[:, columns] = own + self.cell_starts[pair]
+        return cells
+
+    def roots(self, tensor: int, columns: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where weights of these columns, and of these cells in the stage before, begin."""
+        nodes = np.zeros(len(columns), np.int64)
+        pairs = self.of[tensor][columns]
+        for pair in np.unique(pairs):
+            own = pairs == pair
+            roots = self._roots[pair]
+            nodes[own] = roots[np.minimum(cells[own], len(roots) - 1)]
+        return nodes
+
+
+class _Reader:
+    """Takes bytes from the front. Raises `InvalidInput` when there are too few, or in the end too many."""
+
+    def __init__(self, content: bytes):
+        self.content, self.at = content, 0
+
+    def take(self, count: int) -> bytes:
+        if self.at + count > len(self.content):
+            raise InvalidInput("The ladder is cut off.")
+        self.at += count
+        return self.content[self.at - count : self.at]
+
+    def unpack(self, form: struct.Struct) -> tuple[int, ...]:
+        return form.unpack(self.take(form.size))
+
+    def finish(self) -> None:
+        if self.at != len(self.content):
+            raise InvalidInput(f"The ladder has {len(self.content) - self.at} bytes too many.")
+
+
+def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> Iterator[tuple[int, int]]:
+    """(check bits, window) of each bit of codes, of which `lengths[length]` of `total` weights have that length."""
+    for depth in range(int(lengths.nonzero()[0].max(initial=0))):
+        taking_part = int(lengths[depth + 1 :].sum())
+        rate = strength * taking_part / total
+        window = window_for(rate)
+        yield check_for(total, rate, window=window), window
+
+
+def _encode(codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], strength: float, threads: int) -> list[Plane]:
+    """The planes of one segment."""
+    planes = []
+    counts = np.bincount(lengths).astype(np.int64)
+    for depth, (check, window) in enumerate(planned_planes(counts, strength, len(lengths))):
+        bits = _bits(codes, lengths, depth)
+        planes.append(Plane(check, window, WindowCode(len(bits), check, window=window).encode(bits, threads=threads)))
+    return planes
+
+
+def _walk(
+    table: _Table,
+    planes: Sequence[Plane],
+    codes: Int32[np.ndarray, " w"],
+    lengths: UInt8[np.ndarray, " w"],
+    erased: Bool[np.ndarray, " w"],
+    own: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    halted: Bool[np.ndarray, " m"],
+    threads: int,
+) -> int:
+    """Moves the missing weights of a segment, `own`, down their trees, as far as the planes tell. Counts contradictions.
+
+    A weight that a plane leaves open takes part in the deeper ones as an unknown, whether it has that bit or not.
+    """
+    contradictions = 0
+    stuck = halted[own].copy()
+    for depth, plane in enumerate(planes):
+        at = nodes[own]
+        walking = ~stuck & (table.child[at, 0] >= 0)
+        if not walking.any():
+            break
+        bits = _bits(codes, lengths, depth)
+        bits[erased] = 0
+        known = ~erased
+        known[erased] = ~(walking | stuck)
+        solution = WindowCode(len(bits), plane.check, window=plane.window).decode(
+            bits, known, plane.content, threads=threads
+        )
+        contradictions += solution.contradictions
+        solved = solution.solved[erased] & walking
+        nodes[own[solved]] = table.child[at[solved], solution.bits[erased][solved]]
+        stuck |= walking & ~solved
+        if solution.contradictions or not solved.any():
+            break
+    return contradictions
+
+
+def _bits(codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], depth: int) -> UInt8[np.ndarray, " w"]:
+    """The codes' bits at a depth; 0 where a code is shorter."""
+    shift = lengths.astype(np.int32) - 1 - depth
+    return np.where(shift >= 0, codes >> np.maximum(shift, 0) & 1, 0).astype(np.uint8)
+
+
+def _segments(weights: int) -> Iterator[NDArray[np.int64]]:
+    """The places of each segment's weights, in an order in which damage anywhere is spread evenly.
+
+    Of S segments, the s-th has every S-th weight from s, ascending by the output of SplitMix64 for its place.
+    """
+    count = max(1, -(-weights // SEGMENT))
+    for first in range(count):
+        places = np.arange(first, weights, count)
+        yield places[np.argsort(_splitmix64(places), kind="stable")]
+
+
+def _splitmix64(index: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Outputs of the generator SplitMix64 (Steele, Lea, Flood 2014) seeded with 0, by their index."""
+    with np.errstate(over="ignore"):
+        mixed = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return [slice(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _scale(residual: Float64[np.ndarray, "rows columns"]) -> float:
+    """Root mean square, as the float32 that is stored; 1 for nothing but zeros."""
+    largest = float(np.abs(residual).max(initial=0.0))
+    if largest == 0:
+        return 1.0
+    rms = largest * float(np.sqrt(np.mean(np.square(residual / largest))))
+    return float(np.clip(rms, np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
+
+def _units(residual: Float64[np.ndarray, "rows columns"], scale: float) -> Float64[np.ndarray, "rows columns"]:
+    return residual / float(scale)
+
+
+def _scaled(part: Float64[np.ndarray, " m"], scale: float) -> Float64[np.ndarray, " m"]:
+    return part * scale
+
+
+def _inflated(packed: bytes, size: int) -> NDArray[np.uint8]:
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise InvalidInput(f"The rungs of the ladder cannot be unpacked: {error}.") from error
+    if len(content) != size or not stream.eof or stream.unused_data:
+        raise InvalidInput("The ladder has not one rung for each column.")
+    return np.frombuffer(content, np.uint8)
