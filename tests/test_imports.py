@@ -14,6 +14,7 @@ MODULES = {".".join(("planaria", *path.relative_to(ROOT).with_suffix("").parts))
 FOUNDATIONS = {"errors", "files", "records", "streams", "progress"}
 ALLOWED = {
     "automaton": {"automaton"},
+    "hints": {"hints"},
     "layouts": {"layouts"},
     "damages": {"damages"},
     "detectors": {"detectors"},

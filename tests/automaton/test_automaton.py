@@ -9,12 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from planaria.automaton import DEFAULT, REFERENCE, Automaton, Recipe, firing_cells
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton, Recipe, firing_cells
 from planaria.errors import InvalidInput
 
-RECIPES = [DEFAULT, REFERENCE]
+SURVEYED = replace(HINTED, name="hinted and surveyed", channels=9, modes=DEFAULT.modes)
+RECIPES = [DEFAULT, REFERENCE, HINTED, SURVEYED]
 IMPLEMENTATIONS = ["plain", "fused"]
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 4, 3)}
+
+
+def started(automaton: Automaton, weight: Tensor, known: Tensor) -> Tensor:
+    """The first state, with a hint where the recipe has a channel for it."""
+    return automaton.start(weight, known, drawn(*weight.shape, name="hint") if automaton.recipe.hints else None)
+
 
 shapes = st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple)
 AWKWARD = [0.0, -0.0, 1e-42, -1e-42, 1e-30, 1e30, -1e30, 3.4e38, float("inf"), float("-inf")]
@@ -39,7 +46,7 @@ def test_known_cells_keep_every_bit_after_any_number_of_steps(
     weight, known = grids
     automaton = moving(recipe, dimensions=weight.dim() - 1, scale=scale)
     with torch.no_grad():
-        start = automaton.start(weight, known)
+        start = started(automaton, weight, known)
         for implementation in ("auto", "plain"):
             end = automaton.run(start, steps=steps, implementation=implementation)
             assert same_bits(end[:, 0][known], weight[known])
@@ -52,7 +59,7 @@ def test_what_a_missing_cell_holds_never_matters(recipe: Recipe, dimensions: int
     automaton = moving(recipe, dimensions=dimensions)
     weight, known = drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions])
     results = [
-        automaton.run(automaton.start(torch.where(known, weight, rubbish), known))
+        automaton.run(started(automaton, torch.where(known, weight, rubbish), known))
         for rubbish in (0.0, 1e30, float("nan"), float("inf"))
     ]
     assert results[0].isfinite().all()
@@ -69,14 +76,15 @@ def test_a_new_rule_is_the_identity(recipe: Recipe, dimensions: int, implementat
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_the_start_holds_survivors_mask_survey_and_zeros(recipe: Recipe) -> None:
+def test_the_start_holds_survivors_mask_hint_survey_and_zeros(recipe: Recipe) -> None:
     automaton = Automaton(recipe)
     weight, known = drawn(3, 4, 5), mask(3, 4, 5)
-    state = automaton.start(weight, known)
+    state = started(automaton, weight, known)
     assert state.shape == (3, recipe.channels, 4, 5) and state.dtype == torch.float32
-    assert torch.equal(state[:, 0], torch.where(known, weight, 0.0)), "a new survey expects 0 everywhere"
+    expected = drawn(3, 4, 5, name="hint") if recipe.hints else torch.zeros(3, 4, 5)
+    assert torch.equal(state[:, 0], torch.where(known, weight, expected)), "a new survey expects 0 everywhere"
     assert torch.equal(state[:, 1], known.float())
-    assert bool(state[:, 2 : 1 + automaton.fixed].any()) == (recipe.modes > 0)
+    assert bool(state[:, 2 : 1 + automaton.fixed].any()) == (recipe.modes > 0 or recipe.hints > 0)
     assert not state[:, 1 + automaton.fixed :].any()
 
 
@@ -88,6 +96,28 @@ def test_missing_weights_start_at_the_surveys_posterior_mean() -> None:
     torch.testing.assert_close(state[:, 2 : 1 + automaton.fixed], expected)
     assert torch.equal(state[:, 0], torch.where(known, weight, state[:, automaton.fixed]))
     assert state[:, 0][~known].abs().min() > 0
+
+
+def test_missing_weights_start_at_the_hint_which_is_a_fixed_channel() -> None:
+    automaton = moving(HINTED)
+    weight, known, hint = drawn(3, 6, 7), mask(3, 6, 7), drawn(3, 6, 7, name="hint")
+    state = automaton.start(weight, known, hint)
+    assert automaton.fixed == 2
+    assert same_bits(state[:, 2], hint)
+    assert same_bits(state[:, 0], torch.where(known, weight, hint))
+    assert not torch.equal(automaton.run(state)[:, 0], state[:, 0]), "this rule moves missing cells"
+
+
+def test_a_survey_is_taken_of_what_the_hint_left_open() -> None:
+    automaton = moving(SURVEYED)
+    weight, known, hint = drawn(3, 6, 7), mask(3, 6, 7), drawn(3, 6, 7, name="hint")
+    state = automaton.start(weight, known, hint)
+    left = automaton.survey(torch.where(known, weight - hint, 0.0), known)
+    assert torch.equal(state[:, 2], hint)
+    torch.testing.assert_close(state[:, 3], left[:, 0])
+    torch.testing.assert_close(state[:, 4], hint + left[:, 1])
+    assert torch.equal(state[:, 0], torch.where(known, weight, state[:, 4]))
+    assert left[:, 1].abs().min() > 0
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -128,7 +158,7 @@ def _ends_and_gradients(
 ) -> list[Tensor]:
     automaton = moving(recipe)
     weight, known = drawn(*shape), mask(*shape)
-    state = automaton.start(weight, known).requires_grad_()
+    state = started(automaton, weight, known).requires_grad_()
     end = automaton.run(state, steps=steps, implementation=implementation, checkpoint=checkpoint)
     (end * drawn(*end.shape, name="direction")).sum().backward()
     gradients = [parameter.grad for parameter in (state, *automaton.parameters())]
@@ -146,7 +176,7 @@ def test_a_run_in_two_halves_equals_one_run(
     half = data.draw(st.integers(1, steps - 1))
     automaton = moving(recipe)
     with torch.no_grad():
-        start = automaton.start(drawn(2, 5, 6), mask(2, 5, 6))
+        start = started(automaton, drawn(2, 5, 6), mask(2, 5, 6))
         whole = automaton.run(start, steps=steps, implementation=implementation)
         middle = automaton.run(start, steps=half, implementation=implementation)
         end = automaton.run(middle, steps=steps - half, first=half, implementation=implementation)
@@ -158,7 +188,7 @@ def test_a_run_in_two_halves_equals_one_run(
 def test_a_rollout_starts_at_the_state_and_ends_where_the_run_ends(recipe: Recipe, dimensions: int) -> None:
     automaton = moving(recipe, dimensions=dimensions)
     with torch.no_grad():
-        start = automaton.start(drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions]))
+        start = started(automaton, drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions]))
         states = list(automaton.rollout(start, steps=6, seed=5))
         assert len(states) == 7
         assert torch.equal(states[0], start)
@@ -227,6 +257,16 @@ def test_a_weight_and_mask_that_do_not_fit_are_refused(unchecked: None) -> None:
         automaton.start(torch.zeros(1, 2, 3), torch.ones(1, 3, 2, dtype=torch.bool))
     with pytest.raises(InvalidInput, match="2 spatial axes"):
         automaton.start(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_a_hint_and_its_channel_come_together_and_in_the_weights_shape(unchecked: None) -> None:
+    weight, known = drawn(1, 2, 3), mask(1, 2, 3)
+    with pytest.raises(InvalidInput, match="'hinted' has 1 hint channels, and no hint was given"):
+        Automaton(HINTED).start(weight, known)
+    with pytest.raises(InvalidInput, match="'default' has 0 hint channels, and a hint was given"):
+        Automaton(DEFAULT).start(weight, known, weight)
+    with pytest.raises(InvalidInput, match=r"\(1, 2, 3\) and its hint \(1, 3, 2\)"):
+        Automaton(HINTED).start(weight, known, drawn(1, 3, 2))
 
 
 def test_a_state_step_count_or_implementation_that_does_not_fit_is_refused(unchecked: None) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from planaria.automaton import DEFAULT, REFERENCE, Automaton, Recipe
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton, Recipe
 from planaria.errors import InvalidInput
 
 
@@ -17,13 +17,18 @@ def test_the_default_recipe_stays_small() -> None:
     assert Automaton(DEFAULT).parameter_count <= 1100
 
 
-@pytest.mark.parametrize("recipe", [REFERENCE, DEFAULT])
+def test_the_hinted_recipe_leaves_its_bytes_to_the_hint() -> None:
+    assert HINTED.hints == 1
+    assert Automaton(HINTED).parameter_count < Automaton(DEFAULT).parameter_count / 3
+
+
+@pytest.mark.parametrize("recipe", [REFERENCE, DEFAULT, HINTED])
 def test_recipes_are_found_by_name(recipe: Recipe) -> None:
     assert Recipe.named(recipe.name) is recipe
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(InvalidInput, match=r"'talk'.*reference, default"):
+    with pytest.raises(InvalidInput, match=r"'talk'.*reference, default, hinted"):
         Recipe.named("talk")
 
 
@@ -32,7 +37,7 @@ def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
     [
         *[("fire_rate", value) for value in (0, -0.5, 1.5, float("nan"))],
         *[("cooling", value) for value in (0, -1, 1.01, float("nan"))],
-        *[("modes", -1), ("frequencies", 0)],
+        *[("modes", -1), ("frequencies", 0), ("hints", -1), ("hints", 2)],
         ("steps", 0),
     ],
 )
@@ -41,7 +46,7 @@ def test_settings_outside_their_range_are_refused_by_name(setting: str, value: f
         replace(DEFAULT, **{setting: value})
 
 
-@pytest.mark.parametrize(("recipe", "needed"), [(REFERENCE, 3), (DEFAULT, 5)])
+@pytest.mark.parametrize(("recipe", "needed"), [(REFERENCE, 3), (DEFAULT, 5), (HINTED, 4)])
 def test_a_recipe_needs_room_for_the_weight_the_fixed_and_a_hidden_channel(recipe: Recipe, needed: int) -> None:
     """The class asks for room for a hidden channel: its docstring refuses a recipe with the fixed ones alone."""
     with pytest.raises(InvalidInput, match="channels"):

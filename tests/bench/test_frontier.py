@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from planaria.bench.frontier import Estimate, Method, Subject, chosen, convnet, figures, low_bit_copy, rule, run, tables
-from planaria.bench.frontier.base import Judge, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
 from planaria.bench.frontier.chosen import Choice
 from planaria.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
 from planaria.bench.frontier.kriging_frequencies import KrigedFrequencies
@@ -44,6 +45,15 @@ MOMENTS = {
 SPACES = {"first.weight": (8, 8), "conv.weight": (3, 3)}
 NBYTES = sum(weight.nbytes for weight in WEIGHTS.values())
 METHODS = [method for method in run.METHODS if not isinstance(method, RuleAlone)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On tensors this small, threads wait for one another longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def named(method: object) -> str:
@@ -291,7 +301,7 @@ def test_the_convolutional_network_comes_along_and_all_its_weights_are_lost() ->
     assert subject.evaluate(subject.weights)["accuracy"] >= 98.5
     for name, weight in subject.weights.items():
         assert subject.moments[name].shape == (weight[0].numel(),) * 2
-    assert subject.evaluate({name: -weight for name, weight in subject.weights.items()})["accuracy"] < 30
+    assert subject.judge({name: -weight for name, weight in subject.weights.items()}) < 0.3
 
 
 def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,6 +275,11 @@ def test_other_windows_are_refused(window: int) -> None:
             use()
 
 
+def test_advice_for_narrow_windows_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="windows below 512, such as 448"):
+        check_for(5, 0.5, window=448)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 0.0, 1.1, float("nan")])
 def test_rates_that_are_none_are_refused(rate: float) -> None:
     for use in (lambda: window_for(rate), lambda: check_for(5, rate)):

@@ -8,7 +8,7 @@ import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
 
 from planaria import datasets
-from planaria.automaton import DEFAULT, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
 from planaria.layouts import Flat, Layout, Sheet
@@ -156,3 +156,54 @@ def test_a_weight_that_cannot_be_fitted_is_refused(weight: torch.Tensor, told: s
 def test_moments_of_other_inputs_are_refused(shape: tuple[int, ...], unchecked: None) -> None:
     with pytest.raises(InvalidInput, match=r"\(25, 25\), not "):
         fit_rule(drawn(2, 25), layout=Sheet((5, 5)), schedule=SHORT, moments=torch.zeros(shape))
+
+
+BLURRED = smooth_sheets(24, 8, 8) + 0.5 * drawn(24, 64, name="blur")
+LEARNING = Schedule(iterations=200, learning_rate=1e-2, check_every=50, warm_start=False, lengths=(8, 8))
+
+
+def repaired(fit: Fit, weight: torch.Tensor, known: torch.Tensor, layout: Layout, hint: torch.Tensor) -> torch.Tensor:
+    repairer = Regrow(fit.automaton, layout, precision="single", hint=hint)
+    return repairer.restore(weight, known, repairer.prepare(weight))
+
+
+def test_a_fit_with_a_hint_starts_at_the_hint_and_ends_better_at_any_rate() -> None:
+    weight, layout = smooth_sheets(24, 8, 8), Sheet((8, 8))
+    fit = fit_rule(weight, layout=layout, recipe=HINTED, schedule=LEARNING, hint=BLURRED)
+    bare = (BLURRED.clamp(weight.min(), weight.max()) - weight).square().mean() / weight.var(correction=0)
+    assert math.isclose(fit.held_out[0][1], float(bare), rel_tol=0.1)
+    for share in (0.5, 0.1, 0.0):
+        known = mask(24, 64, share=share, seed=9)
+        errors = [
+            float((one - weight)[~known].square().mean())
+            for one in (repaired(fit, weight, known, layout, BLURRED), BLURRED)
+        ]
+        assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("modes", [0, 3])
+def test_a_rule_worse_than_the_bare_hint_is_given_up_for_the_hint(modes: int) -> None:
+    """Nothing is better than a hint that is the weight itself, and a warm start does something."""
+    weight, layout = smooth_sheets(6, 5, 5), Sheet((5, 5))
+    recipe = replace(HINTED, channels=9, modes=modes)
+    fit = fit_rule(weight, layout=layout, recipe=recipe, schedule=SHORT, hint=weight)
+    assert min(loss for _, loss in fit.held_out) > 0
+    known = torch.zeros(6, 25, dtype=torch.bool)
+    torch.testing.assert_close(repaired(fit, weight, known, layout, weight), weight)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hint", "told"),
+    [
+        (HINTED, None, "no hint was given"),
+        (DEFAULT, drawn(2, 25), "a hint was given"),
+        (HINTED, drawn(25, 2), r"\(2, 25\), not \(25, 2\)"),
+        (HINTED, drawn(2, 5, 5), r"\(2, 25\), not \(2, 5, 5\)"),
+        (HINTED, torch.full((2, 25), float("nan")), "50 of its numbers"),
+    ],
+)
+def test_a_hint_that_does_not_fit_is_refused(
+    recipe: Recipe, hint: torch.Tensor | None, told: str, unchecked: None
+) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        fit_rule(drawn(2, 25), layout=Sheet((5, 5)), recipe=recipe, schedule=SHORT, hint=hint)

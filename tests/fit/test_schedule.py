@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from planaria.automaton import DEFAULT, REFERENCE
+from planaria.automaton import DEFAULT, HINTED, REFERENCE
 from planaria.errors import InvalidInput
 from planaria.fit import Schedule
 
@@ -41,3 +41,9 @@ def test_any_other_recipe_trains_on_rollouts_of_its_own_length() -> None:
     other = replace(DEFAULT, name="other", steps=7)
     assert Schedule.of(other) == Schedule(lengths=(7, 7))
     assert Schedule.of(DEFAULT).lengths == (DEFAULT.steps, DEFAULT.steps)
+
+
+def test_the_hinted_recipe_also_learns_what_to_do_without_survivors_and_starts_at_the_hint() -> None:
+    schedule = Schedule.of(HINTED)
+    assert schedule.rates[1] == 1 and not schedule.warm_start
+    assert schedule.lengths == (HINTED.steps, HINTED.steps)

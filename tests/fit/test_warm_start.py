@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import mask, same_bits, smooth_sheets
+from helpers import drawn, mask, same_bits, smooth_sheets
 
-from planaria.automaton import DEFAULT, REFERENCE, Automaton, Recipe
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton, Recipe
 from planaria.fit import Schedule, fit_rule
 from planaria.fit.warm_start import GATE, LEAK, MOMENTUM, PULL, SMOOTHING, can_warm_start, warm_start
 from planaria.layouts import Sheet
 from planaria.streams import generator
 
 POSSIBLE = [DEFAULT, replace(DEFAULT, modes=0), replace(DEFAULT, channels=6), replace(DEFAULT, hidden=8)]
+POSSIBLE += [HINTED, replace(HINTED, channels=9, modes=14)]
 IMPOSSIBLE = [
     REFERENCE,
     replace(DEFAULT, laplacian=False),
@@ -57,10 +58,10 @@ def test_the_automaton_runs_the_iteration_that_is_written_down(recipe: Recipe, d
     weight = torch.randn(2, *space, generator=generator(0, "warm start"))
     known = mask(2, *space)
     with torch.no_grad():
-        state = automaton.start(weight, known)
+        state = automaton.start(weight, known, drawn(*weight.shape, name="hint") if recipe.hints else None)
         w = state[:, 0].clone()
-        m = state[:, automaton.fixed] if automaton.survey else torch.zeros_like(w)
-        assert bool(m.any()) == bool(automaton.survey)
+        m = state[:, automaton.fixed] if automaton.fixed > 1 else torch.zeros_like(w)
+        assert bool(m.any()) == bool(automaton.survey or recipe.hints)
         u, v = torch.zeros_like(w), torch.zeros_like(w)
         for index in range(6):
             laplacian = automaton.perception(u[:, None])[:, -1]

@@ -1,10 +1,10 @@
-"""Every repairer there is, for a layout: what the contract suite runs over."""
+"""Every repairer there is, for a layout and weights of a shape: what the contract suite runs over."""
 
 from collections.abc import Callable
 
-from helpers import moving
+from helpers import drawn, moving
 
-from planaria.automaton import DEFAULT, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
 from planaria.layouts import Flat, Layout
 from planaria.repairers import (
     Kriging,
@@ -17,27 +17,29 @@ from planaria.repairers import (
     ZeroFill,
 )
 
-Maker = Callable[[Layout], Repairer]
+Maker = Callable[[Layout, tuple[int, int]], Repairer]
 
 
 def _regrow(recipe: Recipe, precision: str) -> Maker:
-    def make(layout: Layout) -> Repairer:
-        return Regrow(moving(recipe, dimensions=layout.dimensions), layout, precision=precision)
+    def make(layout: Layout, shape: tuple[int, int]) -> Repairer:
+        hint = drawn(*shape, name="hint") if recipe.hints else None
+        return Regrow(moving(recipe, dimensions=layout.dimensions), layout, precision=precision, hint=hint)
 
     return make
 
 
 MEMBERS: dict[str, Maker] = {
-    "zero": lambda layout: ZeroFill(),
-    "mean": lambda layout: MeanFill(),
-    "neighbour": NeighbourFill,
-    "neighbour, always flat": lambda layout: NeighbourFill(Flat()),
-    "rescaled zero": lambda layout: RescaledZero(),
-    "low rank": lambda layout: LowRank(),
-    "kriging": Kriging,
-    "kriging, always flat": lambda layout: Kriging(Flat()),
+    "zero": lambda layout, shape: ZeroFill(),
+    "mean": lambda layout, shape: MeanFill(),
+    "neighbour": lambda layout, shape: NeighbourFill(layout),
+    "neighbour, always flat": lambda layout, shape: NeighbourFill(Flat()),
+    "rescaled zero": lambda layout, shape: RescaledZero(),
+    "low rank": lambda layout, shape: LowRank(),
+    "kriging": lambda layout, shape: Kriging(layout),
+    "kriging, always flat": lambda layout, shape: Kriging(Flat()),
     "regrow, reference recipe": _regrow(REFERENCE, "half"),
     "regrow, single": _regrow(DEFAULT, "single"),
     "regrow, half": _regrow(DEFAULT, "half"),
     "regrow, byte": _regrow(DEFAULT, "byte"),
+    "regrow, hinted": _regrow(HINTED, "half"),
 }

@@ -55,11 +55,11 @@ def test_every_exported_repairer_is_in_this_suite() -> None:
     )
     shipped = {kind for kind in below(Repairer) if kind.__module__.startswith("planaria.repairers.")}
     assert exported == shipped
-    assert {type(make(Flat())) for make in MEMBERS.values()} == shipped - {Repairer}
+    assert {type(make(Flat(), (4, 6))) for make in MEMBERS.values()} == shipped - {Repairer}
 
 
 def test_only_rescaled_zero_changes_known_weights() -> None:
-    assert [name for name, make in MEMBERS.items() if not make(Flat()).keeps_known] == ["rescaled zero"]
+    assert [name for name, make in MEMBERS.items() if not make(Flat(), (4, 6)).keeps_known] == ["rescaled zero"]
     weight, known = drawn(6, 7), mask(6, 7)
     restored = RescaledZero().restore(weight, known, Record())
     assert (restored[known] != weight[known]).all()
@@ -75,7 +75,7 @@ def test_the_contract_holds(
     make: Maker, dtype: torch.dtype, case: tuple[Callable[[], Layout], Tensor, Tensor], rubbish: float
 ) -> None:
     make_layout, weight, known = case
-    repairer, weight = make(make_layout()), weight.to(dtype)
+    repairer, weight = make(make_layout(), tuple(weight.shape)), weight.to(dtype)
     before, known_before = weight.clone(), known.clone()
     record = repairer.prepare(weight)
     assert same_bits(weight, before)
@@ -101,7 +101,7 @@ def test_the_contract_holds(
 def test_nothing_known_and_everything_known_are_legal(make: Maker, shape: tuple[int, int]) -> None:
     weight = drawn(*shape)
     for layout in (Flat(), Sheet((shape[1],))):
-        repairer = make(layout)
+        repairer = make(layout, shape)
         record = repairer.prepare(weight)
         nothing = torch.zeros(shape, dtype=torch.bool)
         assert repairer.restore(torch.full(shape, float("nan")), nothing, record).isfinite().all()
@@ -112,7 +112,7 @@ def test_nothing_known_and_everything_known_are_legal(make: Maker, shape: tuple[
 def test_a_tensor_without_rows_stays_empty(make: Maker) -> None:
     weight = torch.zeros(0, 6)
     for layout in (Flat(), Sheet((2, 3))):
-        repairer = make(layout)
+        repairer = make(layout, (0, 6))
         restored = repairer.restore(weight, torch.ones(0, 6, dtype=torch.bool), repairer.prepare(weight))
         assert restored.shape == (0, 6)
 
@@ -124,7 +124,7 @@ def test_results_are_finite_at_the_ends_of_the_range(make: Maker, dtype: torch.d
     limits = torch.finfo(dtype)
     signs = torch.where(mask(4, 6, seed=1), 1, -1).to(dtype) if kind == "both signs" else torch.ones(4, 6, dtype=dtype)
     weight = signs * (limits.tiny if kind == "smallest" else limits.max)
-    repairer, known = make(Sheet((2, 3))), mask(4, 6)
+    repairer, known = make(Sheet((2, 3)), (4, 6)), mask(4, 6)
     if dtype == torch.float64 and kind != "smallest":  # beyond what a record in float32 can hold
         with pytest.raises(InvalidInput, match="not finite in float32"):
             repairer.prepare(weight)
@@ -139,7 +139,7 @@ def test_results_are_finite_at_the_ends_of_the_range(make: Maker, dtype: torch.d
 @every_member
 def test_a_constant_tensor_is_restored_near_the_constant_or_with_zeros(make: Maker, value: float) -> None:
     weight, known = torch.full((4, 6), value), mask(4, 6)
-    repairer = make(Sheet((2, 3)))
+    repairer = make(Sheet((2, 3)), (4, 6))
     filled = repairer.restore(weight, known, repairer.prepare(weight))[~known]
     if type(repairer).__name__ in ("ZeroFill", "RescaledZero"):
         assert not filled.any()
@@ -149,7 +149,7 @@ def test_a_constant_tensor_is_restored_near_the_constant_or_with_zeros(make: Mak
 
 @every_member
 def test_the_record_counts_every_byte(make: Maker) -> None:
-    record = make(Sheet((2, 3))).prepare(drawn(4, 6))
+    record = make(Sheet((2, 3)), (4, 6)).prepare(drawn(4, 6))
     assert record.nbytes == sum(tensor.numel() * tensor.element_size() for tensor in record.tensors.values())
 
 
@@ -160,7 +160,7 @@ def test_a_record_counts_the_bytes_of_all_its_tensors() -> None:
 
 @every_member
 def test_a_mask_of_another_shape_is_refused(make: Maker, unchecked: None) -> None:
-    repairer = make(Flat())
+    repairer = make(Flat(), (4, 6))
     with pytest.raises(InvalidInput, match=r"\(4, 6\) and known \(6, 4\)"):
         repairer.restore(drawn(4, 6), mask(6, 4), repairer.prepare(drawn(4, 6)))
 
@@ -168,7 +168,7 @@ def test_a_mask_of_another_shape_is_refused(make: Maker, unchecked: None) -> Non
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
 @every_member
 def test_a_mask_that_is_not_bool_is_refused(make: Maker, dtype: torch.dtype, unchecked: None) -> None:
-    repairer = make(Flat())
+    repairer = make(Flat(), (4, 6))
     with pytest.raises(InvalidInput, match=f"bool tensor, not {dtype}"):
         repairer.restore(drawn(4, 6), mask(4, 6).to(dtype), repairer.prepare(drawn(4, 6)))
 
@@ -176,7 +176,7 @@ def test_a_mask_that_is_not_bool_is_refused(make: Maker, dtype: torch.dtype, unc
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @every_member
 def test_a_known_weight_that_is_not_finite_is_refused_with_its_place(make: Maker, value: float) -> None:
-    weight, repairer = drawn(4, 6), make(Flat())
+    weight, repairer = drawn(4, 6), make(Flat(), (4, 6))
     record = repairer.prepare(weight)
     weight[2, 3] = weight[3, 1] = value
     known = torch.ones(4, 6, dtype=torch.bool)
@@ -190,7 +190,7 @@ def test_a_known_weight_that_is_not_finite_is_refused_with_its_place(make: Maker
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool], ids=str)
 @every_member
 def test_integers_are_refused(make: Maker, dtype: torch.dtype, unchecked: None) -> None:
-    repairer = make(Flat())
+    repairer = make(Flat(), (4, 6))
     with pytest.raises(InvalidInput, match=f"floating-point weights, not {dtype}"):
         repairer.prepare(torch.ones(4, 6, dtype=dtype))
     with pytest.raises(InvalidInput, match=f"floating-point weights, not {dtype}"):
@@ -199,7 +199,7 @@ def test_integers_are_refused(make: Maker, dtype: torch.dtype, unchecked: None) 
 
 @every_member
 def test_weights_that_require_gradients_and_transposed_ones_are_taken(make: Maker) -> None:
-    repairer, known = make(Sheet((2, 3))), mask(4, 6)
+    repairer, known = make(Sheet((2, 3)), (4, 6)), mask(4, 6)
     weight = drawn(4, 6)
     expected = repairer.restore(weight, known, repairer.prepare(weight))
     learned = weight.clone().requires_grad_()

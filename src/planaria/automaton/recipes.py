@@ -71,5 +71,5 @@ REFERENCE = Recipe(
 DEFAULT = Recipe(name="default", channels=8, hidden=10, steps=20, laplacian=True, fire_rate=1.0, modes=14, cooling=0.88)
 """The automaton that planaria uses: 1,072 parameters in 2-D, 687 of them in the survey."""
 
-HINTED = replace(DEFAULT, name="hinted", channels=9, hints=1)
-"""The default automaton with a hint to start from."""
+HINTED = replace(DEFAULT, name="hinted", channels=7, modes=0, hints=1)
+"""The default automaton with a hint in the place of its survey, which adds nothing to one: 345 parameters in 2-D."""

@@ -181,7 +181,7 @@ def check_for(length: int, rate: float, *, window: int | None = None, failure: f
     Args:
         length: data bits.
         rate: chance of erasure, 0 to 1, exclusive of 0.
-        window: of the code; if None, `window_for(rate)`.
+        window: of the code, 512 or more: moving by whole words upsets narrower ones. If None, `window_for(rate)`.
         failure: accepted chance, for all segments together, that bits stay unsolved; 0 to 1, exclusive.
 
     Raises:
@@ -190,6 +190,10 @@ def check_for(length: int, rate: float, *, window: int | None = None, failure: f
     _require_rate(rate)
     window = window_for(rate) if window is None else window
     _require_window(window)
+    if window < _UNKNOWNS:
+        raise InvalidInput(
+            f"No advice is known for windows below {_UNKNOWNS}, such as {window}. Take window_for(rate)."
+        )
     if length < 0 or not 0 < failure < 1:
         raise InvalidInput(f"A plane has 0 or more bits and fails with a chance in (0, 1), not {length} and {failure}.")
     count = _segments(length, window)
@@ -204,7 +208,7 @@ def check_for(length: int, rate: float, *, window: int | None = None, failure: f
 def _failure(size: int, check: int, rate: float, window: int) -> float:
     """Chance that a segment of `size` bits is not solved; see `check_for`."""
     short = float(binom.sf(check - _SURPLUS, size, rate))
-    room = rate * (window - min(_WORD, window // 2))  # windows move by whole words
+    room = rate * (window - _WORD)  # windows move by whole words
     variance = rate * (1 - rate)
     if variance == 0 or short > 0.5:
         return short

@@ -68,8 +68,8 @@ def fit_rule(
         moments: second moments of the layer's inputs, see `second_moments`; without them the loss is the missing-cell
             error alone.
         hint: the decoded sketch that repairs will be given, of the weight's shape, if the recipe has a channel for it.
-            A rule that does not beat the bare hint on the held-out masks is given up: such a fit returns an automaton
-            that answers with the hint.
+            A rule that is worse than the bare hint on any of the held-out masks is not chosen; without a better one
+            the automaton answers with the hint.
         seed: of the rule, the masks and the order of grids, each from a stream of its own.
         device: where to compute.
         on_iteration: called with (iteration, iterations, loss) after each update.
@@ -114,21 +114,26 @@ def fit_rule(
             loss = loss + output_error(error, known, moments) * share
         return loss
 
-    def mean(losses: list[Tensor]) -> float:
-        return torch.stack(losses).mean().nan_to_num(float("inf"), float("inf")).item()
+    bare = None if hints is None else [error_of(hints[held_out_grids], held_out_grids, one) for one in held_out_masks]
 
-    def look() -> float:
-        """Loss on the held-out masks after a long rollout; a rule that left the finite range counts as worst."""
+    def look() -> tuple[float, bool]:
+        """Loss on the held-out masks after a long rollout, and whether it is above the bare hint's on none of them.
+
+        A rule that left the finite range counts as worst.
+        """
         with torch.no_grad():
             steps = schedule.long_rollout * schedule.lengths[1]
-            return mean([loss_of(held_out_grids, known, steps, seed) for known in held_out_masks])
+            losses = torch.stack([loss_of(held_out_grids, known, steps, seed) for known in held_out_masks])
+        allowed = bare is None or bool((losses <= torch.stack(bare)).all())
+        return losses.mean().nan_to_num(float("inf"), float("inf")).item(), allowed
 
     def snapshot() -> dict[str, Tensor]:
         return {name: value.clone() for name, value in automaton.rule.state_dict().items()}
 
     losses: list[float] = []
-    held_out = [(0, look())]
-    best, best_rule = held_out[0][1], snapshot()
+    first, allowed = look()
+    held_out = [(0, first)]
+    best, best_rule = (first, snapshot()) if allowed else (float("inf"), None)
     looks_since = 0
     for iteration in range(1, schedule.iterations + 1):
         drawn = _drawn_grids(len(grids), schedule.batch, order).to(device)
@@ -148,17 +153,17 @@ def fit_rule(
         if on_iteration:
             on_iteration(iteration, schedule.iterations, losses[-1])
         if iteration % schedule.check_every == 0 or iteration == schedule.iterations:
-            held_out.append((iteration, look()))
+            latest, allowed = look()
+            held_out.append((iteration, latest))
             looks_since += 1
-            if held_out[-1][1] < best:
-                best, best_rule, looks_since = held_out[-1][1], snapshot(), 0
+            if latest < best and allowed:
+                best, best_rule, looks_since = latest, snapshot(), 0
             if looks_since >= schedule.patience:
                 break
-    automaton.rule.load_state_dict(best_rule)
-    if hints is not None:
-        bare = hints[held_out_grids]
-        if best >= mean([error_of(bare, held_out_grids, known) for known in held_out_masks]):
-            _give_up(automaton)
+    if best_rule is None:
+        _give_up(automaton)
+    else:
+        automaton.rule.load_state_dict(best_rule)
     return Fit(automaton.cpu(), losses, held_out, time.monotonic() - began)
 
 
@@ -203,7 +208,9 @@ def _give_up(automaton: Automaton) -> None:
         automaton.survey.fields.zero_()
 
 
-def _held_out(grids: Tensor, seed: int, rates: tuple[float, ...]) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
+def _held_out(
+    grids: Tensor, seed: int, rates: tuple[float, ...]
+) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
     """A few grids, and masks that training never draws."""
     some = torch.arange(0, len(grids), max(1, len(grids) // HELD_OUT_GRIDS), device=grids.device)[:HELD_OUT_GRIDS]
     draws = streams.generator(seed, "fit held-out masks")

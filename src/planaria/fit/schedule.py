@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from planaria.automaton import DEFAULT, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
 from planaria.errors import InvalidInput
 
 
@@ -59,6 +59,13 @@ class Schedule:
 
 SCHEDULES = {
     DEFAULT.name: Schedule(lengths=(DEFAULT.steps, DEFAULT.steps)),
+    HINTED.name: Schedule(
+        iterations=2000,
+        rates=(0.05, 1.0),  # a hint serves without survivors too
+        lengths=(HINTED.steps, HINTED.steps),
+        warm_start=False,  # the smoother starts below the bare hint and ends below the rule that starts at it
+        check_every=200,
+    ),
     REFERENCE.name: Schedule(
         batch=1,
         lengths=(REFERENCE.steps, REFERENCE.steps),

@@ -6,8 +6,8 @@ are set to that iteration, in heavy-ball form (Polyak 1964) so that news travels
 of steps rather than to its square root. Fitting then starts near kriging instead of at nothing. The source does not do
 this; nothing about the automaton changes but its first parameters.
 
-With w the weight, m what missing weights start at (from hint and survey; 0 without them), and two hidden channels, u the smooth deviation
-from m and v its velocity:
+With w the weight, m what a missing one starts at (hint and survey; 0 without them), and two hidden channels, u the
+smooth deviation from m and v its velocity:
 
     r = smoothing * laplacian(u) - leak * u + pull * known * (w - m - u)
     v <- momentum * v + r        u <- u + v        w <- m + u

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import frexp, isnan, ldexp, sqrt
+from math import frexp, isnan, sqrt
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt8
+from jaxtyping import Float, Float32, Float64, Int32, Int64, Integer, UInt8
 from torch import Tensor
 
 from planaria.errors import InvalidInput
@@ -20,57 +20,69 @@ _EXPONENTS = 1000
 _HEADER = 4
 
 Array = Float64[np.ndarray, "rows columns"]
+Moments = Float64[np.ndarray, "columns columns"]
 Groups = list[Integer[np.ndarray, " size"]]
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A tensor analysed, ready to be coded at any level.
+    """A matrix analysed, ready to be coded at any level.
 
     Attributes:
-        exponent: the tensor was divided by 2^exponent, so that all numbers are below 1.
-        noise: root mean square of the weights so divided, or of the output errors that they are worth.
-        peak: the largest number that `quantise` divides by the step.
-        quantise: groups of integers, for a step.
+        hint: whose `analyse` made it.
+        weight: the matrix divided by 2^exponent, so that all numbers are below 1; float32.
+        exponent: see `weight`.
+        moments: those of the inputs, 1 on average, or none.
+        noise: root mean square of `weight`, or of what its numbers add to the outputs.
+        peak: the largest number that is quantised.
+        quantise: groups of integers, for a step; none at all if every number is below it.
     """
 
+    hint: "Hint"
+    weight: Float32[np.ndarray, "rows columns"]
     exponent: int
+    moments: Moments | None
     noise: float
     peak: float
     quantise: Callable[[float], Groups]
 
     def nbytes(self, level: float) -> int:
-        """About the length of `encode(level)`, without coding."""
-        groups = self.quantise(ldexp(*self._step(level)))
+        """About the length of `encode(level)`, without coding. Raises `InvalidInput` if the level is not above 0."""
+        groups = self.quantise(self._step(level))
         return _HEADER + entropy.coded_size(groups) if groups else 0
 
     def encode(self, level: float) -> UInt8[np.ndarray, " bytes"]:
-        """The content that `Hint.decode` reads, deterministic. Nothing kept is no bytes at all.
+        """The content that `Hint.decode` reads. Nothing kept is no bytes at all.
 
         Args:
-            level: root mean square of the quantisation noise of a number that is kept, in units of the tensor's own
-                root mean square; with moments both are those of the layer's outputs. Numbers below it are dropped
-                (reverse water-filling), so this is the whole relative error where a tensor has no structure, and above
-                it where it has. Equal levels make equally good use of a byte in all tensors of a size.
+            level: root mean square of the quantisation noise of a number that is kept, in units of the matrix's own
+                root mean square; with moments, both are those of the outputs. Numbers below it are dropped (reverse
+                water-filling), and matrices of a size that are coded at one level gain alike from one byte more.
 
         Raises:
             InvalidInput: if the level is not above 0.
         """
-        mantissa, exponent = self._step(level)
-        groups = self.quantise(ldexp(mantissa, exponent))
+        step = self._step(level)
+        groups = self.quantise(step)
         if not groups:
             return np.zeros(0, np.uint8)
+        body = entropy.encode_groups(groups)
+        gain = self._gain(self.hint._decode(entropy.GroupReader(body), self.weight.shape) * step)
+        mantissa, exponent = _halves(step * gain)
         header = np.array([mantissa, exponent + self.exponent]).astype("<i2").view(np.uint8)
-        return np.concatenate([header, entropy.encode_groups(groups)])
+        return np.concatenate([header, body])
 
-    def _step(self, level: float) -> tuple[int, int]:
-        """Mantissa of 16 bits and exponent."""
+    def _step(self, level: float) -> float:
         if isnan(level) or level <= 0:
             raise InvalidInput(f"A level is above 0, not {level}.")
-        # A step of twice the peak drops everything already.
+        # Twice the peak drops everything; nothing is lost by stopping there.
         step = min(max(sqrt(12) * min(level, 1e30) * self.noise, _FINEST * self.peak), 2 * self.peak)
-        part, exponent = frexp(max(step, 1e-30))
-        return int(part * 65536), exponent - 16
+        return max(step, 1e-30)
+
+    def _gain(self, decoded: Array) -> float:
+        """What to multiply `decoded` by: a coarse step drops more than it adds, and rounds numbers up or down."""
+        agreeing, own = _product(decoded, self.weight, self.moments), _product(decoded, decoded, self.moments)
+        return min(max(agreeing / own, 0.25), 4.0) if agreeing > 0 else 1.0
 
 
 class Hint(ABC):
@@ -96,12 +108,13 @@ class Hint(ABC):
                 count by what they do to the outputs: tr(E M E'), a hundredth of the mean square added to each input.
 
         Raises:
-            InvalidInput: if weight is no float32 matrix, moments do not fit it, or either is not finite.
+            InvalidInput: if weight is no float32 matrix, moments do not fit it or are no moments, or either is not
+                finite.
         """
         if weight.dtype != torch.float32 or weight.dim() != 2:
             raise InvalidInput(
-                f"A hint is of a float32 matrix, not {weight.dtype} of shape {tuple(weight.shape)}. Convert and flatten "
-                "it: the first axis by all others."
+                f"A hint is of a float32 matrix, not {weight.dtype} of shape {tuple(weight.shape)}. Convert it, "
+                "and flatten it: the first axis by all others."
             )
         if not weight.isfinite().all():
             raise InvalidInput(f"{int((~weight.isfinite()).sum())} weights are not finite. Sketch an intact tensor.")
@@ -113,8 +126,10 @@ class Hint(ABC):
         largest = float(weight.abs().max()) if weight.numel() else 0.0
         exponent = frexp(largest)[1]
         scaled = np.ldexp(weight.detach().cpu().numpy().astype(np.float64), -exponent)
-        noise, peak, quantise = self._analyse(scaled, _regular(moments))
-        return Sketch(exponent, noise, peak, quantise)
+        regular = _regular(moments)
+        noise = sqrt(max(_product(scaled, scaled, regular), 0.0) / max(scaled.size, 1))
+        peak, quantise = self._analyse(scaled, regular) if largest else (0.0, lambda step: [])
+        return Sketch(self, scaled.astype(np.float32), exponent, regular, noise, peak, quantise)
 
     def decode(self, content: UInt8[np.ndarray, " bytes"], shape: tuple[int, int]) -> Float[Tensor, "rows columns"]:
         """The float32 matrix that the content tells of, finite. Content is treated as hostile.
@@ -132,7 +147,7 @@ class Hint(ABC):
         mantissa, exponent = int(content[:2].view("<u2")[0]), int(content[2:4].view("<i2")[0])
         if mantissa < 1 << 15 or abs(exponent) > _EXPONENTS:
             raise InvalidInput(f"A step is no {mantissa} 2^{exponent}. The content is damaged.")
-        groups = entropy.Groups(content[_HEADER:])
+        groups = entropy.GroupReader(content[_HEADER:])
         values = self._decode(groups, shape)
         groups.finish()
         limit = np.finfo(np.float32).max
@@ -146,14 +161,11 @@ class Hint(ABC):
             raise InvalidInput(f"A hint is of a matrix of rows and columns, not {shape}.")
 
     @abstractmethod
-    def _analyse(self, weight: Array, moments: Array | None) -> tuple[float, float, Callable[[float], Groups]]:
-        """`noise`, `peak` and `quantise` of a `Sketch`. Weights are below 1, moments 1 on average.
-
-        `quantise` answers with no groups at all if all numbers are 0.
-        """
+    def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
+        """`peak` and `quantise` of a `Sketch`. Weights are below 1 and not all 0, moments 1 on average."""
 
     @abstractmethod
-    def _decode(self, groups: entropy.Groups, shape: tuple[int, int]) -> Array:
+    def _decode(self, groups: entropy.GroupReader, shape: tuple[int, int]) -> Array:
         """The matrix in units of the step, from groups as `quantise` made them. Must not round sums: see `exact`."""
 
 
@@ -164,24 +176,33 @@ def quantised(values: Float[np.ndarray, "*shape"], step: float) -> Int32[np.ndar
     return parts.astype(np.int32)
 
 
-def output_noise(weight: Array, moments: Array | None) -> float:
-    """Root mean square of the weights, or with moments of what they add to the outputs."""
-    if not weight.size:
-        return 0.0
-    energy = np.square(weight).sum() if moments is None else ((weight.T @ weight) * moments).sum()
-    return sqrt(max(float(energy), 0.0) / weight.size)
+def quarter_codes(values: Float64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+    """The nearest `exact.quarter_octaves` of positive numbers."""
+    return np.rint(4 * np.log2(values)).astype(np.int64)
 
 
-def _regular(moments: Tensor | None) -> Array | None:
+def _product(one: Array, other: Float[np.ndarray, "rows columns"], moments: Moments | None) -> float:
+    """tr(one M other'), M the moments or 1."""
+    return float(np.vdot(one, other) if moments is None else np.vdot(one.T @ other, moments))
+
+
+def _halves(step: float) -> tuple[int, int]:
+    """Mantissa of 16 bits and exponent."""
+    part, exponent = frexp(step)
+    return int(part * 65536), exponent - 16
+
+
+def _regular(moments: Tensor | None) -> Moments | None:
+    """1 on average and positive definite; none if they are all 0."""
     if moments is None or not len(moments):
         return None
     whole = moments.detach().cpu().numpy().astype(np.float64)
     mean = np.diagonal(whole).mean()
     if not mean > 0:
         return None
-    return (whole / mean + _RIDGE * np.eye(len(whole))) / (1 + _RIDGE)
-
-
-def quarter_codes(values: Float64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-    """The nearest `exact.quarter_octaves` of positive numbers."""
-    return np.rint(4 * np.log2(values)).astype(np.int64)
+    regular = (whole / mean + _RIDGE * np.eye(len(whole))) / (1 + _RIDGE)
+    try:
+        np.linalg.cholesky(regular)
+    except np.linalg.LinAlgError:
+        raise InvalidInput("Moments give no combination of inputs a negative mean square. Calibrate again.") from None
+    return regular

@@ -54,7 +54,7 @@ def coded_size(groups: Sequence[Group]) -> int:
     return 4 * int(np.ceil((bits + 16) / 32))
 
 
-class Groups:
+class GroupReader:
     """Reads groups of integers back, in their order. Content is treated as hostile.
 
     `take` each group by its size, then `finish`.
@@ -177,8 +177,8 @@ def _choose(groups: Sequence[Group]) -> tuple[Int64[np.ndarray, " groups"], floa
 def frequencies(table: int) -> Float64[np.ndarray, " end"]:
     """What table `table` gives the integers 0 to its end, the end standing for all beyond; not rounded, of 2^16.
 
-    Even tables are Laplacian and odd ones Gaussian, of mean absolute value and deviation / sqrt(2) 2^(table // 2 / 4 -
-    4.5). For sizes above 0, half of it is for each sign.
+    Even tables are Laplacian, odd ones Gaussian, both of deviation sqrt(2) 2^(table // 2 / 4 - 4.5) steps. For sizes
+    above 0, half of it is for each sign.
     """
     scale = 2.0 ** (table // 2 / 4 - 4.5)
     end = max(2, int(np.ceil(8 * scale)))

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from planaria.hints.base import Array, Groups, Hint, output_noise, quantised, quarter_codes
-from planaria.hints.entropy import Groups as Reader
+from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
+from planaria.hints.entropy import GroupReader
 from planaria.hints.exact import quarter_octaves
 
 
@@ -21,19 +21,21 @@ class FirstBits(Hint):
 
     name: ClassVar[str] = "first_bits"
 
-    def _analyse(self, weight: Array, moments: Array | None) -> tuple[float, float, Callable[[float], Groups]]:
+    def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
         importance = np.ones(weight.shape[1]) if moments is None else np.diagonal(moments)
         codes = quarter_codes(1 / np.sqrt(importance))
-        scaled = [(weight[:, codes == code] / quarter_octaves(code)).astype(np.float32).ravel() for code in np.unique(codes)]
+        scaled = [
+            (weight[:, codes == code] / quarter_octaves(code)).astype(np.float32).ravel() for code in np.unique(codes)
+        ]
 
         def quantise(step: float) -> Groups:
             groups = [quantised(values, step) for values in scaled]
             return [codes, *groups] if any(group.any() for group in groups) else []
 
         peak = max((float(np.abs(values).max(initial=0)) for values in scaled), default=0.0)
-        return output_noise(weight, moments), peak, quantise
+        return peak, quantise
 
-    def _decode(self, groups: Reader, shape: tuple[int, int]) -> Array:
+    def _decode(self, groups: GroupReader, shape: tuple[int, int]) -> Array:
         rows, columns = shape
         codes = groups.take(columns)
         steps = quarter_octaves(codes)

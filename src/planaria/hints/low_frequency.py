@@ -10,17 +10,17 @@ from scipy.fft import dctn
 
 from planaria.errors import InvalidInput
 from planaria.hints import exact
-from planaria.hints.base import Array, Groups, Hint, output_noise, quantised, quarter_codes
-from planaria.hints.entropy import Groups as Reader
+from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
+from planaria.hints.entropy import GroupReader
 
 
 class LowFrequency(Hint):
     """A cosine transform of each row, its coefficients quantised in bands of equal frequency.
 
     The transform is the orthonormal DCT-II over the axes of `space`. Its frequencies, in order of their distance from
-    0 (in cycles a cell), are cut in bands: one that has n below it holds 1 + n // 4. A band's step is the smaller the more the inputs hold
-    of it (to quarter octaves; all alike without moments), so that all noise is alike in the outputs. Where weights are
-    smooth, the bands above some frequency fall below the level and cost nothing.
+    0 (in cycles a cell), are cut in bands: one that has n below it holds 1 + n // 4. A band's step is the smaller the
+    more the inputs hold of it (to quarter octaves; all alike without moments), so that all noise is alike in the
+    outputs. Where weights are smooth, the bands above some frequency fall below the level and cost nothing.
 
     Groups: quarter octaves of each band's step, then the bands' coefficients, row by row.
 
@@ -38,7 +38,7 @@ class LowFrequency(Hint):
             raise InvalidInput(f"A space has one or more axes of 1 or more cells, not {space}.")
         self.space = tuple(space)
 
-    def _analyse(self, weight: Array, moments: Array | None) -> tuple[float, float, Callable[[float], Groups]]:
+    def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
         coefficients = self._transformed(weight)
         bands = self._bands()
         codes = np.zeros(len(bands), np.int64)
@@ -55,9 +55,9 @@ class LowFrequency(Hint):
             return [codes, *groups] if any(group.any() for group in groups) else []
 
         peak = max(float(np.abs(values).max(initial=0)) for values in scaled)
-        return output_noise(weight, moments), peak, quantise
+        return peak, quantise
 
-    def _decode(self, groups: Reader, shape: tuple[int, int]) -> Array:
+    def _decode(self, groups: GroupReader, shape: tuple[int, int]) -> Array:
         bands = self._bands()
         steps = exact.quarter_octaves(groups.take(len(bands)))
         values = np.zeros(shape)
@@ -73,7 +73,9 @@ class LowFrequency(Hint):
     def _require_shape(self, shape: tuple[int, ...]) -> None:
         super()._require_shape(shape)
         if shape[1] != prod(self.space):
-            raise InvalidInput(f"A space of {self.space} has {prod(self.space)} cells, and there are {shape[1]} columns.")
+            raise InvalidInput(
+                f"A space of {self.space} has {prod(self.space)} cells, and there are {shape[1]} columns."
+            )
 
     def _transformed(self, rows: Array) -> Array:
         axes = tuple(range(1, 1 + len(self.space)))
@@ -83,7 +85,9 @@ class LowFrequency(Hint):
         """Flat places of the frequencies of each band; a frequency k along n cells is k / 2 n cycles a cell."""
         square = np.zeros(self.space)
         for axis, size in enumerate(self.space):
-            square += np.square(np.arange(size) / size).reshape([-1 if own == axis else 1 for own in range(square.ndim)])
+            square += np.square(np.arange(size) / size).reshape(
+                [-1 if own == axis else 1 for own in range(square.ndim)]
+            )
         starts = [0]
         while (following := starts[-1] + 1 + starts[-1] // 4) < square.size:
             starts.append(following)

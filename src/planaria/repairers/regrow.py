@@ -21,8 +21,8 @@ class Regrow(Repairer):
     """Runs a fitted automaton on the layout's grids (Paladini, Tuba, Mariot 2026).
 
     The record holds all that was learned, rule and survey, so that it is counted, and the tensor's normalisation (16
-    bytes). `restore` runs what the record holds, never the automaton that it was made from. A hint is not in the record:
-    its bytes count where it is stored.
+    bytes). `restore` runs what the record holds, never the automaton that it was made from. A hint is not in the
+    record: its bytes count where it is stored.
 
     Args:
         automaton: with a fitted rule, see `planaria.fit.fit_rule`. Its rule may be of another tensor.
@@ -56,8 +56,8 @@ class Regrow(Repairer):
             raise InvalidInput(f"Unknown precision {precision!r}. Precisions are: {', '.join(PRECISIONS)}.")
         if (hint is not None) != (automaton.recipe.hints > 0):
             raise InvalidInput(
-                f"Recipe {automaton.recipe.name!r} has {automaton.recipe.hints} hint channels; give a hint to one with a "
-                "channel for it, and to no other."
+                f"Recipe {automaton.recipe.name!r} has {automaton.recipe.hints} hint channels; give a hint to a recipe "
+                "with a channel for it, and to no other."
             )
         self.automaton = automaton
         self.layout = layout

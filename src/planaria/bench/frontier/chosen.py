@@ -5,7 +5,7 @@ Which weights were chosen is stored too, and is counted as its entropy, the leas
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, log
 
 import torch
 from jaxtyping import Bool, Float
@@ -54,7 +54,7 @@ def estimates(weights: Weights, objective: Objective, choices: Sequence[Choice],
 def position_bits(count: Tensor, of: Tensor) -> Float[Tensor, ""]:
     """log2 of the ways to choose `count` of `of` things, by Stirling: `of` times the binary entropy; summed."""
     share = (count / of).double()
-    return (of * -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / 0.6931471805599453).sum()
+    return (of * -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / log(2)).sum()
 
 
 def _fixed(weight: Tensor, choice: Choice) -> int:

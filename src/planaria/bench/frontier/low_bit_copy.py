@@ -1,7 +1,7 @@
 """A copy of the weights in few bits: fixed ones for as many weights as fit, or an entropy-coded copy of all."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import ceil
+from math import ceil, log
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,10 +21,11 @@ CHOICES = [
 # The exponent of an input's importance in its step, and whether errors are passed on.
 VARIANTS = ((0.0, False), (0.0, True), (1.0, False), (1.0, True))
 ROUNDING = 0.45  # a little below 0.5: what lies near zero becomes zero, which costs fewest bits
-GROUPS = 16  # of inputs alike in importance, each with its own symbol probabilities
+GROUPS = (1, 4, 16)  # of inputs alike in importance, each with its own symbol probabilities
 LARGEST = 30  # symbol; what lies beyond is clipped
 HALVINGS = 24
 SMALL = 2  # bytes of a symbol's count or value
+LOG_2 = log(2)
 
 
 class LowBitCopy(Method):
@@ -113,17 +114,23 @@ def _rounded(scaled: Tensor) -> Tensor:
 
 
 def _entropy_bytes(symbols: Float[Tensor, "rows inputs"], steps: Float[Tensor, " inputs"]) -> float:
-    """Entropy of the symbols by groups of inputs with alike steps, and a table of counts for each group."""
+    """Entropy of the symbols by groups of inputs with alike steps, and a count of each symbol in each group.
+
+    The number of groups is the cheapest of a few.
+    """
+    finest = max(GROUPS)
     order = steps.argsort(stable=True)
     groups: Int64[Tensor, " inputs"] = torch.empty_like(order)
-    groups[order] = torch.arange(len(order)) * GROUPS // len(order)
+    groups[order] = torch.arange(len(order)) * finest // len(order)
     kinds = 2 * LARGEST + 1
     at = (symbols + LARGEST).long() + groups * kinds
-    counts = torch.bincount(at.flatten(), minlength=GROUPS * kinds).view(GROUPS, kinds).double()
-    bits = (torch.xlogy(counts.sum(1), counts.sum(1)).sum() - torch.xlogy(counts, counts).sum()) / 0.6931471805599453
-    return float(bits) / 8 + SMALL * int(
-        (counts[:, 1:] * (counts[:, 1:] < counts.max(1, keepdim=True).values) > 0).sum()
-    )
+    counts = torch.bincount(at.flatten(), minlength=finest * kinds).view(finest, kinds).double()
+    sizes = []
+    for number in GROUPS:
+        merged = counts.view(number, -1, kinds).sum(1)
+        nats = torch.xlogy(merged.sum(1), merged.sum(1)).sum() - torch.xlogy(merged, merged).sum()
+        sizes.append(float(nats) / LOG_2 / 8 + SMALL * int(merged.count_nonzero()))
+    return min(sizes) + 1
 
 
 def _reconstructed(symbols: Tensor, rows: Tensor, steps: Tensor) -> Tensor:

@@ -1,0 +1,210 @@
+"""What is kept of tensors beside them: hints of what they look like, and the check bits of the ladder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from planaria.errors import InvalidInput
+from planaria.hints import FirstBits, Hint, LowFrequency, LowRank
+from planaria.memory.ladder import Ladder
+from planaria.records import Record
+from planaria.repairers import SpectralKriging
+
+BANDS = 24
+PRIOR_BYTES = 4 + BANDS
+CODECS = ("low frequency", "low rank", "first bits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """What is kept of one tensor.
+
+    Attributes:
+        name, shape: of the tensor, float; the first axis by all others make the matrix that codecs see.
+        codec: of its hint; None without one.
+        space: spatial axes that its columns end with, for what needs them.
+        content: the hint as stored.
+        prior: the covariance of what the hint leaves, as stored; empty without one.
+        laddered: whether the ladder covers it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    codec: str | None = None
+    space: tuple[int, ...] = ()
+    content: UInt8[np.ndarray, " bytes"]
+    prior: UInt8[np.ndarray, " bytes"] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    laddered: bool = False
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Its rows and columns."""
+        return matrix_shape(self.shape)
+
+    @cached_property
+    def hint(self) -> Float[Tensor, "rows columns"] | None:
+        """The decoded hint, the same bits on every machine. Raises `InvalidInput` if its content is not sound."""
+        return None if self.codec is None else codec(self.codec, self.space).decode(self.content, self.matrix)
+
+    def regrown(
+        self, residual: Float[Tensor, "rows columns"], known: Bool[Tensor, "rows columns"]
+    ) -> Float[Tensor, "rows columns"]:
+        """What the prior makes of the residual's known weights. Raises `InvalidInput` if it is not sound."""
+        if self.prior.nbytes != PRIOR_BYTES:
+            raise InvalidInput(f"A prior takes {PRIOR_BYTES} bytes, not {self.prior.nbytes}.")
+        unit = torch.from_numpy(self.prior[:4].copy()).view(torch.float32)
+        if not (unit.isfinite().all() and (unit > 0).all()):
+            raise InvalidInput("The unit of a prior is not a positive number.")
+        record = Record({"variances": torch.from_numpy(self.prior[4:].copy()), "unit": unit})
+        return SpectralKriging(self.space, bands=BANDS).restore(residual, known, record)
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What the memory says of a tensor's weights, in the tensor's shape.
+
+    Attributes:
+        value: the weight to expect; 0 where nothing is known.
+        low, high: bounds that the ladder proves, if all weights that are called known are right; infinite elsewhere.
+    """
+
+    value: Float[Tensor, "*weight"]
+    low: Float[Tensor, "*weight"]
+    high: Float[Tensor, "*weight"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Side memory of some tensors. Made by a `Planner`.
+
+    Attributes:
+        tensors: what is kept of each.
+        ladder: over those that it covers, in their order; None if it did not pay.
+        strengths: of its stages: the shares of weights that may be missing.
+        reasons: how it was decided, a line each, for people.
+    """
+
+    tensors: Sequence[Remembered]
+    ladder: Ladder | None = None
+    strengths: Sequence[float] = ()
+    reasons: Sequence[str] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """All of it: hints, check bits and what says how to read them."""
+        return sum(self.bytes_by_tier().values())
+
+    def bytes_by_tier(self) -> dict[str, int]:
+        """Of hints, ladder and their description."""
+        ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
+        hints = sum(of.content.nbytes + of.prior.nbytes for of in self.tensors)
+        used = [(n, of.codec, of.space, of.laddered) for n, of in enumerate(self.tensors) if of.codec or of.laddered or of.prior.size]
+        description = json.dumps([used, list(self.strengths)], separators=(",", ":")) if used else ""
+        return {"hint": hints, "ladder": ladder, "description": len(description)}
+
+    def recall(
+        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "*weight"]], *, threads: int = 1
+    ) -> tuple[dict[str, Recalled], int]:
+        """What is remembered of the missing weights, and the number of contradictions in the ladder.
+
+        Contradictions say that a weight that is called known is not what it was. Known weights are not changed by this.
+
+        Args:
+            damaged: all tensors of the memory, by name; what missing weights hold is not looked at.
+            known: by name, True where a weight is trusted.
+            threads: for the ladder; the result does not depend on them.
+
+        Raises:
+            InvalidInput: if a tensor is missing or of another shape, or a hint's content is not sound.
+        """
+        self._check(damaged, known)
+        values = {of.name: torch.zeros(of.matrix) if of.hint is None else of.hint for of in self.tensors}
+        recalled = {}
+        bounds, contradictions = [], 0
+        covered = [of for of in self.tensors if of.laddered]
+        if self.ladder is not None and any(not known[of.name].all() for of in covered):
+            there = [known[of.name].reshape(of.matrix).cpu().numpy() for of in covered]
+            residuals = [
+                residual(damaged[of.name], values[of.name], mask) for of, mask in zip(covered, there, strict=True)
+            ]
+            bounds, contradictions = self.ladder.recall(residuals, there, threads=threads)
+        for of, bound in zip(covered, bounds, strict=False):
+            missing = ~known[of.name].reshape(of.matrix).cpu()
+            parts = []
+            for part, default in ((bound.mean, 0.0), (bound.low, -np.inf), (bound.high, np.inf)):
+                full = torch.full(of.matrix, default, dtype=torch.float64)
+                full[missing] = torch.from_numpy(part)
+                parts.append((full + values[of.name]).view(of.shape))
+            recalled[of.name] = Recalled(*parts)
+        for of in self.tensors:
+            if of.name not in recalled:
+                value = values[of.name].double().view(of.shape)
+                recalled[of.name] = Recalled(value, torch.full_like(value, -np.inf), torch.full_like(value, np.inf))
+            if of.prior.size and not known[of.name].all():
+                recalled[of.name] = _regrown(of, recalled[of.name], damaged[of.name], known[of.name])
+        return recalled, contradictions
+
+    def restore(
+        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "*weight"]], *, threads: int = 1
+    ) -> dict[str, Tensor]:
+        """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does."""
+        recalled, _ = self.recall(damaged, known, threads=threads)
+        return {
+            name: torch.where(known[name], tensor, recalled[name].value.to(tensor)) if name in recalled else tensor
+            for name, tensor in damaged.items()
+        }
+
+    def _check(self, damaged: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
+        for of in self.tensors:
+            for what, tensors in (("weights", damaged), ("known mask", known)):
+                came = tuple(tensors[of.name].shape) if of.name in tensors else None
+                if came != of.shape:
+                    raise InvalidInput(f"The memory is of {of.name!r} of shape {of.shape}; {what}: {came or 'missing'}.")
+
+
+def _regrown(of: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
+    """With what the prior says of weights that the ladder does not bound."""
+    there = known.cpu().reshape(of.matrix)
+    open_ = (recalled.low.isinf() & recalled.high.isinf()).view(of.matrix)
+    hint = torch.zeros(of.matrix) if of.hint is None else of.hint
+    left = torch.from_numpy(residual(damaged, hint, there.numpy()))
+    value = torch.where(open_, hint + of.regrown(left, there), recalled.value.view(of.matrix))
+    return replace(recalled, value=value.view(of.shape))
+
+
+def prior_of(residual: Float[Tensor, "rows columns"], space: tuple[int, ...]) -> UInt8[np.ndarray, " bytes"]:
+    """The covariance of a residual as stored: the unit as float32, then a byte for each band."""
+    record = SpectralKriging(space, bands=BANDS).prepare(residual)
+    return np.concatenate([record["unit"].numpy().view(np.uint8), record["variances"].numpy()])
+
+
+def codec(name: str, space: tuple[int, ...]) -> Hint:
+    """The codec of a name. Raises `InvalidInput` if there is none."""
+    if name == "low frequency":
+        return LowFrequency(space)
+    if name == "low rank":
+        return LowRank()
+    if name == "first bits":
+        return FirstBits()
+    raise InvalidInput(f"Unknown codec {name!r}. Codecs are: {', '.join(CODECS)}.")
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a tensor: its first axis by all others."""
+    return (int(shape[0]), int(np.prod(shape[1:]))) if len(shape) > 1 else (1, int(np.prod(shape)))
+
+
+def residual(
+    weight: Tensor, hint: Float[Tensor, "rows columns"], known: Bool[np.ndarray, "rows columns"] | None = None
+) -> np.ndarray:
+    """The weights less their hint, in float64: exact for the codec's purposes, the same on every machine."""
+    matrix = weight.detach().cpu().reshape(hint.shape).double()
+    if known is not None:
+        matrix = torch.where(torch.from_numpy(known), matrix, 0.0)
+    return (matrix - hint.double()).numpy()
