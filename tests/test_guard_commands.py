@@ -580,13 +580,13 @@ def test_a_malformed_key_is_wrong_usage_and_not_repeated(
 
 @given(st.floats(1e-6, 100))
 def test_a_percentage_and_its_fraction_are_one_budget(percent: float) -> None:
-    assert _share(f"{percent}%") == pytest.approx(_share(f"{percent / 100}"))
+    assert _share(f"{percent}%", "A budget") == pytest.approx(_share(f"{percent / 100}", "A budget"))
 
 
 @given(st.text(max_size=6))
 def test_a_budget_is_a_share_or_refused(text: str) -> None:
     try:
-        share = _share(text)
+        share = _share(text, "A budget")
     except InvalidInput:
         return
     assert 0 < share <= 1

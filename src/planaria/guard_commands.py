@@ -49,7 +49,15 @@ def protect(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The guard file to write.")],
     budget: Annotated[str, typer.Option(help="Largest size of the guard: a share of the model, 2% or 0.02.")] = "2%",
-    tiers: Annotated[str, typer.Option(help="What to make, by commas; the digest always is.")] = "digest,parity,rule",
+    tiers: Annotated[
+        str, typer.Option(help="What to make, by commas; the digest always is.")
+    ] = "digest,copy,parity,hint,ladder,rule",
+    expect: Annotated[str, typer.Option(help="Share of weights that will be lost, 10% or 0.1; or any.")] = "any",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Safetensors file of each layer's inputs by its weight's name, or of their second moments."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what was kept of which tensor, and why.")] = False,
     key_file: KeyFile = None,
     seed: Annotated[int, typer.Option(help="Of the rules' fits.")] = 0,
     everything: All = False,
@@ -57,21 +65,35 @@ def protect(
 ) -> None:
     """Make the guard of an intact model.
 
-    Half a minute for each GB, and one or two minutes for each tensor that gets a rule; `--tiers digest,parity` makes
-    none.
+    Half a minute for each GB, a minute for some ten million weights that hints and ladder are planned for, and one or
+    two for each tensor that gets a rule; `--tiers digest,parity` makes none of these.
     """
-    share, names = _share(budget), [name.strip() for name in tiers.split(",")]
+    share, names = _share(budget, "A budget"), [name.strip() for name in tiers.split(",")]
+    expected = None if expect == "any" else _share(expect, "The expected loss, unless it is any,")
     key = read_key(key_file)
-    require_output(output, model, key_file)
+    require_output(output, model, key_file, calibration)
     from planaria.guard import protect as make_guard
 
+    lines: list[str] = []
     with progress_bar("protect") as progress:
-        guard = make_guard(model, budget=share, key=key, tiers=names, seed=seed, progress=progress)
+        guard = make_guard(
+            model,
+            budget=share,
+            expect=expected,
+            calibration=calibration,
+            key=key,
+            tiers=names,
+            seed=seed,
+            progress=progress,
+            explain=lines.append,
+        )
         guard.save(output)
+    told = {"explanation": lines} if explain else {}
     if json_output:
-        print(json.dumps({"model": str(model), "guard": str(output), **_described(guard)}))
+        print(json.dumps({"model": str(model), "guard": str(output), **_described(guard), **told}))
     else:
         _show_guard(guard, everything=everything)
+        print("".join(f"- {printable(line)}\n" for line in told.get("explanation", ())), end="")
     print(f"wrote {output}", file=sys.stderr)
 
 
@@ -273,16 +295,14 @@ def read_mask(path: Path) -> "dict[str, Tensor]":
     return mask
 
 
-def _share(text: str) -> float:
+def _share(text: str, what: str) -> float:
     """`2%` or `0.02` as a share. Raises `InvalidInput`."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
-        raise InvalidInput(
-            f"A budget is a share of the model, as 2% or 0.02, more than 0 and up to 100%; not {text!r}."
-        )
+        raise InvalidInput(f"{what} is a share of the model, as 2% or 0.02, more than 0 and up to 100%; not {text!r}.")
     return share
 
 
@@ -305,6 +325,8 @@ def _described(guard: "GuardFile") -> dict[str, Any]:
             for entry in guard.entries
         ],
         "parity": _strength(guard),
+        "copied": [names[index] for index in guard.manifest.copied],
+        "memory": _remembered(guard),
         "rules": [asdict(rule) | {"tensor": names[rule.tensor]} for rule in guard.manifest.rules],
         "reasons": {names[index]: reason for index, reason in why.items()},
         "mended": guard.mended,
@@ -331,6 +353,34 @@ def _strength(guard: "GuardFile") -> dict[str, int] | None:
         "known": known,
         "run_bytes": max(known // 2 * symbols - 1, known * symbols - 2 * guard.manifest.tile, 0),
     }
+
+
+def _remembered(guard: "GuardFile") -> dict[str, Any] | None:
+    """What hints and ladder are of, or None without any; strengths are shares of the ladder's weights."""
+    shape = guard.manifest.memory
+    if shape is None:
+        return None
+    tensors = {}
+    for of in shape.tensors:
+        entry = guard.entries[of.tensor]
+        tensors[entry.name] = {
+            "hint": of.codec or None,
+            "prior": bool(of.prior),
+            "ladder": bool(of.laddered),
+            "error": of.error,
+        }
+    return {"strengths": [] if "ladder" in guard.lost else list(shape.strengths), "tensors": tensors}
+
+
+def _kept(guard: "GuardFile", index: int) -> str:
+    """What is kept of a tensor beside its rule, in words."""
+    name, memory = guard.entries[index].name, _remembered(guard)
+    kept = ["copy"] if index in guard.manifest.copied else []
+    of = memory["tensors"].get(name) if memory else None
+    if of and f"hint.{index}" not in guard.lost:
+        kept += [f"{of['hint']} hint"] if of["hint"] else []
+        kept += ["prior"] if of["prior"] else []
+    return ", ".join([*kept, *(["ladder"] if of and of["ladder"] and memory and memory["strengths"] else [])])
 
 
 def _reasons(guard: "GuardFile") -> dict[int, str]:
@@ -364,12 +414,22 @@ def _show_guard(guard: "GuardFile", *, everything: bool) -> None:
             told_of_rule = "lost" if f"rule.{index}" in guard.lost else told_of_rule
         shape = " x ".join(str(size) for size in entry.shape)
         lines.append(
-            [entry.name, entry.dtype, shape, f"{entry.nbytes:,}", f"{tiles.stop - tiles.start:,}", told_of_rule]
+            [
+                entry.name,
+                entry.dtype,
+                shape,
+                f"{entry.nbytes:,}",
+                f"{tiles.stop - tiles.start:,}",
+                _kept(guard, index),
+                told_of_rule,
+            ]
         )
     listed = lines if everything else lines[:LARGEST]
     if rest := lines[len(listed) :]:
-        listed = [*listed, [f"and {len(rest):,} more: --all", "", "", "", "", ""]]
-    show(["tensor", "dtype", "shape", "bytes", "tiles", "rule: error at weights missing, in deviations"], listed)
+        listed = [*listed, [f"and {len(rest):,} more: --all", "", "", "", "", "", ""]]
+    show(
+        ["tensor", "dtype", "shape", "bytes", "tiles", "kept", "rule: error at weights missing, in deviations"], listed
+    )
     print("\n".join(printable(line) for line in _promises(guard)))
 
 
@@ -386,6 +446,19 @@ def _promises(guard: "GuardFile") -> Iterator[str]:
             "Parity corrects {unknown:,} unknown or {known:,} known wrong symbols of {symbols:,} in each of "
             "{codewords:,} codewords" + run + "."
         ).format(**strength)
+    if guard.manifest.copied and "copy" not in guard.lost:
+        yield f"Copies of {len(guard.manifest.copied):,} tensors: restored bit for bit, whatever happens to them."
+    memory = _remembered(guard)
+    hinted = [of for of in memory["tensors"].values() if of["hint"] or of["prior"]] if memory else []
+    if hinted:
+        yield f"Hints of {len(hinted):,} tensors: what is lost of them is estimated, be it all."
+    if memory and memory["strengths"]:
+        covered = sum(of["ladder"] for of in memory["tensors"].values())
+        finer = "; finer ones up to " + ", ".join(f"{one:.3g}" for one in map(_percent, memory["strengths"][1:])) + " %"
+        yield (
+            f"Ladder over {covered:,} tensors: up to {_percent(memory['strengths'][0]):.3g} % of their weights may be "
+            f"missing, and are restored between bounds{finer if memory['strengths'][1:] else ''}."
+        )
     whole = survives_a_lost_page(guard.size)
     page = (
         "and the loss of any 4,096 neighbouring bytes" if whole else "but is too small to survive a lost page: keep two"
@@ -398,6 +471,10 @@ def _promises(guard: "GuardFile") -> Iterator[str]:
     yield (
         "With its key it detects attackers too." if guard.key else "Without a key it detects accidents, not attackers."
     )
+
+
+def _percent(share: float) -> float:
+    return 100 * share
 
 
 def _show_report(report: "Report") -> None:

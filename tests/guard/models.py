@@ -17,6 +17,7 @@ from planaria.guard import Guard, protect
 from planaria.streams import generator
 
 PLAIN = ("digest", "parity")
+WITH_RULES = (*PLAIN, "rule")
 SHORT = Schedule(iterations=10, batch=2, lengths=(4, 4), check_every=10, long_rollout=1)
 KEY = bytes(range(32))
 
@@ -60,7 +61,7 @@ def gaussian_guard() -> Guard:
 @cache
 def smooth_guard() -> Guard:
     """Fitting takes seconds: it is done once."""
-    return protect(smooth(), budget=0.15, schedule=SHORT)
+    return protect(smooth(), budget=0.15, tiers=WITH_RULES, schedule=SHORT)
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor]) -> Path:

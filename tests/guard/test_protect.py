@@ -9,7 +9,19 @@ import torch
 from helpers import drawn, smooth_sheets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from models import KEY, PLAIN, SHORT, copied, gaussian, gaussian_guard, random_bits, same, smooth_guard, write
+from models import (
+    KEY,
+    PLAIN,
+    SHORT,
+    WITH_RULES,
+    copied,
+    gaussian,
+    gaussian_guard,
+    random_bits,
+    same,
+    smooth_guard,
+    write,
+)
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -100,10 +112,13 @@ def test_the_same_model_and_settings_give_the_same_guard(tiers: tuple[str, ...],
 def test_a_fit_leaves_the_model_and_the_random_numbers_of_others_alone_and_gives_the_same_guard_again() -> None:
     tensors = {"features": smooth_sheets(40, 8, 8), "last": torch.full((3,), float("nan"))}
     before, state = copied(tensors), torch.get_rng_state()
-    one = protect(tensors, budget=0.4, schedule=SHORT, seed=5)
+    one = protect(tensors, budget=0.4, tiers=WITH_RULES, schedule=SHORT, seed=5)
     assert same(tensors, before) and torch.equal(torch.get_rng_state(), state)
     torch.rand(9)
-    assert one.manifest.rules and protect(tensors, budget=0.4, schedule=SHORT, seed=5).to_bytes() == one.to_bytes()
+    assert (
+        one.manifest.rules
+        and protect(tensors, budget=0.4, tiers=WITH_RULES, schedule=SHORT, seed=5).to_bytes() == one.to_bytes()
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +155,7 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
         "good": smooth_sheets(60, 8, 8),
     }
     monkeypatch.setattr("planaria.guard.rules.MOST_WORK", SHORT.iterations * SHORT.batch * SHORT.lengths[1] * 1000.0)
-    guard = protect(tensors, budget=0.1, schedule=SHORT)
+    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
     names = list(tensors)
     reasons = {names[index]: reason for reason, indices in guard.manifest.reasons.items() for index in indices}
     assert {
@@ -162,7 +177,9 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
 
 def test_a_rule_that_the_budget_has_no_room_for_is_not_made() -> None:
     size, _ = tight({"good": smooth_sheets(60, 8, 8)})
-    guard = protect({"good": smooth_sheets(60, 8, 8)}, budget=(size + 400) / (60 * 64 * 4), schedule=SHORT)
+    guard = protect(
+        {"good": smooth_sheets(60, 8, 8)}, budget=(size + 400) / (60 * 64 * 4), tiers=WITH_RULES, schedule=SHORT
+    )
     assert guard.manifest.rules == () and guard.manifest.reasons == {"no room in the budget": [0]}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from helpers import drawn, moving
 
 from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
-from planaria.layouts import Flat, Layout
+from planaria.layouts import Flat, Layout, Sheet
 from planaria.repairers import (
     Kriging,
     LowRank,
@@ -14,6 +14,7 @@ from planaria.repairers import (
     Regrow,
     Repairer,
     RescaledZero,
+    SpectralKriging,
     ZeroFill,
 )
 
@@ -28,6 +29,10 @@ def _regrow(recipe: Recipe, precision: str) -> Maker:
     return make
 
 
+def _spectral(layout: Layout, shape: tuple[int, int]) -> Repairer:
+    return SpectralKriging(layout.space if isinstance(layout, Sheet) else (shape[1],))
+
+
 MEMBERS: dict[str, Maker] = {
     "zero": lambda layout, shape: ZeroFill(),
     "mean": lambda layout, shape: MeanFill(),
@@ -37,6 +42,7 @@ MEMBERS: dict[str, Maker] = {
     "low rank": lambda layout, shape: LowRank(),
     "kriging": lambda layout, shape: Kriging(layout),
     "kriging, always flat": lambda layout, shape: Kriging(Flat()),
+    "spectral kriging": _spectral,
     "regrow, reference recipe": _regrow(REFERENCE, "half"),
     "regrow, single": _regrow(DEFAULT, "single"),
     "regrow, half": _regrow(DEFAULT, "half"),

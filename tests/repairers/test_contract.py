@@ -144,7 +144,9 @@ def test_a_constant_tensor_is_restored_near_the_constant_or_with_zeros(make: Mak
     if type(repairer).__name__ in ("ZeroFill", "RescaledZero"):
         assert not filled.any()
     else:
-        torch.testing.assert_close(filled, torch.full_like(filled, value))
+        # A constant is one frequency, and SpectralKriging leaves the others a share of 1e-4.
+        near = 1e-3 if type(repairer).__name__ == "SpectralKriging" else 1e-5
+        torch.testing.assert_close(filled, torch.full_like(filled, value), rtol=near, atol=1e-6)
 
 
 @every_member

@@ -30,6 +30,7 @@ PIECE = 2**22  # bytes
 HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
+ROUNDING = 1e-12  # of a bound
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
 
@@ -113,16 +114,78 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Located:
+    """What is to be distrusted of a tensor, or of a piece of one. Masks over its weights, in its shape.
+
+    Attributes:
+        doubtful: weights that no proof covers whole.
+        bounded: those known up to rounding of their lower half.
+        missing: those to be filled in.
+        kept: those that look right.
+    """
+
+    doubtful: Bool[Tensor, "*weight"]
+    bounded: Bool[Tensor, "*weight"]
+    missing: Bool[Tensor, "*weight"]
+    kept: Bool[Tensor, "*weight"]
+
+    def part(self, piece: Entry, entry: Entry) -> "Located":
+        """Of a piece of the tensor."""
+        return Located(
+            *(part_of(mask, piece, entry) for mask in (self.doubtful, self.bounded, self.missing, self.kept))
+        )
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What the memory says of a tensor's doubtful weights, or of a piece's. In float64 and its shape.
+
+    Attributes:
+        value: the weight to expect.
+        low, high: bounds that the ladder proves; infinite where it tells nothing.
+        error: root mean square error to expect of `value` where there are no bounds; None if there is no hint either.
+    """
+
+    value: Float[Tensor, "*weight"]
+    low: Float[Tensor, "*weight"]
+    high: Float[Tensor, "*weight"]
+    error: float | None
+
+    @property
+    def told(self) -> Bool[Tensor, "*weight"]:
+        """Weights of which the ladder tells something."""
+        return self.low.isfinite() | self.high.isfinite()
+
+    def inside(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that may be right for all that the ladder tells: bounds are sums, and so rounded."""
+        slack = ROUNDING * torch.maximum(self.low.abs().nan_to_num(posinf=0.0), self.high.abs().nan_to_num(posinf=0.0))
+        return (weight >= self.low - slack) & (weight <= self.high + slack)
+
+    def within(self, statistics: Statistics) -> "Recollection":
+        """With bounds on both sides of what the ladder bounds on one: no weight is beyond the intact range."""
+        told = self.told
+        low = torch.where(told, self.low.clamp_min(statistics.lowest), self.low)
+        high = torch.where(told, self.high.clamp_max(statistics.highest), self.high)
+        return replace(self, low=torch.minimum(low, high), high=high)
+
+    def part(self, piece: Entry, entry: Entry) -> "Recollection":
+        """Of a piece of the tensor."""
+        value, low, high = (part_of(one, piece, entry) for one in (self.value, self.low, self.high))
+        return Recollection(value, low, high, self.error)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """One piece of a tensor after estimation. Masks are over its weights.
 
     Attributes:
         content: its bytes.
-        bounded: weights known up to rounding of their lower half.
-        missing: weights that were filled in.
+        bounded: weights known up to a bound: by rounding of their lower half, or by the ladder.
+        missing: weights that were filled in without one.
         kept: weights without proof that look right and stay.
         bound: of the bounded weights; 0 if there are none.
         expected_error: root mean squared error of the missing ones; 0 if there are none.
+        methods: what filled weights in.
     """
 
     content: NDArray[np.uint8]
@@ -131,6 +194,13 @@ class Estimate:
     kept: NDArray[np.bool_]
     bound: float
     expected_error: float
+    methods: tuple[str, ...] = ()
+
+
+def part_of(whole: Tensor, piece: Entry, entry: Entry) -> Tensor:
+    """The piece's part of something that has a number for each weight of the tensor."""
+    size = entry.nbytes // whole.numel()
+    return whole.flatten()[piece.start // size : (piece.start + piece.nbytes) // size].view(piece.shape)
 
 
 def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
@@ -167,7 +237,7 @@ def doubtful_weights(doubtful: NDArray[np.bool_], entry: Entry) -> tuple[NDArray
     return np.logical_or.reduce(symbols, axis=1), symbols[:, -1]
 
 
-def estimate(
+def locate(
     content: NDArray[np.uint8],
     entry: Entry,
     doubtful: NDArray[np.bool_],
@@ -177,10 +247,9 @@ def estimate(
     scattered: bool,
     statistics: Statistics,
     rule: Repairer | None,
-    shape: RuleShape | None,
     known: Bool[Tensor, "*weight"] | None,
-) -> Estimate:
-    """Locates the broken weights among the doubtful ones and fills them in. All other weights stay bit for bit.
+) -> Located:
+    """Finds the broken weights among the doubtful ones.
 
     Scattered damage is told from lost regions by what the parity saw (`density`) and by whether weights are broken on
     their face. Where it is not scattered, or cannot be told, all doubtful weights of a tile count as missing: that is
@@ -191,9 +260,7 @@ def estimate(
         doubtful: symbols that no proof covers.
         density: lower bound of the share of wrong symbols among them, 0 if unknown.
         scattered: whether damage all over the model was seen to be scattered.
-        rule: the tensor's stored rule, which predicts and fills; without one, weights are compared with their row and
-            column, and filled with zero, or with the mean where all weights are nearly equal.
-        shape: of the rule: what it was worth on held-out masks.
+        rule: the tensor's stored rule, which predicts; without one, weights are compared with their row and column.
         known: weights that a hardware test found good; then exactly the others are missing.
     """
     weight = weights_of(content, entry)
@@ -204,50 +271,118 @@ def estimate(
     open_ = any_doubt & ~bounded
     if known is not None:
         open_ = open_ & ~known
-        bounded = bounded & ~known
+        return Located(any_doubt, bounded & ~known, open_, torch.zeros_like(open_))
+    missing = open_ & broken
+    if density >= SPARSE_DENSITY:
         missing = open_
     else:
-        missing = open_ & broken
-        if density >= SPARSE_DENSITY:
-            missing = open_
-        else:
-            missing = missing | (open_ & _lost_whole(weight, missing, open_, per_tile, scattered))
-        if missing.sum() < open_.sum():
-            detector = Outlier() if rule is None else Residual(rule)
-            # What is already given up must not mislead the detector; it always names a NaN.
-            missing = open_ & ~detector.find(
-                torch.where(missing, torch.nan, weight), statistics.record(detector), suspect=open_
-            )
-    kept = open_ & ~missing
+        missing = missing | (open_ & _lost_whole(weight, missing, open_, per_tile, scattered))
+    if missing.sum() < open_.sum():
+        detector = Outlier() if rule is None else Residual(rule)
+        # What is already given up must not mislead the detector; it always names a NaN.
+        missing = open_ & ~detector.find(
+            torch.where(missing, torch.nan, weight), statistics.record(detector), suspect=open_
+        )
+    return Located(any_doubt, bounded, missing, open_ & ~missing)
+
+
+def estimate(
+    content: NDArray[np.uint8],
+    entry: Entry,
+    located: Located,
+    *,
+    tile: int,
+    statistics: Statistics,
+    rule: Repairer | None,
+    shape: RuleShape | None,
+    recollection: Recollection | None = None,
+    mapped: bool = False,
+) -> Estimate:
+    """Fills in what is missing. All other weights stay bit for bit.
+
+    Where the ladder gives bounds, a weight outside of them is missing, too, and one inside stays as it is. A weight is
+    filled by the rule or by the memory, whichever erred less when the model was protected, within the bounds; without
+    either, by zero, or by the mean where all weights are nearly equal.
+
+    Args:
+        content: the tensor's bytes as found, a floating-point type.
+        located: what to distrust.
+        rule: the tensor's stored rule.
+        shape: of the rule: what it was worth on held-out masks.
+        recollection: what the memory tells.
+        mapped: whether a hardware test said what is missing: then nothing else is.
+    """
+    weight = weights_of(content, entry)
+    per_tile = tile * weight.numel() // entry.nbytes
+    missing, kept, told = located.missing, located.kept, torch.zeros_like(located.missing)
+    if recollection is not None:
+        # Between two bounds a weight as found is hardly worse than one filled in, and may be right.
+        sure = recollection.low.isfinite() & recollection.high.isfinite() & ~statistics.broken(weight)
+        recollection = recollection.within(statistics)
+        inside, told = recollection.inside(weight), recollection.told & (missing | kept)
+        if not mapped:
+            missing = (missing & ~(sure & inside)) | (kept & ~inside)
+            kept = (located.missing | kept) & ~missing
     lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
-    trusted = ~missing & weight.float().isfinite()  # the repairers compute in float32
-    plain: Repairer = MeanFill() if statistics.nearly_constant else ZeroFill()
-    filled = (rule or plain).restore(torch.where(trusted, weight, 0.0), trusted, Record())
-    if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
-        filled = torch.where(lost, plain.restore(torch.where(trusted, weight, 0.0), trusted, Record()), filled)
+    deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
+    expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
+    if shape is not None and missing.any():
+        apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
+        share = float(lost.sum() / missing.sum())
+        error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
+        expected, method = deviation * error, "rule"
+    if recollection is not None and recollection.error is not None and recollection.error <= expected:
+        expected, method = recollection.error, "hint"
+    filled = torch.zeros_like(weight)
+    if missing.any() and method == "hint" and recollection is not None:
+        filled = recollection.value.to(weight)
+    elif missing.any():
+        filled = _filled(weight, missing, lost, statistics, rule, shape)
+    if recollection is not None:
+        own = recollection.value if method in ("zero", "mean", "hint") else filled
+        bounded = torch.minimum(torch.maximum(own.double(), recollection.low), recollection.high)
+        filled = torch.where(told, bounded.to(weight), filled)
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     replaced = torch.where(missing, filled.to(stored.dtype), stored) if missing.any() else stored
     bound = 0.0
-    if bounded.any() and entry.dtype in HIGH_HALF:
-        bound = float(weight[bounded].abs().max()) * HIGH_HALF[entry.dtype]
-    expected = 0.0
-    if missing.any():
-        deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
-        expected = deviation if statistics.nearly_constant else statistics.rms
-        if shape is not None:
-            apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
-            share = float(lost.sum() / missing.sum())
-            error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
-            expected = deviation * error
+    if located.bounded.any() and entry.dtype in HIGH_HALF:
+        bound = float(weight[located.bounded].abs().max()) * HIGH_HALF[entry.dtype]
+    methods = []
+    if told.any() and recollection is not None:
+        final = replaced[told].double()
+        reach = torch.maximum(final - recollection.low[told], recollection.high[told] - final)
+        bound = max(bound, float(reach.max()))
+        methods += ["ladder"] if (told & missing).any() else []
+    open_ = missing & ~told
+    methods += [method] if open_.any() else []
     return Estimate(
         replaced.contiguous().view(-1).view(torch.uint8).numpy() if entry.nbytes else content,
-        bounded.numpy(),
-        missing.numpy(),
-        kept.numpy(),
+        (located.bounded | told).numpy(),
+        open_.numpy(),
+        (kept & ~told).numpy(),
         bound,
-        expected,
+        expected if open_.any() else 0.0,
+        tuple(methods),
     )
+
+
+def _filled(
+    weight: Float[Tensor, "*weight"],
+    missing: Bool[Tensor, "*weight"],
+    lost: Bool[Tensor, "*weight"],
+    statistics: Statistics,
+    rule: Repairer | None,
+    shape: RuleShape | None,
+) -> Float[Tensor, "*weight"]:
+    """By the rule, or as plainly as it goes."""
+    trusted = ~missing & weight.float().isfinite()  # the repairers compute in float32
+    visible = torch.where(trusted, weight, 0.0)
+    plain: Repairer = MeanFill() if statistics.nearly_constant else ZeroFill()
+    filled = (rule or plain).restore(visible, trusted, Record())
+    if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
+        filled = torch.where(lost, plain.restore(visible, trusted, Record()), filled)
+    return filled
 
 
 def _lost_whole(

@@ -29,10 +29,10 @@ SCALE = (0.5, 2.0)  # of a tensor's root mean square, past which it is not the s
 
 @dataclass(frozen=True)
 class Examination:
-    """A model after digest and parity.
+    """A model after digest, copy and parity.
 
     Attributes:
-        draft: the model with what the parity corrected.
+        draft: the model with what copy and parity corrected.
         damaged: tiles that did not match their digest as they were found.
         unproven: those that still do not match.
         scattered: whether damage seems to be: codewords came out right, or many damaged tiles show impossible weights.
@@ -55,7 +55,7 @@ def examine(
     threads: int,
     progress: Callable[[int], None],
 ) -> Examination:
-    """Compares every tile with its digest, and corrects damaged ones with the parity, in a draft.
+    """Compares every tile with its digest, and corrects damaged ones from the copy and with the parity, in a draft.
 
     One pass over the model; two more over each damaged segment's. Memory: a few MiB, and the guard's size again.
 
@@ -66,9 +66,10 @@ def examine(
     draft = Draft(checkpoint, stream)
     damaged = damaged_tiles(guard, draft, progress)
     unproven = damaged.copy()
+    _copy_back(guard, draft, unproven)
     unsolved = None
     shape = guard.manifest.parity
-    if shape is not None and "parity" in guard.arrays and damaged.any():
+    if shape is not None and "parity" in guard.arrays and unproven.any():
         unsolved = parity.correct(
             draft,
             stream,
@@ -108,6 +109,23 @@ def damaged_tiles(
             damaged[tiles] = ~good if not good.all() or whole is None else True
         progress(entry.nbytes)
     return damaged
+
+
+def _copy_back(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> None:
+    """Replaces damaged tiles of tensors that the guard holds a copy of, and marks in `unproven` those proven again."""
+    stream = guard.stream
+    for index in guard.manifest.copied:
+        bounds, content, name = stream.tiles_of_tensor(index), guard.copy_of(index), guard.entries[index].name
+        if content is None or not unproven[bounds].any():
+            continue
+        for tile in unproven[bounds].nonzero()[0]:
+            start = int(tile) * stream.tile
+            found = draft.read(name, start, min(start + stream.tile, len(content))).copy()
+            draft.replace(name, start, content[start : start + stream.tile])
+            if _verified(guard, draft, np.array([bounds.start + tile]))[0]:
+                unproven[bounds.start + tile] = False
+            else:
+                draft.replace(name, start, found)
 
 
 def _tensor_digest(guard: GuardFile, draft: Draft, name: str, nbytes: int) -> bytes:

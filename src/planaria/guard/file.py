@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -19,15 +19,19 @@ from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
 from planaria.files import write_atomically
 from planaria.guard import container
 from planaria.guard.container import DIGEST_BYTES
-from planaria.guard.estimate import Statistics
+from planaria.guard.estimate import FLOATS, Statistics
 from planaria.guard.hashing import hasher
-from planaria.guard.manifest import FINGERPRINT, Manifest
+from planaria.guard.manifest import FINGERPRINT, Manifest, RememberedShape
 from planaria.guard.stream import Stream
+from planaria.memory import Memory
+from planaria.memory.ladder import Ladder
+from planaria.memory.memory import PRIOR_BYTES, Remembered, matrix_shape
 
 KEY_BYTES = 32
 TILE_DIGEST_BYTES = 8
 LARGEST_EXPANSION = 64  # a header that zlib packs tighter than this is stored as it is
 STATISTICS = 8  # numbers a tensor
+FEWEST = 256  # weights of a tensor that is remembered
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,57 @@ class GuardFile:
         lowest, highest, mean, rms, rows, columns, floor, zeros = numbers
         return Statistics(lowest, highest, mean, rms, (rows, columns), floor, zeros)
 
+    def memory(self) -> Memory | None:
+        """What is remembered of the model, but for what is lost of it; None if that is nothing.
+
+        Raises `InvalidGuard` if the ladder is not sound.
+        """
+        shape = self.manifest.memory
+        if shape is None:
+            return None
+        nothing = np.zeros(0, np.uint8)
+        there = [of for of in shape.tensors if not _hinted(of) or f"hint.{of.tensor}" in self.arrays]
+        # Its residuals are what hints leave: without one of them the ladder tells nothing.
+        climbs = "ladder" in self.arrays and all(of in there for of in shape.tensors if of.laddered)
+        tensors = []
+        for of in there:
+            entry, content = self.entries[of.tensor], self.arrays.get(f"hint.{of.tensor}", nothing).view(np.uint8)
+            end = len(content) - PRIOR_BYTES * of.prior
+            tensors.append(
+                Remembered(
+                    name=entry.name,
+                    shape=entry.shape,
+                    codec=of.codec or None,
+                    space=tuple(of.space),
+                    content=content[:end],
+                    prior=content[end:],
+                    laddered=bool(of.laddered) and climbs,
+                )
+            )
+        return Memory(tensors, self._ladder() if climbs else None, shape.strengths if climbs else ())
+
+    def _ladder(self) -> Ladder | None:
+        """As stored; None without one. Raises `InvalidGuard`."""
+        shape = self.manifest.memory
+        covered = [] if shape is None else [self.entries[of.tensor].shape for of in shape.tensors if of.laddered]
+        if shape is None or not covered:
+            return None
+        try:
+            ladder = Ladder.from_bytes(self.arrays["ladder"].view(np.uint8), [matrix_shape(one) for one in covered])
+        except InvalidInput as error:
+            raise InvalidGuard(f"The guard's ladder is not sound: {error}") from error
+        if len(ladder.stages) != len(shape.strengths):
+            raise InvalidGuard(f"The guard's ladder has {len(ladder.stages)} stages, not {len(shape.strengths)}.")
+        return ladder
+
+    def copy_of(self, tensor: int) -> NDArray[np.uint8] | None:
+        """The bytes of a tensor, if the guard holds a copy of it."""
+        copied = list(self.manifest.copied)
+        if tensor not in copied or "copy" not in self.arrays:
+            return None
+        start = sum(self.entries[index].nbytes for index in copied[: copied.index(tensor)])
+        return self.arrays["copy"].view(np.uint8)[start : start + self.entries[tensor].nbytes]
+
     @property
     def protected_bytes(self) -> int:
         """Bytes of the model's tensors."""
@@ -84,7 +139,7 @@ class GuardFile:
 
     def tier_bytes(self) -> dict[str, int]:
         """Bytes of the file by tier; they sum to its size."""
-        by_tier = {"digest": 0, "parity": 0, "rule": 0, "description": 0}
+        by_tier = dict.fromkeys(("digest", "copy", "parity", "hint", "ladder", "rule", "description"), 0)
         for name, array in self.arrays.items():
             first = name.split(".")[0]
             by_tier[first if first in by_tier else "description"] += array.nbytes
@@ -141,7 +196,8 @@ class GuardFile:
 
     def _validate(self) -> None:
         """Every count, shape and type that the code relies on, before anything is allocated from them."""
-        for name in {"manifest", "headers", *(name for name in self.arrays if name.startswith("rule."))}:
+        free = {"manifest", "headers", *(name for name in self.arrays if name.startswith(("rule.", "hint.")))}
+        for name in free | ({"ladder"} & self.arrays.keys()):
             self._require(name, np.uint8, (self.arrays[name].size if name in self.arrays else 0,))
         try:
             stream = self.stream
@@ -169,11 +225,63 @@ class GuardFile:
             if len(shape) < 2 or (rule.space and prod(rule.space) != prod(shape[1:])):
                 raise InvalidGuard(f"The guard has a rule of space {list(rule.space)} for a tensor of shape {shape}.")
 
+        self._validate_copy()
+        self._validate_memory()
+
+    def _validate_copy(self) -> None:
+        copied = self.manifest.copied
+        if copied and copied[-1] >= len(self.entries):
+            raise InvalidGuard(f"The guard has a copy of tensor {copied[-1]}, and the model {len(self.entries)}.")
+        if copied or "copy" in self.arrays:
+            self._require("copy", np.uint8, (sum(self.entries[index].nbytes for index in copied),))
+
+    def _validate_memory(self) -> None:
+        shape = self.manifest.memory
+        hints = {name for name in self.arrays if name.startswith("hint.")}
+        remembered = () if shape is None else shape.tensors
+        if hints != {f"hint.{of.tensor}" for of in remembered if _hinted(of)}:
+            raise InvalidGuard("The guard's hints are not those that its manifest names.")
+        for of in remembered:
+            entry = self.entries[of.tensor] if of.tensor < len(self.entries) else None
+            if entry is None or not remembers(entry):
+                raise InvalidGuard(f"The guard remembers tensor {of.tensor}, of which no memory is made.")
+            columns, cells = prod(entry.shape[1:]), prod(of.space)
+            if columns % cells or (of.codec == "low frequency" and columns != cells):
+                raise InvalidGuard(
+                    f"The guard remembers {columns} columns of {entry.name!r} as laid out over {of.space}."
+                )
+            content = self.arrays[f"hint.{of.tensor}"].size if _hinted(of) else 0
+            if content < PRIOR_BYTES * of.prior or (content > PRIOR_BYTES * of.prior) != bool(of.codec):
+                raise InvalidGuard(f"The guard's hint of {entry.name!r} takes {content} bytes, which cannot be.")
+        covered = [self.entries[of.tensor] for of in remembered if of.laddered]
+        if bool(covered) != ("ladder" in self.arrays):
+            raise InvalidGuard(
+                f"The guard's ladder is of {len(covered)} tensors, and {'' if covered else 'not '}missing."
+            )
+        if ladder_columns(covered) > LARGEST_EXPANSION * self.size:
+            raise InvalidGuard(f"The guard's ladder claims {ladder_columns(covered)} columns in {self.size} bytes.")
+        if covered and "ladder" not in self.lost:
+            self._ladder()
+
     def _require(self, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> None:
         tier = self.arrays.get(name)
         if tier is None or tier.dtype != kind or tier.shape != shape:
             came = "missing" if tier is None else f"{tier.dtype} of shape {tier.shape}"
             raise InvalidGuard(f"The guard's {name} tier is {came}; it has to be {np.dtype(kind)} of shape {shape}.")
+
+
+def remembers(entry: Entry) -> bool:
+    """Whether a memory of a tensor can be made, if it is finite: of matrices that float32 holds exactly."""
+    return entry.dtype in FLOATS and entry.dtype != "F64" and len(entry.shape) > 1 and prod(entry.shape) >= FEWEST
+
+
+def ladder_columns(entries: Sequence[Entry]) -> int:
+    """For how many columns a ladder over these tensors stores a rung: packed so well that it has to be limited."""
+    return sum(matrix_shape(entry.shape)[1] for entry in entries)
+
+
+def _hinted(of: RememberedShape) -> bool:
+    return bool(of.codec or of.prior)
 
 
 def check_key(key: bytes | None) -> None:

@@ -3,17 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planaria.errors import InvalidGuard
+from planaria.memory.ladder import MOST_STAGES
+from planaria.memory.memory import CODECS
 
-VERSION = 1
+VERSION = 2
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,38 @@ class RuleShape:
     tile_error: float
 
 
+class RememberedShape(NamedTuple):
+    """What is remembered of one tensor.
+
+    Attributes:
+        tensor: index of the tensor.
+        codec: of its hint, or "" without one.
+        space: spatial axes that its columns end with, for codec and prior; empty if neither needs them.
+        laddered, prior: 1 if the ladder covers it, and if it has a prior; else 0.
+        error: root mean square of what the hint leaves of the weights; of the weights themselves without one.
+    """
+
+    tensor: int
+    codec: str
+    space: Sequence[int]
+    laddered: int
+    prior: int
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryShape:
+    """How the memory tiers are read.
+
+    Attributes:
+        tensors: what is remembered, by ascending index; only tensors with something.
+        strengths: of the ladder's stages: the shares of weights that may be missing; empty without a ladder.
+    """
+
+    tensors: Sequence[RememberedShape]
+    strengths: Sequence[float] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The manifest.
@@ -67,9 +103,11 @@ class Manifest:
         parity: shape of the parity tier, if there is one.
         rules: one for each tensor that has a rule.
         reasons: why tensors have no rule: reason -> indices of tensors.
+        copied: indices of the tensors that the copy holds, ascending; from version 2.
+        memory: shape of the memory tiers, if there are any; from version 2.
     """
 
-    version: int = VERSION
+    version: int = 1
     key: str = ""
     tile: int = 4096
     files: Sequence[tuple[str, int]] = ()
@@ -77,6 +115,8 @@ class Manifest:
     parity: ParityShape | None = None
     rules: Sequence[RuleShape] = ()
     reasons: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    copied: Sequence[int] = ()
+    memory: MemoryShape | None = None
 
     def encode(self) -> NDArray[np.uint8]:
         """As the bytes of a tier; what is empty is left out."""
@@ -102,6 +142,8 @@ class Manifest:
                     "parity": ParityShape(**fields["parity"]) if fields.get("parity") is not None else None,
                     "rules": tuple(RuleShape(**rule) for rule in fields.get("rules", ())),
                     "files": tuple((name, size) for name, size in fields.get("files", ())),
+                    "copied": tuple(fields.get("copied", ())),
+                    "memory": _memory(fields["memory"]) if fields.get("memory") is not None else None,
                 }
             )
             manifest._validate()
@@ -131,6 +173,8 @@ class Manifest:
             and len({rule.tensor for rule in self.rules}) == len(self.rules),
             "reasons": isinstance(self.reasons, dict)
             and all(_whole(index, 0, 2**32) for indices in self.reasons.values() for index in indices),
+            "copied": (not self.copied or _whole(self.version, 2, VERSION)) and _ascending(self.copied),
+            "memory": self.memory is None or (_whole(self.version, 2, VERSION) and _remembers(self.memory)),
         }
         for name, sound in checks.items():
             if not sound:
@@ -155,6 +199,47 @@ def _sound(rule: RuleShape) -> bool:
         and len(rule.rates) == len(rule.errors) > 0
         and all(isinstance(number, (int, float)) and 0 <= number <= 100 for number in numbers)
     )
+
+
+def _memory(fields: dict[str, Any]) -> MemoryShape:
+    entries = [RememberedShape(*entry) for entry in fields["tensors"]]
+    return MemoryShape(
+        **{
+            **fields,
+            "tensors": tuple(entry._replace(space=tuple(entry.space)) for entry in entries),
+            "strengths": tuple(fields.get("strengths", ())),
+        }
+    )
+
+
+def _remembers(memory: MemoryShape) -> bool:
+    """Whether it could be a memory's; what hangs on the tensors themselves is for the guard file to say."""
+    return (
+        len(memory.tensors) > 0
+        and _ascending([entry.tensor for entry in memory.tensors])
+        and all(
+            entry.codec in ("", *CODECS)
+            and len(entry.space) <= 3
+            and all(_whole(size, 1, 2**20) for size in entry.space)
+            and all(_whole(flag, 0, 1) for flag in (entry.laddered, entry.prior))
+            and bool(entry.codec or entry.laddered or entry.prior)
+            and (bool(entry.space) if entry.codec == "low frequency" or entry.prior else not entry.space)
+            and _number(entry.error, 0, FLOAT32_MAX)
+            for entry in memory.tensors
+        )
+        and all(_number(strength, 0, 1) and strength > 0 for strength in memory.strengths)
+        and sorted(memory.strengths, reverse=True) == list(memory.strengths)
+        and len(memory.strengths) <= MOST_STAGES
+        and bool(memory.strengths) == any(entry.laddered for entry in memory.tensors)
+    )
+
+
+def _ascending(indices: Sequence[Any]) -> bool:
+    return all(_whole(index, 0, 2**32) for index in indices) and all(one < other for one, other in pairwise(indices))
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def _whole(value: Any, low: int, high: int) -> bool:

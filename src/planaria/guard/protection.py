@@ -1,7 +1,8 @@
-"""Making a guard: digests, then rules where they pay, then parity with what the budget leaves."""
+"""Making a guard: digests, copies of small tensors, rules where they pay, memory, and parity with what is left."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from os import PathLike
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from planaria.calibration import load_calibration
 from planaria.checkpoints import Checkpoint, Entry, open_checkpoint
 from planaria.detectors import Detector, Outlier, Residual
 from planaria.detectors.digest import tile_digests
@@ -23,20 +25,27 @@ from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, finger
 from planaria.guard.guard import Guard
 from planaria.guard.hashing import hasher
 from planaria.guard.manifest import Manifest, ParityShape
+from planaria.guard.remember import Explain, remember
 from planaria.guard.stream import CHUNK, Stream
 from planaria.repairers.regrow import Precision
 
 Progress = Callable[[int, int, str], None]
-TIERS = ("digest", "parity", "rule")
+TIERS = ("digest", "copy", "parity", "hint", "ladder", "rule")
 TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
 DIGEST_SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
 RULE_SHARE = 0.6  # of what digests leave; a rule that takes more leaves too little parity for small damage
+LARGEST_RULE = 0.1  # of the bytes for memory: there one tensor's rule takes from all others
+COPY_SHARE = 0.25  # of what digests and description leave
+PARITY_SHARE = 0.5  # of what copies leave, where any damage may come: small one is then restored exactly
+PARITY_SHARE_EXPECTED = 0.1  # where so much is expected that parity cannot restore it
 
 
 def protect(
     model: nn.Module | Mapping[str, Tensor] | str | PathLike[str],
     *,
     budget: float = 0.02,
+    expect: float | None = None,
+    calibration: Mapping[str, Tensor] | str | PathLike[str] | None = None,
     key: bytes | None = None,
     tiers: Sequence[str] = TIERS,
     schedule: Schedule | None = None,
@@ -44,16 +53,26 @@ def protect(
     threads: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    explain: Explain | None = None,
 ) -> Guard:
     """Makes the guard of an intact model.
 
+    What digests leave of the budget goes to copies of small tensors, then to memory (hints, ladder, rules) and parity.
+    If any damage may come, these two share it equally. If a share of lost weights is expected that parity restores
+    exactly, where it is known which are lost, parity takes all; otherwise a tenth.
+
     Cost: two passes over the model for digests and parity, a few MiB of memory and the guard itself; a third pass, one
     tensor at a time, for statistics; and about a minute for every tensor that gets a rule (see `fit_rule`). Tensors in
-    which neighbours predict little are found out in a second and get none.
+    which neighbours predict little are found out in a second and get none. Hints and ladder are planned over the whole
+    model: some 50 bytes of memory for every weight, and a minute for some ten million of them.
 
     Args:
         model: a module, a state dict, a `.safetensors` or `.pt` file, or a folder of sharded safetensors.
         budget: largest size of the guard file, as a share of the bytes of the model's tensors.
+        expect: share of weights that is expected to be lost, in (0, 1]; None for any.
+        calibration: second moments of each layer's inputs, `[inputs, inputs]`, by the name of its weight, from
+            `planaria.calibration`; or a safetensors file of them or of inputs. Memory is then spent where outputs feel
+            it most.
         key: 32 bytes. With a key, digests and seal stand against attackers; without, they detect accidents only.
         tiers: which tiers to make; the digest is always made.
         schedule: of the fits; by default the recipe's.
@@ -61,25 +80,30 @@ def protect(
         threads: to compute with; by default as many as PyTorch uses.
         device: where to fit.
         progress: called with (done, total, what).
+        explain: called with lines for people: what each tier buys for which tensor, what was dropped, and why.
 
     Raises:
         InvalidInput: if the budget is too small for the smallest guard (the message says what would do), the model is
-            empty, or an argument is out of range.
-        InvalidFile, FileNotFoundError: if the model cannot be read, or changes meanwhile.
+            empty, the calibration is not this model's, or an argument is out of range.
+        InvalidFile, FileNotFoundError: if model or calibration cannot be read, or the model changes meanwhile.
     """
     check_key(key)
     if not 0 < budget <= 1:
-        raise InvalidInput(f"A budget is a share in (0, 1], not {budget}.")
+        raise InvalidInput(f"A budget is a share of the model's bytes in (0, 1], not {budget}. Try 0.02.")
+    if expect is not None and not 0 < expect <= 1:
+        raise InvalidInput(f"The share of weights expected to be lost is in (0, 1], or None for any, not {expect}.")
     if unknown := set(tiers) - set(TIERS):
         raise InvalidInput(f"Unknown tiers {sorted(unknown)}. Tiers are: {', '.join(TIERS)}.")
     threads = threads or torch.get_num_threads()
     report = progress or (lambda done, total, what: None)
+    say = explain or (lambda line: None)
     with open_checkpoint(model) as checkpoint:
         before = _file_states(model, checkpoint)
         entries = tuple(checkpoint.entries.values())
         nbytes = sum(entry.nbytes for entry in entries)
         if nbytes == 0:
             raise InvalidInput("The model has no weights: there is nothing to protect.")
+        moments = _moments(calibration, checkpoint, say)
         allowed = int(budget * nbytes)
         manifest = Manifest(
             key=fingerprint(key),
@@ -88,30 +112,155 @@ def protect(
         )
         headers = np.frombuffer(pack_headers(checkpoint.headers), np.uint8)
         manifest, stream, plan = _plan(manifest, entries, headers, allowed)
+        say(f"digests and description take {_size(manifest, plan):,} of {allowed:,} bytes; tiles of {stream.tile:,}")
+        made: dict[str, NDArray[np.generic]] = {}
+        if "copy" in tiers:
+            manifest, made = _copies(checkpoint, stream, manifest, plan, allowed, say)
+        remembering = [tier for tier in ("hint", "ladder") if tier in tiers]
+        room = _room_for_memory(manifest, stream, plan | made, allowed, tiers, expect, say) if remembering else 0
         manifest, rule_arrays, detectors = _rules(
             checkpoint,
             stream,
             manifest,
-            plan,
+            plan | made,
             allowed if "rule" in tiers else None,
+            memory=room if remembering else None,
             schedule=schedule,
             device=device,
             seed=seed,
             progress=report,
         )
-        plan |= rule_arrays
-        if _size(manifest, plan) > allowed:
+        made |= rule_arrays
+        if _size(manifest, plan | made) > allowed:
             manifest = replace(manifest, reasons={})  # the smallest guard has no room to explain itself
+        if remembering:
+            most = min(_size(manifest, plan | made) + room - sum(of.nbytes for of in rule_arrays.values()), allowed)
+            report(0, 1, "planning what to remember")
+            manifest, memory_arrays = remember(
+                checkpoint,
+                stream,
+                manifest,
+                plan | made,
+                most,
+                tiers=remembering,
+                expect=expect,
+                moments=moments,
+                seed=seed,
+                threads=threads,
+                say=say,
+            )
+            made |= memory_arrays
         if "parity" in tiers:
-            shape = _parity_shape(manifest, stream, plan, allowed)
+            shape = _parity_shape(manifest, stream, plan | made, allowed)
             if shape is not None:
                 manifest = replace(manifest, parity=shape)
+            say(_parity_line(shape, stream))
+        for reason, indices in manifest.reasons.items():
+            say(f"no rule for {len(indices)} tensors: {reason}")
         arrays = _measured(checkpoint, stream, manifest, key, detectors, threads, report)
-        arrays = {"headers": headers} | arrays | rule_arrays
+        arrays = {"headers": headers} | arrays | made
         if _file_states(model, checkpoint) != before:
             raise InvalidFile(f"{model} changed while it was being protected. Protect it again when it is complete.")
     guard = Guard(manifest, {"manifest": manifest.encode()} | arrays, key)
     return replace(guard, size=packed_size(dict(guard.arrays)))
+
+
+def _moments(
+    calibration: Mapping[str, Tensor] | str | PathLike[str] | None, checkpoint: Checkpoint, say: Explain
+) -> dict[str, Tensor]:
+    """Second moments by the names of the checkpoint's entries. Raises `InvalidInput` on others than this model's."""
+    shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
+    shapes |= {other: shapes[name] for other, name in checkpoint.aliases.items()}
+    if calibration is None:
+        return {}
+    if isinstance(calibration, (str, PathLike)):
+        loaded = load_calibration(calibration, shapes)
+        for note in loaded.notes:
+            say(note)
+        calibration = loaded.moments
+    for name, moment in calibration.items():
+        inputs = prod(shapes[name][1:]) if len(shapes.get(name, ())) > 1 else 0
+        if not inputs:
+            raise InvalidInput(f"The calibration has {name!r}, and the model no such matrix. Calibrate this model.")
+        if tuple(moment.shape) != (inputs, inputs) or not moment.is_floating_point() or not moment.isfinite().all():
+            raise InvalidInput(
+                f"Second moments of {name!r} are finite floats of shape ({inputs}, {inputs}), not {moment.dtype} of "
+                f"{tuple(moment.shape)}. Calibrate this model."
+            )
+    return {checkpoint.aliases.get(name, name): moment.detach().float().cpu() for name, moment in calibration.items()}
+
+
+def _copies(
+    checkpoint: Checkpoint,
+    stream: Stream,
+    manifest: Manifest,
+    plan: Mapping[str, NDArray[np.generic]],
+    allowed: int,
+    say: Explain,
+) -> tuple[Manifest, dict[str, NDArray[np.generic]]]:
+    """The bytes of tensors of at most one axis, smallest first, as long as they all take little."""
+    small = [
+        (entry.nbytes, index) for index, entry in enumerate(stream.entries) if len(entry.shape) < 2 and entry.nbytes
+    ]
+    room = COPY_SHARE * (allowed - _size(manifest, plan))
+    taken: list[int] = []
+    for nbytes, index in sorted(small):
+        room -= nbytes + len(f"{index},")
+        if room < 0:
+            left = len(small) - len(taken)
+            say(f"copy: none of {left} larger vectors: all copies may take {COPY_SHARE:.0%} of what digests leave")
+            break
+        taken.append(index)
+        say(f"copy: {stream.entries[index].name}, {nbytes:,} bytes: restored exactly whatever happens to it")
+    if not taken:
+        return manifest, {}
+    copied = tuple(sorted(taken))
+    content = np.concatenate([checkpoint.read(stream.entries[index].name) for index in copied])
+    arrays: dict[str, NDArray[np.generic]] = {"copy": content}
+    with_copy = replace(manifest, version=2, copied=copied)
+    return (with_copy, arrays) if _size(with_copy, {**plan, **arrays}) <= allowed else (manifest, {})
+
+
+def _room_for_memory(
+    manifest: Manifest,
+    stream: Stream,
+    plan: Mapping[str, NDArray[np.generic]],
+    allowed: int,
+    tiers: Sequence[str],
+    expect: float | None,
+    say: Explain,
+) -> int:
+    """Bytes of the file for hints, ladder and rules."""
+    room = max(allowed - _size(manifest, plan), 0)
+    if "parity" not in tiers:
+        return room
+    if expect is None:
+        return int((1 - PARITY_SHARE) * room)
+    shape = _parity_shape(manifest, stream, plan, allowed)
+    if shape is not None and _restores(shape, stream, expect):
+        say(f"parity restores {expect:.3g} of all weights bit for bit, where it is known which: it gets all bytes")
+        return 0
+    return int((1 - PARITY_SHARE_EXPECTED) * room)
+
+
+def _restores(shape: ParityShape, stream: Stream, share: float) -> bool:
+    """Whether the loss of a share of all weights, known and scattered, is restored but for bad luck."""
+    # Two weights that share a symbol are lost together.
+    narrow = any(entry.dtype in ("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2") for entry in stream.entries)
+    lost = (1 - (1 - share) ** 2 if narrow else share) * -(-shape.segment // shape.width)
+    return shape.check >= lost + max(0.1 * lost, 5 * lost**0.5) + 4
+
+
+def _parity_line(shape: ParityShape | None, stream: Stream) -> str:
+    if shape is None:
+        return "parity: none, no bytes are left"
+    rows = -(-shape.segment // shape.width)
+    nbytes = 2 * shape.check * shape.width * -(-stream.symbols // shape.segment)
+    known = shape.check / (rows + shape.check)
+    return (
+        f"parity: {nbytes:,} bytes: restores bit for bit up to {shape.check // 2:,} wrong 16-bit symbols of each "
+        f"{rows:,}, or where it is known which, {known:.3%} of all"
+    )
 
 
 def _plan(
@@ -215,6 +364,7 @@ def _rules(
     plan: Mapping[str, NDArray[np.generic]],
     allowed: int | None,
     *,
+    memory: int | None,
     schedule: Schedule | None,
     device: torch.device | str,
     seed: int,
@@ -222,7 +372,7 @@ def _rules(
 ) -> tuple[Manifest, dict[str, NDArray[np.generic]], dict[str, Detector]]:
     """Rules for the tensors in which they pay, largest first while the budget lasts, and detectors that use them.
 
-    All other tensors have a reason.
+    All other tensors have a reason. Of `memory` bytes, if given, a rule takes a tenth at most.
     """
     reasons: dict[str, list[int]] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
@@ -247,10 +397,13 @@ def _rules(
                     candidates.append((index, space))
         if reason is not None:
             reasons.setdefault(reason, []).append(index)
-    room = 0.0 if allowed is None else RULE_SHARE * (allowed - _size(manifest, plan))
+    room = 0.0 if allowed is None else RULE_SHARE * (allowed - _size(manifest, plan) if memory is None else memory)
+    largest = room if memory is None else LARGEST_RULE * memory
     for index, space in sorted(candidates, key=lambda candidate: -stream.entries[candidate[0]].nbytes):
         entry = stream.entries[index]
-        affordable: list[Precision] = [p for p in ("half", "byte") if rules.record_bytes(p, space) <= room]
+        affordable: list[Precision] = [
+            p for p in ("half", "byte") if rules.record_bytes(p, space) <= min(room, largest)
+        ]
         if not affordable:
             reasons.setdefault("no room in the budget", []).append(index)
             continue

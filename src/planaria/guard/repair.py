@@ -1,7 +1,7 @@
 """Check and repair: from an examination to a report, and to the repaired model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
@@ -10,17 +10,19 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import InvalidInput, VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, Estimate, estimate, pieces
+from planaria.guard.estimate import FLOATS, Estimate, Located, Recollection, estimate, locate, part_of, pieces
 from planaria.guard.examine import Examination, Known, damaged_tiles, examine
 from planaria.guard.file import GuardFile
+from planaria.guard.manifest import RuleShape
+from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.stream import SYMBOL
+from planaria.repairers import Repairer
 
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST = range(len(VERDICTS))
 
@@ -52,9 +54,17 @@ def diagnose(
     began = time.monotonic()
     _check_known(guard, known)
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
+    remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
+    located = {
+        of.tensor: _located_whole(guard, examination, of.tensor, known)
+        for of in remembered
+        if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any() and "statistics" in guard.arrays
+    }
+    told = recollect(guard, examination.draft, located, mapped=known is not None, threads=threads)
     tensors = []
     for index in range(len(guard.entries)):
-        tensors.append(_diagnosed(guard, examination, index, known, apply=action == "repair"))
+        memory = (located[index], told[index]) if index in told else None
+        tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
         if action == "repair" and flush:
             examination.draft.commit()
     if action == "repair" and (damaged_tiles(guard, examination.draft) & ~examination.unproven).any():
@@ -75,7 +85,13 @@ def diagnose(
 
 
 def _diagnosed(
-    guard: GuardFile, examination: Examination, index: int, known: Known | None, *, apply: bool
+    guard: GuardFile,
+    examination: Examination,
+    index: int,
+    known: Known | None,
+    memory: tuple[Located, Recollection] | None,
+    *,
+    apply: bool,
 ) -> TensorReport:
     """One tensor's report; what is estimated goes to the draft if it is to be applied."""
     stream, entry = guard.stream, guard.entries[index]
@@ -88,51 +104,86 @@ def _diagnosed(
     if unproven.any() and (entry.dtype not in FLOATS or "statistics" not in guard.arrays):
         verdicts[unproven] = LOST
     elif unproven.any():
-        rule = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
-        content = guard.arrays.get(f"rule.{index}")
-        repairer = rules.repairer_of(rule, content.view(np.uint8)) if rule and content is not None else None
-        unsolved = examination.unsolved
-        # A rule needs the whole tensor, and there is none for a large one.
-        parts = [Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)] if repairer else pieces(entry, stream.tile)
-        mask = None
-        if known is not None:  # tensors that the test does not name are all good
-            mask = known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
-        squares = 0.0
-        for piece in parts:
+        shape, repairer = _rule(guard, index)
+        regrown = repairer is not None or (memory is not None and memory[1].error is not None)
+        squares, methods = 0.0, []
+        for piece in _parts(guard, entry, repairer):
             tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
             if not unproven[tiles].any():
                 continue
-            doubtful = _doubtful(guard, examination, index, piece)
+            found = memory[0].part(piece, entry) if memory else _located(guard, examination, index, piece, known)
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
-                doubtful,
+                found,
                 tile=stream.tile,
-                density=unsolved.density if unsolved else 0.0,
-                scattered=examination.scattered,
                 statistics=guard.statistics(index),
                 rule=repairer,
-                shape=rule if repairer else None,
-                known=_part(mask, piece, entry) if mask is not None else None,
+                shape=shape,
+                recollection=memory[1].part(piece, entry) if memory else None,
+                mapped=known is not None,
             )
-            found = _verdicts(result, piece, stream.tile, repairer is not None)
-            verdicts[tiles] = np.where(unproven[tiles], found, verdicts[tiles])
+            verdicts[tiles] = np.where(unproven[tiles], _verdicts(result, piece, stream.tile, regrown), verdicts[tiles])
             count = int(result.missing.sum())
             squares += count * result.expected_error**2
+            methods += [method for method in result.methods if method not in methods]
             report = replace(
                 report,
                 kept=report.kept + int(result.kept.sum()),
                 estimated=report.estimated + count,
                 bound=max(report.bound or 0.0, result.bound) or None,
+                method=", ".join(methods) or None,
             )
             if apply:
                 examination.draft.replace(entry.name, piece.start, result.content)
         if report.estimated:
-            plain = "mean" if guard.statistics(index).nearly_constant else "zero"
             error = (squares / report.estimated) ** 0.5
-            known_error = error if isfinite(error) else None  # of float64 weights past the range of float32
-            report = replace(report, method="rule" if repairer else plain, expected_error=known_error)
+            # Not finite: of float64 weights past the range of float32.
+            report = replace(report, expected_error=error if isfinite(error) else None)
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
+
+
+def _rule(guard: GuardFile, index: int) -> tuple[RuleShape | None, Repairer | None]:
+    """The tensor's rule, if there is one and it is not lost."""
+    shape = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
+    content = guard.arrays.get(f"rule.{index}")
+    if shape is None or content is None:
+        return None, None
+    return shape, rules.repairer_of(shape, content.view(np.uint8))
+
+
+def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[Entry]:
+    """The pieces of a tensor: a rule needs it whole, and there is none for a large one."""
+    return [Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)] if rule else pieces(entry, guard.stream.tile)
+
+
+def _located(guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None) -> Located:
+    """What is to be distrusted of a piece."""
+    entry, unsolved = guard.entries[index], examination.unsolved
+    mask = None
+    if known is not None:  # tensors that the test does not name are all good
+        mask = part_of(known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)), piece, entry)
+    return locate(
+        examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
+        piece,
+        _doubtful(guard, examination, index, piece),
+        tile=guard.stream.tile,
+        density=unsolved.density if unsolved else 0.0,
+        scattered=examination.scattered,
+        statistics=guard.statistics(index),
+        rule=_rule(guard, index)[1],
+        known=mask,
+    )
+
+
+def _located_whole(guard: GuardFile, examination: Examination, index: int, known: Known | None) -> Located:
+    """What is to be distrusted of a tensor, piece by piece."""
+    entry = guard.entries[index]
+    found = [
+        _located(guard, examination, index, piece, known) for piece in _parts(guard, entry, _rule(guard, index)[1])
+    ]
+    masks = ([of.doubtful, of.bounded, of.missing, of.kept] for of in found)
+    return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))
 
 
 def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Entry) -> NDArray[np.bool_]:
@@ -152,13 +203,7 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Ent
     return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
 
 
-def _part(mask: Tensor, piece: Entry, entry: Entry) -> Tensor:
-    """The piece's part of a mask over the tensor."""
-    size = entry.nbytes // mask.numel()
-    return mask.flatten()[piece.start // size : (piece.start + piece.nbytes) // size].view(piece.shape)
-
-
-def _verdicts(result: Estimate, piece: Entry, tile: int, has_rule: bool) -> NDArray[np.int64]:
+def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArray[np.int64]:
     """The worst of each tile's weights. A tile of which most is missing, and nothing known, is lost."""
     per_tile = tile * result.missing.size // piece.nbytes
 
@@ -168,7 +213,7 @@ def _verdicts(result: Estimate, piece: Entry, tile: int, has_rule: bool) -> NDAr
 
     only_bounded = (share(result.bounded) > 0) & (share(result.missing | result.kept) == 0)
     verdicts = np.where(only_bounded, BOUNDED, ESTIMATED)
-    return np.where((share(result.missing) > 0.5) & (not has_rule), LOST, verdicts)
+    return np.where((share(result.missing) > 0.5) & (not regrown), LOST, verdicts)
 
 
 def _regions(verdicts: NDArray[np.int64], tile: int, nbytes: int) -> tuple[Region, ...]:

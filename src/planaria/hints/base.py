@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, Int64, Integer, UInt8
+from jaxtyping import Float, Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
 from planaria.errors import InvalidInput
@@ -21,10 +21,10 @@ _HEADER = 4
 
 Array = Float64[np.ndarray, "rows columns"]
 Moments = Float64[np.ndarray, "columns columns"]
-Groups = list[Integer[np.ndarray, " size"]]
+Groups = list[entropy.Group]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sketch:
     """A matrix analysed, ready to be coded at any level.
 
@@ -120,7 +120,9 @@ class Hint(ABC):
             raise InvalidInput(f"{int((~weight.isfinite()).sum())} weights are not finite. Sketch an intact tensor.")
         self._require_shape(tuple(weight.shape))
         if moments is not None and moments.shape != (weight.shape[1],) * 2:
-            raise InvalidInput(f"{weight.shape[1]} columns have as many moments squared, not {tuple(moments.shape)}.")
+            raise InvalidInput(
+                f"Moments of {weight.shape[1]} columns are a square matrix of that size, not {tuple(moments.shape)}."
+            )
         if moments is not None and not (moments.isfinite().all() and (moments.diagonal() >= 0).all()):
             raise InvalidInput("Moments are finite, with mean squares of at least 0. Calibrate again.")
         largest = float(weight.abs().max()) if weight.numel() else 0.0
@@ -144,6 +146,7 @@ class Hint(ABC):
             return torch.zeros(shape)
         if len(content) < _HEADER:
             raise InvalidInput(f"Content has a header of {_HEADER} bytes, and this has {len(content)} in all.")
+        content = np.ascontiguousarray(content)
         mantissa, exponent = int(content[:2].view("<u2")[0]), int(content[2:4].view("<i2")[0])
         if mantissa < 1 << 15 or abs(exponent) > _EXPONENTS:
             raise InvalidInput(f"A step is no {mantissa} 2^{exponent}. The content is damaged.")
@@ -204,5 +207,7 @@ def _regular(moments: Tensor | None) -> Moments | None:
     try:
         np.linalg.cholesky(regular)
     except np.linalg.LinAlgError:
-        raise InvalidInput("Moments give no combination of inputs a negative mean square. Calibrate again.") from None
+        raise InvalidInput(
+            "In these moments some combination of inputs has a negative mean square. Calibrate again."
+        ) from None
     return regular

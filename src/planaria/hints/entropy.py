@@ -7,7 +7,7 @@ from typing import Any
 
 import constriction
 import numpy as np
-from jaxtyping import Float64, Int64, Integer, UInt8
+from jaxtyping import Float64, Int32, Int64, Integer, UInt8
 
 from planaria.errors import InvalidInput
 
@@ -27,7 +27,7 @@ _ESCAPES = 24
 _BINS = 128
 _TOTAL = 1 << 16
 
-Group = Integer[np.ndarray, " size"]
+Group = Integer[np.ndarray, " _"]  # each of its own size
 
 
 def encode_groups(groups: Sequence[Group]) -> UInt8[np.ndarray, " bytes"]:
@@ -68,20 +68,22 @@ class GroupReader:
             raise InvalidInput(f"{len(content)} bytes are no 32-bit words. The content is damaged.")
         self._content = content
         self._decoder = _queue.RangeDecoder(np.ascontiguousarray(content).view("<u4").astype(np.uint32))
-        self._groups: list[Int64[np.ndarray, " size"]] = []
+        self._groups: list[Group] = []
         self._classes: list[int] = []
 
-    def take(self, size: int) -> Int64[np.ndarray, " size"]:
+    def take(self, size: int) -> Int32[np.ndarray, " size"]:
         """The next group, of `size` integers."""
         try:
-            before = self._classes[-1] if self._classes else 0
-            self._classes.append(before + int(_get(self._decoder, 1, _NEIGHBOUR, 0)[0]))
-            if not 0 <= self._classes[-1] < _CLASSES:
-                raise InvalidInput(f"There is no class {self._classes[-1]}. The content is damaged.")
-            self._groups.append(_get_group(self._decoder, size, self._classes[-1]))
+            kind = (self._classes[-1] if self._classes else 0) + int(_get(self._decoder, 1, _NEIGHBOUR, 0)[0])
+            if not 0 <= kind < _CLASSES:
+                raise InvalidInput(f"There is no class {kind}. The content is damaged.")
+            empty = not kind or not size
+            group = np.zeros(size, np.int32) if empty else _get(self._decoder, size, *_table_and_shift(kind))
         except AssertionError as error:  # the range decoder's word for states that no encoder leaves
             raise InvalidInput("These words are no code of any integers. The content is damaged.") from error
-        return self._groups[-1]
+        self._classes.append(kind)
+        self._groups.append(group)
+        return group
 
     def finish(self) -> None:
         """Makes sure that what was read is all there was: coded again, it is the same content."""
@@ -93,17 +95,9 @@ def _encoded(groups: Sequence[Group], classes: Int64[np.ndarray, " groups"]) -> 
     encoder = _queue.RangeEncoder()
     for group, kind, difference in zip(groups, classes, np.diff(classes, prepend=0), strict=True):
         _put(encoder, difference[None], _NEIGHBOUR, 0)
-        _put_group(encoder, group, int(kind))
+        if kind and len(group):
+            _put(encoder, group, *_table_and_shift(int(kind)))
     return encoder.get_compressed().astype("<u4").view(np.uint8)
-
-
-def _put_group(encoder: Any, group: Group, kind: int) -> None:
-    if kind and len(group):
-        _put(encoder, group, *_table_and_shift(kind))
-
-
-def _get_group(decoder: Any, size: int, kind: int) -> Int64[np.ndarray, " size"]:
-    return _get(decoder, size, *_table_and_shift(kind)) if kind and size else np.zeros(size, np.int64)
 
 
 def _table_and_shift(kind: int) -> tuple[int, int]:
@@ -128,7 +122,7 @@ def _put(encoder: Any, values: Group, table: int, shift: int) -> None:
             encoder.encode((excess[long] - sizes).astype(np.int32), _model.Uniform(), sizes)
 
 
-def _get(decoder: Any, size: int, table: int, shift: int) -> Int64[np.ndarray, " size"]:
+def _get(decoder: Any, size: int, table: int, shift: int) -> Int32[np.ndarray, " size"]:
     model, end = _tables()[table]
     high = decoder.decode(model, size).astype(np.int64) - end
     low = decoder.decode(_model.Uniform(1 << shift), size).astype(np.int64) if shift else 0
@@ -144,7 +138,7 @@ def _get(decoder: Any, size: int, table: int, shift: int) -> Int64[np.ndarray, "
     values = (high << shift) + low - (1 << shift >> 1)
     if np.abs(values).max(initial=0) > LIMIT:
         raise InvalidInput(f"The content has an integer beyond {LIMIT}. It is damaged.")
-    return values
+    return values.astype(np.int32)
 
 
 def _choose(groups: Sequence[Group]) -> tuple[Int64[np.ndarray, " groups"], float]:

@@ -5,14 +5,23 @@ of integers held in float64: while all partial sums stay below 2^53, no order ro
 """
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Integer
+
+from planaria.errors import InvalidInput
 
 _BITS = 53
+_FARTHEST = 1000
 _QUARTERS = np.array([1048576, 1246974, 1482910, 1763488], np.float64)  # 2^20 times 1, 2^(1/4), 2^(1/2), 2^(3/4)
 
 
-def quarter_octaves(codes: Int64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    """2^(code / 4), to 20 bits."""
+def quarter_octaves(codes: Integer[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    """2^(code / 4), to 20 bits.
+
+    Raises:
+        InvalidInput: on codes beyond 1000 either way; none arises from finite weights.
+    """
+    if np.abs(codes).max(initial=0) > _FARTHEST:
+        raise InvalidInput(f"A scale is at most 2^250 either way, not 2^{np.abs(codes).max() / 4}. Content is damaged.")
     return np.ldexp(_QUARTERS[codes % 4], (codes // 4 - 20).astype(np.int32))
 
 

@@ -4,17 +4,23 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float64, Int32
+from scipy.linalg import cholesky
 
 from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
 from planaria.hints.entropy import GroupReader
 from planaria.hints.exact import quarter_octaves
+
+BLOCK = 64  # columns
 
 
 class FirstBits(Hint):
     """Every weight on its own: for tensors in which nothing has structure.
 
     A column's step is the smaller the more its input matters (the square root of its mean square, to quarter octaves;
-    all alike without moments), so that all noise is alike in the outputs; columns that fall below it get nothing.
+    all alike without moments), so that all noise is alike in the outputs; columns that fall below it get nothing. With
+    moments, the columns that are quantised later make up for the error of each one (GPTQ; Frantar and others 2023,
+    algorithm 1), the most important first.
 
     Groups: quarter octaves of each column's step, then the columns of each step, smallest first, row by row.
     """
@@ -24,16 +30,15 @@ class FirstBits(Hint):
     def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
         importance = np.ones(weight.shape[1]) if moments is None else np.diagonal(moments)
         codes = quarter_codes(1 / np.sqrt(importance))
-        scaled = [
-            (weight[:, codes == code] / quarter_octaves(code)).astype(np.float32).ravel() for code in np.unique(codes)
-        ]
+        sizes = quarter_octaves(codes)
+        feedback = None if moments is None else _Feedback(moments)
 
         def quantise(step: float) -> Groups:
-            groups = [quantised(values, step) for values in scaled]
-            return [codes, *groups] if any(group.any() for group in groups) else []
+            steps = step * sizes
+            whole = quantised(weight / steps, 1.0) if feedback is None else feedback.quantised(weight, steps)
+            return [codes, *(whole[:, codes == code].ravel() for code in np.unique(codes))] if whole.any() else []
 
-        peak = max((float(np.abs(values).max(initial=0)) for values in scaled), default=0.0)
-        return peak, quantise
+        return float(np.abs(weight / sizes).max(initial=0.0)), quantise
 
     def _decode(self, groups: GroupReader, shape: tuple[int, int]) -> Array:
         rows, columns = shape
@@ -42,5 +47,30 @@ class FirstBits(Hint):
         values = np.zeros(shape)
         for code in np.unique(codes):
             own = np.flatnonzero(codes == code)
-            values[:, own] = groups.take(rows * len(own)).reshape(rows, -1) * steps[own]
+            values[:, own] = groups.take(rows * len(own)).reshape(rows, len(own)) * steps[own]
         return values
+
+
+class _Feedback:
+    """Quantises column by column, and lets those that follow make up for each error in the outputs."""
+
+    def __init__(self, moments: Moments):
+        self.order = np.argsort(-np.diagonal(moments), kind="stable")
+        # Rows of the upper factor of the inverse say how an error is made up for.
+        self.factor = cholesky(np.linalg.inv(moments[np.ix_(self.order, self.order)]))
+
+    def quantised(self, weight: Array, steps: Float64[np.ndarray, " columns"]) -> Int32[np.ndarray, "rows columns"]:
+        """Multiples of each column's step."""
+        left, steps = weight[:, self.order].T.copy(), steps[self.order]
+        whole = np.zeros(left.shape, np.int32)
+        for start in range(0, len(left), BLOCK):  # what an error changes far away is added up in one product
+            stop = min(start + BLOCK, len(left))
+            errors = np.empty_like(left[start:stop])
+            for at in range(start, stop):
+                whole[at] = quantised(left[at] / steps[at], 1.0)
+                errors[at - start] = (left[at] - whole[at] * steps[at]) / self.factor[at, at]
+                left[at + 1 : stop] -= self.factor[at, at + 1 : stop, None] * errors[at - start]
+            left[stop:] -= self.factor[start:stop, stop:].T @ errors
+        back = np.empty_like(whole)
+        back[self.order] = whole
+        return back.T

@@ -62,7 +62,7 @@ class LowFrequency(Hint):
         steps = exact.quarter_octaves(groups.take(len(bands)))
         values = np.zeros(shape)
         for band, step in zip(bands, steps, strict=True):
-            values[:, band] = groups.take(shape[0] * len(band)).reshape(shape[0], -1) * step
+            values[:, band] = groups.take(shape[0] * len(band)).reshape(shape[0], len(band)) * step
         values = values.reshape(shape[0], *self.space)
         for axis, size in enumerate(self.space, 1):
             moved = np.moveaxis(values, axis, -1)

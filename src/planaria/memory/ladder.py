@@ -1,7 +1,7 @@
-"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest. Specified in FORMAT.md.
+"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest.
 
-Every weight is quantised, but only check bits of its codes are stored: as many as there will be missing weights, times the
-bits of each. Near the limit for independent weights, D = s2 2^(-2 r / p), which a stored copy is far from: it pays
+Every weight is quantised, but only check bits of its codes are stored: as many as there will be missing weights, times
+the bits of each. Near the limit for independent weights, D = s2 2^(-2 r / p), which a stored copy is far from: it pays
 for the weights that survive, too (Perron, Diggavi, Telatar 2004; the layers: Albanese and others 1996).
 """
 
@@ -20,17 +20,24 @@ from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
 
 SEGMENT = 2**24  # weights that are coded together: bounds memory
 WORD = 64
-_HEADER, _PLANE, _STAGE = struct.Struct("<BI"), struct.Struct("<IH"), struct.Struct("<BI")
+_HEADER, _STAGE, _DEPTH, _PLANE = (struct.Struct(form) for form in ("<BI", "<I", "<B", "<IH"))
 MOST_STAGES = 8
-MOST_PLANES = 64
+WIDEST = 2**20 // WORD  # window, in words
 
-Rungs = Sequence[UInt8[np.ndarray, " columns"]]
-Residuals = Sequence[Float64[np.ndarray, "rows columns"]]
+# Of several tensors: each has rows and columns of its own.
+Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
+Residuals = Sequence[Float64[np.ndarray, "_rows _columns"]]
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Check bits of one bit of the codes of a segment's weights."""
+    """Check bits of one bit of the codes of a segment's weights.
+
+    Attributes:
+        check: how many; 0 or more.
+        window: of the `WindowCode` that made them, in bits.
+        content: packed, ceil(check / 8) bytes.
+    """
 
     check: int
     window: int
@@ -43,7 +50,7 @@ class Stage:
 
     Attributes:
         rungs: by tensor, the rung of each column.
-        planes: by segment, in the order of their bits.
+        planes: by segment, from the first bit of the codes to the last.
     """
 
     rungs: Rungs
@@ -55,8 +62,8 @@ class Bounds:
     """What the ladder knows of a tensor's missing weights, in the order of the mask.
 
     Attributes:
-        low, high: between which each lies; infinite where nothing is known.
-        mean: what to expect of it.
+        low, high: between which each lies, to rounding; infinite where nothing is known.
+        mean: what to expect of it, between the bounds; 0 where nothing is known.
     """
 
     low: Float64[np.ndarray, " missing"]
@@ -80,7 +87,7 @@ class Ladder:
     def of(
         cls, residuals: Residuals, rungs: Sequence[Rungs], strengths: Sequence[float], *, threads: int = 1
     ) -> "Ladder":
-        """Check bits with which missing shares of up to each stage's strength, wherever they are, are most likely found.
+        """Check bits that most likely find the missing weights while their share is up to a stage's strength.
 
         Cost: a few passes over the weights for every bit of their codes; 14 bytes a weight of a segment.
 
@@ -88,12 +95,16 @@ class Ladder:
             residuals: the weights, less what is known of them anyway, by tensor.
             rungs: for each stage by tensor, the rung of each column; every stage refines the one before it.
             strengths: of each stage, in (0, 1]; not increasing.
+            threads: to encode with; the result does not depend on them.
 
         Raises:
-            InvalidInput: if a stage does not refine the one before it, or a strength is out of range.
+            InvalidInput: if a stage does not refine the one before it, a strength is out of range, or there are no
+                stages or too many.
         """
         if any(not 0 < strength <= 1 for strength in strengths) or sorted(strengths, reverse=True) != list(strengths):
             raise InvalidInput(f"Strengths of a ladder lie in (0, 1] and do not increase; {list(strengths)} came.")
+        if not 0 < len(strengths) <= MOST_STAGES:
+            raise InvalidInput(f"A ladder has 1 to {MOST_STAGES} stages, not {len(strengths)}.")
         scales = np.array([_scale(residual) for residual in residuals], np.float32)
         stages = []
         sizes = [residual.size for residual in residuals]
@@ -102,20 +113,25 @@ class Ladder:
             table = _Table(before, stage)
             codes, lengths = np.zeros(sum(sizes), np.int32), np.zeros(sum(sizes), np.uint8)
             for tensor, span in enumerate(_spans(sizes)):
-                cells = table.cells(tensor, _units(residuals[tensor], scales[tensor])).ravel()
+                cells = table.cells(tensor, residuals[tensor] / float(scales[tensor])).ravel()
                 codes[span], lengths[span] = table.codes[cells], table.lengths[cells]
-            planes = []
-            for places in _segments(len(codes)):
-                planes.append(_encode(codes[places], lengths[places], strength, threads))
+            planes = [
+                _encode(codes[places], lengths[places], strength, threads=threads) for places in _segments(len(codes))
+            ]
             stages.append(Stage(stage, planes))
         return cls(scales, stages)
 
     def recall(
-        self, residuals: Residuals, known: Sequence[Bool[np.ndarray, "rows columns"]], *, threads: int = 1
+        self, residuals: Residuals, known: Sequence[Bool[np.ndarray, "_rows _columns"]], *, threads: int = 1
     ) -> tuple[list[Bounds], int]:
-        """What is known of the missing weights, and how many checks contradict, which says that a known weight is wrong.
+        """What is known of the missing weights, and how many checks contradict: then a known weight is wrong.
 
-        Stages whose strength is exceeded tell little; none tells anything wrong of a weight if all known ones are right.
+        Stages whose strength is exceeded tell little; none tells anything wrong if all known weights are right.
+
+        Args:
+            residuals: as they were for `of`; what missing weights hold is not looked at.
+            known: True where a weight is there, by tensor.
+            threads: to decode with; the result does not depend on them.
         """
         sizes = [residual.size for residual in residuals]
         there = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in known)])
@@ -124,23 +140,24 @@ class Ladder:
         rank = np.cumsum(~there) - 1
         contradictions = 0
         halted = np.zeros(len(missing), bool)  # weights whose cell in the stage before is not known
-        before: Rungs = [np.zeros_like(of) for of in self.stages[0].rungs] if self.stages else []
+        before: Rungs = [np.zeros_like(of) for of in self.stages[0].rungs]
         cell_of = np.zeros(len(missing), np.int64)  # in the stage before
         for stage in self.stages:
             table = _Table(before, stage.rungs)
             codes, lengths = np.zeros(len(there), np.int32), np.zeros(len(there), np.uint8)
             nodes = np.zeros(len(missing), np.int64)
             for tensor, span in enumerate(_spans(sizes)):
-                cells = table.cells(tensor, _units(residuals[tensor], self.scales[tensor])).ravel()
+                cells = table.cells(tensor, residuals[tensor] / float(self.scales[tensor])).ravel()
                 codes[span], lengths[span] = table.codes[cells], table.lengths[cells]
                 own = slice(*np.searchsorted(missing, [span.start, span.stop]))
-                columns = (missing[own] - span.start) % residuals[tensor].shape[1] if own.stop > own.start else missing[own]
-                nodes[own] = table.roots(tensor, columns, cell_of[own])
+                if own.stop > own.start:
+                    columns = (missing[own] - span.start) % residuals[tensor].shape[1]
+                    nodes[own] = table.roots(tensor, columns, cell_of[own])
             for places, planes in zip(_segments(len(there)), stage.planes, strict=True):
                 erased = ~there[places]
                 own_missing = rank[places[erased]]
                 contradictions += _walk(
-                    table, planes, codes[places], lengths[places], erased, own_missing, nodes, halted, threads
+                    table, planes, codes[places], lengths[places], erased, own_missing, nodes, halted, threads=threads
                 )
             sure = ~halted
             low[sure] = np.maximum(low[sure], table.low[nodes[sure]])
@@ -152,25 +169,33 @@ class Ladder:
         bounds = []
         for tensor, span in enumerate(_spans(sizes)):
             own = slice(*np.searchsorted(missing, [span.start, span.stop]))
-            scale = float(self.scales[tensor])
-            bounds.append(Bounds(*(_scaled(part[own], scale) for part in (low, high, mean))))
+            bounds.append(Bounds(*(part[own] * float(self.scales[tensor]) for part in (low, high, mean))))
         return bounds, contradictions
 
     def to_bytes(self) -> UInt8[np.ndarray, " bytes"]:
-        """As stored: FORMAT.md, section 8."""
+        """As stored, little-endian.
+
+        Stages (uint8), tensors (uint32) and their scales (float32). Then for every stage: the length (uint32) of a zlib
+        stream, and that, which has the rung of each column (uint8); for every segment, how many planes it has (uint8),
+        and of each the check bits (uint32) and the window in words of 64 bits (uint16); then all check bits.
+        """
         parts = [_HEADER.pack(len(self.stages), len(self.scales)), self.scales.astype("<f4").tobytes()]
         for stage in self.stages:
             rungs = zlib.compress(np.concatenate(stage.rungs).tobytes(), 9)
-            planes = [plane for segment in stage.planes for plane in segment]
-            parts.append(_STAGE.pack(max(len(segment) for segment in stage.planes), len(rungs)))
-            parts.append(rungs)
-            parts += [_PLANE.pack(plane.check, plane.window // WORD) for plane in planes]
-            parts += [plane.content.tobytes() for plane in planes]
+            parts += [_STAGE.pack(len(rungs)), rungs]
+            for segment in stage.planes:
+                parts.append(_DEPTH.pack(len(segment)))
+                parts += [_PLANE.pack(plane.check, plane.window // WORD) for plane in segment]
+            parts += [plane.content.tobytes() for segment in stage.planes for plane in segment]
         return np.frombuffer(b"".join(parts), np.uint8)
 
     @classmethod
     def from_bytes(cls, content: UInt8[np.ndarray, " bytes"], shapes: Sequence[tuple[int, int]]) -> "Ladder":
-        """Reads what `to_bytes` wrote for tensors of these shapes, (rows, columns). Raises `InvalidInput` on anything else."""
+        """Reads what `to_bytes` wrote for tensors of these shapes, (rows, columns).
+
+        Raises:
+            InvalidInput: on anything that `to_bytes` does not write.
+        """
         reader = _Reader(content.tobytes())
         stages_count, tensors = reader.unpack(_HEADER)
         if tensors != len(shapes) or not 0 < stages_count <= MOST_STAGES:
@@ -180,15 +205,17 @@ class Ladder:
             raise InvalidInput("The scales of the ladder are not all positive numbers.")
         columns = [shape[1] for shape in shapes]
         weights = sum(rows * count for rows, count in shapes)
-        segments = len(list(_segments(weights)))
+        segments = segments_of(weights)
         stages, before = [], np.zeros(sum(columns), np.uint8)
         for _ in range(stages_count):
-            depth, size = reader.unpack(_STAGE)
+            (size,) = reader.unpack(_STAGE)
             rungs = _inflated(reader.take(size), sum(columns))
             pairs = np.unique(np.stack([before, rungs]), axis=1).T
             if rungs.max(initial=0) >= RUNGS or not all(refines(int(fine), int(coarse)) for coarse, fine in pairs):
                 raise InvalidInput("The rungs of the ladder do not refine each other.")
-            heads = [[reader.unpack(_PLANE) for _ in range(depth)] for _ in range(segments)]
+            heads = [[reader.unpack(_PLANE) for _ in range(*reader.unpack(_DEPTH))] for _ in range(segments)]
+            if any(not 0 < window <= WIDEST for segment in heads for _, window in segment):
+                raise InvalidInput(f"The windows of the ladder are not all 1 to {WIDEST} words.")
             planes = [
                 [
                     Plane(check, WORD * window, np.frombuffer(reader.take(-(-check // 8)), np.uint8))
@@ -268,7 +295,7 @@ class _Reader:
 
 
 def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> Iterator[tuple[int, int]]:
-    """(check bits, window) of each bit of codes, of which `lengths[length]` of `total` weights have that length."""
+    """(check bits, window) of each plane, if of a segment's `total` weights `lengths[length]` have codes so long."""
     for depth in range(int(lengths.nonzero()[0].max(initial=0))):
         taking_part = int(lengths[depth + 1 :].sum())
         rate = strength * taking_part / total
@@ -276,7 +303,9 @@ def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> I
         yield check_for(total, rate, window=window), window
 
 
-def _encode(codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], strength: float, threads: int) -> list[Plane]:
+def _encode(
+    codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], strength: float, *, threads: int
+) -> list[Plane]:
     """The planes of one segment."""
     planes = []
     counts = np.bincount(lengths).astype(np.int64)
@@ -295,11 +324,13 @@ def _walk(
     own: NDArray[np.int64],
     nodes: NDArray[np.int64],
     halted: Bool[np.ndarray, " m"],
+    *,
     threads: int,
 ) -> int:
-    """Moves the missing weights of a segment, `own`, down their trees, as far as the planes tell. Counts contradictions.
+    """Moves the missing weights of a segment, `own`, down their trees as far as the planes tell.
 
-    A weight that a plane leaves open takes part in the deeper ones as an unknown, whether it has that bit or not.
+    Answers with the number of contradictions. A weight that a plane leaves open takes part in the deeper ones as an
+    unknown, whether it has that bit or not.
     """
     contradictions = 0
     stuck = halted[own].copy()
@@ -330,12 +361,17 @@ def _bits(codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], dept
     return np.where(shift >= 0, codes >> np.maximum(shift, 0) & 1, 0).astype(np.uint8)
 
 
+def segments_of(weights: int) -> int:
+    """In how many segments so many weights are coded."""
+    return max(1, -(-weights // SEGMENT))
+
+
 def _segments(weights: int) -> Iterator[NDArray[np.int64]]:
     """The places of each segment's weights, in an order in which damage anywhere is spread evenly.
 
     Of S segments, the s-th has every S-th weight from s, ascending by the output of SplitMix64 for its place.
     """
-    count = max(1, -(-weights // SEGMENT))
+    count = segments_of(weights)
     for first in range(count):
         places = np.arange(first, weights, count)
         yield places[np.argsort(_splitmix64(places), kind="stable")]
@@ -361,15 +397,7 @@ def _scale(residual: Float64[np.ndarray, "rows columns"]) -> float:
     if largest == 0:
         return 1.0
     rms = largest * float(np.sqrt(np.mean(np.square(residual / largest))))
-    return float(np.clip(rms, np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-
-
-def _units(residual: Float64[np.ndarray, "rows columns"], scale: float) -> Float64[np.ndarray, "rows columns"]:
-    return residual / float(scale)
-
-
-def _scaled(part: Float64[np.ndarray, " m"], scale: float) -> Float64[np.ndarray, " m"]:
-    return part * scale
+    return float(np.clip(rms, np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max))
 
 
 def _inflated(packed: bytes, size: int) -> NDArray[np.uint8]:

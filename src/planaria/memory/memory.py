@@ -12,7 +12,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.hints import FirstBits, Hint, LowFrequency, LowRank
-from planaria.memory.ladder import Ladder
+from planaria.memory.ladder import Bounds, Ladder
 from planaria.records import Record
 from planaria.repairers import SpectralKriging
 
@@ -67,11 +67,14 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What the memory says of a tensor's weights, in the tensor's shape.
+    """What the memory says of a tensor's weights, in the tensor's shape, as float64.
+
+    What it says of known weights is of no use.
 
     Attributes:
         value: the weight to expect; 0 where nothing is known.
-        low, high: bounds that the ladder proves, if all weights that are called known are right; infinite elsewhere.
+        low, high: bounds that the ladder proves, to rounding in float32, if all weights that are called known are
+            right; infinite elsewhere.
     """
 
     value: Float[Tensor, "*weight"]
@@ -101,10 +104,14 @@ class Memory:
         return sum(self.bytes_by_tier().values())
 
     def bytes_by_tier(self) -> dict[str, int]:
-        """Of hints, ladder and their description."""
+        """Bytes of hints and priors ("hint"), of the ladder and of the description, which is counted as terse JSON."""
         ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
         hints = sum(of.content.nbytes + of.prior.nbytes for of in self.tensors)
-        used = [(n, of.codec, of.space, of.laddered) for n, of in enumerate(self.tensors) if of.codec or of.laddered or of.prior.size]
+        used = [
+            (number, of.codec, of.space, of.laddered)
+            for number, of in enumerate(self.tensors)
+            if of.codec or of.laddered or of.prior.size
+        ]
         description = json.dumps([used, list(self.strengths)], separators=(",", ":")) if used else ""
         return {"hint": hints, "ladder": ladder, "description": len(description)}
 
@@ -117,16 +124,18 @@ class Memory:
 
         Args:
             damaged: all tensors of the memory, by name; what missing weights hold is not looked at.
-            known: by name, True where a weight is trusted.
+            known: by name, True where a weight is trusted; bool.
             threads: for the ladder; the result does not depend on them.
 
         Raises:
-            InvalidInput: if a tensor is missing or of another shape, or a hint's content is not sound.
+            InvalidInput: if a tensor is missing or of another shape, a mask is not bool, a weight that a prior starts
+                from is known and not finite, or a hint's content is not sound.
         """
         self._check(damaged, known)
         values = {of.name: torch.zeros(of.matrix) if of.hint is None else of.hint for of in self.tensors}
         recalled = {}
-        bounds, contradictions = [], 0
+        bounds: list[Bounds] = []
+        contradictions = 0
         covered = [of for of in self.tensors if of.laddered]
         if self.ladder is not None and any(not known[of.name].all() for of in covered):
             there = [known[of.name].reshape(of.matrix).cpu().numpy() for of in covered]
@@ -153,19 +162,28 @@ class Memory:
     def restore(
         self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "*weight"]], *, threads: int = 1
     ) -> dict[str, Tensor]:
-        """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does."""
+        """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does.
+
+        Finite where weights are missing. Tensors that the memory is not of come back as they are.
+        """
         recalled, _ = self.recall(damaged, known, threads=threads)
-        return {
-            name: torch.where(known[name], tensor, recalled[name].value.to(tensor)) if name in recalled else tensor
-            for name, tensor in damaged.items()
-        }
+        restored = dict(damaged)
+        for name, says in recalled.items():
+            tensor, limit = damaged[name], torch.finfo(damaged[name].dtype).max
+            restored[name] = torch.where(known[name], tensor, says.value.clamp(-limit, limit).to(tensor))
+        return restored
 
     def _check(self, damaged: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
         for of in self.tensors:
             for what, tensors in (("weights", damaged), ("known mask", known)):
                 came = tuple(tensors[of.name].shape) if of.name in tensors else None
                 if came != of.shape:
-                    raise InvalidInput(f"The memory is of {of.name!r} of shape {of.shape}; {what}: {came or 'missing'}.")
+                    raise InvalidInput(
+                        f"The memory is of {of.name!r} of shape {of.shape}; {what}: "
+                        f"{'missing' if came is None else came}. Hand over all its tensors, as they were remembered."
+                    )
+            if known[of.name].dtype != torch.bool:
+                raise InvalidInput(f"The known mask of {of.name!r} is a bool tensor, not {known[of.name].dtype}.")
 
 
 def _regrown(of: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
@@ -203,8 +221,11 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
 def residual(
     weight: Tensor, hint: Float[Tensor, "rows columns"], known: Bool[np.ndarray, "rows columns"] | None = None
 ) -> np.ndarray:
-    """The weights less their hint, in float64: exact for the codec's purposes, the same on every machine."""
-    matrix = weight.detach().cpu().reshape(hint.shape).double()
+    """The weights less their hint: float32, which float64 weights are rounded to, subtracted in float64.
+
+    The same on every machine, so that a ladder finds each weight in the cell it was quantised to.
+    """
+    matrix = weight.detach().cpu().reshape(hint.shape).float().double()
     if known is not None:
         matrix = torch.where(torch.from_numpy(known), matrix, 0.0)
     return (matrix - hint.double()).numpy()

@@ -1,12 +1,13 @@
 """The rungs of the ladder: scalar quantisers from one bit upwards, each with a prefix code for its cells.
 
-All numbers are in units of a tensor's scale. Specified in FORMAT.md, section 8.
+All numbers are in units of a tensor's scale, and the same on every machine but for the means.
 """
 
 import heapq
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
@@ -94,7 +95,7 @@ def tree(coarse: int, fine: int) -> Tree:
     roots = np.zeros(len(counts), np.int32)
     fixed = OPTIMISED[fine][1] if fine < FIRST_UNIFORM and coarse == NOTHING else None
     weights = [1] * len(parents) if fine < FIRST_UNIFORM else _likelihoods(fine)
-    for parent, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for parent, (start, stop) in enumerate(pairwise(starts)):
         roots[parent] = len(child)
         child.append([-1, -1])
         if fine == coarse:

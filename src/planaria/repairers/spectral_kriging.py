@@ -22,16 +22,16 @@ class SpectralKriging(Repairer):
     for what a hint leaves over, where bytes are few. The conditional mean is computed by conjugate gradients, in
     O(cells log cells) an iteration and a few copies of the tensor.
 
-    Bytes: 1 for each band, its variance in quarter octaves, and 4 for the unit of the variances.
+    Bytes: 1 for each band, its variance in quarter octaves, and 4 for the unit: the largest coefficient, float32.
 
     Args:
-        space: axes of a sheet; each row of the weight is one or more of them.
+        space: axes of a sheet, each at least 1; each row of the weight is one or more of them.
         bands: of frequencies, rings of about equal numbers of them.
         tolerance: relative residual at which conjugate gradients stop.
         iterations: at most so many.
 
     Raises:
-        InvalidInput: if a weight's rows are not whole sheets.
+        InvalidInput: if an axis is below 1, or later if a weight's rows are not whole sheets.
     """
 
     def __init__(self, space: tuple[int, ...], *, bands: int = 24, tolerance: float = 1e-3, iterations: int = 200):
@@ -41,10 +41,13 @@ class SpectralKriging(Repairer):
         self.iterations = iterations
 
     def _prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
-        coefficients = self._transformed(self._sheets(weight).double().numpy())
+        if weight.numel() == 0:
+            return Record()
+        coefficients = self._transformed(self._sheets(weight).cpu().double().numpy())
         band = self._band()
         count = np.bincount(band.ravel(), minlength=self.bands)
-        unit = float(np.abs(coefficients).max(initial=0.0)) or 1.0
+        limits = np.finfo(np.float32)
+        unit = float(np.clip(np.abs(coefficients).max(), limits.tiny, limits.max))
         power = np.square(coefficients / unit).mean(0)
         variance = np.bincount(band.ravel(), power.ravel(), minlength=self.bands) / np.maximum(count, 1)
         octaves = np.log2(np.maximum(variance, 1e-300))

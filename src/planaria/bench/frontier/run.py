@@ -30,6 +30,7 @@ from planaria.bench.frontier.method import Method
 from planaria.bench.frontier.minilm_subject import minilm_subject
 from planaria.bench.frontier.output_error import output_error
 from planaria.bench.frontier.parity import Parity
+from planaria.bench.frontier.planaria import Planaria
 from planaria.bench.frontier.rule import RuleAlone
 from planaria.bench.frontier.signs import StoredSigns
 from planaria.bench.frontier.zero_fill import ZeroFill
@@ -54,6 +55,7 @@ METHODS: tuple[Method, ...] = (
     ImportantWeights(),
     LowRank(),
     KrigedFrequencies(),
+    Planaria(),
 )
 SUBJECTS: Mapping[str, Callable[[], Subject]] = {
     "TinyMLP A": partial(tinymlp_subject, "A"),

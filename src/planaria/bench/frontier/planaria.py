@@ -1,0 +1,36 @@
+"""What planaria keeps: hints, covariances and the parity ladder, as its planner chooses."""
+
+from collections.abc import Iterable
+
+from planaria.bench.frontier.base import Judge, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.method import Method
+from planaria.memory import Planner
+
+
+class Planaria(Method):
+    """`planaria.memory.Planner` with the moments, spaces and judge that the baselines are tuned with."""
+
+    name = "planaria"
+
+    def __init__(self) -> None:
+        self._planned: tuple[Weights, Planner] | None = None
+
+    def candidates(
+        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
+    ) -> Iterable[SideMemory | None]:
+        return [Planner(weights, moments=moments, spaces=spaces).remember(nbytes, expect=rate)]
+
+    def prepare(
+        self,
+        weights: Weights,
+        *,
+        nbytes: int,
+        rate: float | None = None,
+        moments: Moments | None = None,
+        spaces: Spaces | None = None,
+        judge: Judge | None = None,
+    ) -> SideMemory | None:
+        """As for every method; the planner itself tries the variants and asks the judge."""
+        if self._planned is None or self._planned[0] is not weights:  # one analysis for all budgets and rates
+            self._planned = weights, Planner(weights, moments=moments, spaces=spaces, judge=judge)
+        return self._planned[1].remember(nbytes, expect=rate)

@@ -1,0 +1,148 @@
+"""What the guard's memory tells of weights that no proof covers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from planaria.errors import InvalidGuard, InvalidInput
+from planaria.guard.draft import Draft
+from planaria.guard.estimate import Located, Recollection, weights_of
+from planaria.guard.file import GuardFile
+from planaria.memory import Memory
+from planaria.memory.memory import Recalled
+
+SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
+
+Masks = dict[str, Bool[Tensor, "*weight"]]
+
+
+def recollect(
+    guard: GuardFile, draft: Draft, located: Mapping[int, Located], *, mapped: bool, threads: int
+) -> dict[int, Recollection]:
+    """What the memory says of these tensors.
+
+    Cost: the ladder codes all its tensors together. If one of them is damaged, all are read: some 40 bytes a weight.
+
+    Args:
+        draft: the model with what the parity corrected.
+        located: by index, the tensors of the memory that are damaged, and where.
+        mapped: whether a hardware test said what is missing.
+
+    Raises:
+        InvalidGuard: if the memory is none that could have been stored.
+    """
+    memory = guard.memory()
+    if memory is None or not located:
+        return {}
+    try:
+        return _recollect(guard, memory, draft, located, mapped=mapped, threads=threads)
+    except InvalidInput as error:
+        raise InvalidGuard(f"The guard's memory is not sound: {error}") from error
+
+
+def _recollect(
+    guard: GuardFile,
+    memory: Memory,
+    draft: Draft,
+    located: Mapping[int, Located],
+    *,
+    mapped: bool,
+    threads: int,
+) -> dict[int, Recollection]:
+    shape, entries = guard.manifest.memory, {entry.name: entry for entry in guard.entries}
+    assert shape is not None
+    index_of = {name: index for index, name in enumerate(entries)}
+    damaged = {guard.entries[index].name: found for index, found in located.items()}
+    errors = {guard.entries[entry.tensor].name: entry.error for entry in shape.tensors}
+
+    def weights(of: Memory) -> dict[str, Tensor]:
+        return {one.name: weights_of(draft.read(one.name), entries[one.name]) for one in of.tensors}
+
+    laddered = _of(memory, {of.name for of in memory.tensors if of.laddered}, ladder=True)
+    told = _climbed(laddered, weights(laddered), damaged, mapped=mapped, threads=threads) if laddered.tensors else {}
+    recollections = {}
+    for of in memory.tensors:
+        if of.name not in damaged:
+            continue
+        hinted = _of(memory, {of.name}, ladder=False)
+        tensor = weights(hinted)
+        found, bounds = damaged[of.name], told.get(of.name)
+        missing = found.missing
+        if bounds is not None:
+            known = Recollection(bounds.value, bounds.low, bounds.high, None)
+            missing = missing | (found.kept & ~known.inside(tensor[of.name]))
+        value = hinted.recall(tensor, {of.name: ~missing & tensor[of.name].isfinite()})[0][of.name].value
+        error = errors[of.name] if of.codec is not None or of.prior.size else None
+        if bounds is None:
+            nothing = torch.full_like(value, torch.inf)
+            recollections[index_of[of.name]] = Recollection(value, -nothing, nothing, error)
+        else:
+            sure = bounds.low.isfinite() | bounds.high.isfinite()
+            value = torch.where(sure, bounds.value, value)
+            recollections[index_of[of.name]] = Recollection(value, bounds.low, bounds.high, error)
+    return recollections
+
+
+def _climbed(
+    memory: Memory, tensors: Mapping[str, Tensor], damaged: Mapping[str, Located], *, mapped: bool, threads: int
+) -> dict[str, Recalled]:
+    """What the ladder tells of the damaged ones among its tensors.
+
+    With all doubtful weights as missing, all that counts as known is proven, and so are the bounds. If those are too
+    many, a second attempt takes as missing only those that look it; it counts where so many checks are left over that
+    they would contradict if a weight were wrongly believed.
+    """
+    found = {name: damaged[name] for name in tensors if name in damaged}
+    if not found:
+        return {}
+    weights = sum(tensor.numel() for tensor in tensors.values())
+
+    def recall(missing: Masks) -> tuple[dict[str, Recalled], int]:
+        known = {
+            name: ~missing[name] & tensor.isfinite() if name in missing else torch.ones_like(tensor, dtype=torch.bool)
+            for name, tensor in tensors.items()
+        }
+        recalled, contradictions = memory.recall(tensors, known, threads=threads)
+        return {name: recalled[name] for name in found}, contradictions
+
+    def share(missing: Masks) -> float:
+        return sum(int(mask.sum()) for mask in missing.values()) / weights
+
+    doubtful = {name: of.doubtful for name, of in found.items()}
+    missing = {name: of.missing | of.bounded for name, of in found.items()}
+    proven: dict[str, Recalled] = {}
+    if not mapped and share(doubtful) <= memory.strengths[0]:
+        proven, _ = recall(doubtful)
+        for name, bounds in proven.items():
+            inside = Recollection(bounds.value, bounds.low, bounds.high, None).inside(tensors[name])
+            missing[name] = missing[name] | (found[name].kept & ~inside)
+    if not mapped and share(missing) > SURPLUS * memory.strengths[0]:
+        return proven
+    if not mapped and share(missing) == share(doubtful):
+        return proven
+    likely, contradictions = recall(missing)
+    if contradictions and mapped:  # the test missed some
+        return recall(doubtful)[0]
+    if contradictions:
+        return proven
+    return {name: _narrower(likely[name], proven[name]) if proven else likely[name] for name in found}
+
+
+def _narrower(one: Recalled, other: Recalled) -> Recalled:
+    """What both together tell: the value is that of the first where it has bounds."""
+    told = one.low.isfinite() | one.high.isfinite()
+    value = torch.where(told, one.value, other.value)
+    return Recalled(value, torch.maximum(one.low, other.low), torch.minimum(one.high, other.high))
+
+
+def _of(memory: Memory, names: set[str], *, ladder: bool) -> Memory:
+    """The part of a memory that is of these tensors: only their ladder, or all but it."""
+    nothing = np.zeros(0, np.uint8)
+    tensors = [of for of in memory.tensors if of.name in names]
+    if ladder:
+        return Memory([replace(of, prior=nothing) for of in tensors], memory.ladder, memory.strengths)
+    return Memory([replace(of, laddered=False) for of in tensors])

@@ -1,0 +1,344 @@
+"""What each way to remember a tensor would cost, and what it would leave: the figures that a planner compares."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from planaria import streams
+from planaria.hints import Sketch
+from planaria.memory.ladder import Rungs, planned_planes, segments_of
+from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
+from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
+
+SAMPLE = 8192  # weights of a tensor that rungs are tried on
+LONGEST = 40  # bits of a code: more than any has
+CLOSE = 0.985  # a plan that leaves fewer of its bytes unused is good enough
+ROUNDS = 6
+FEWEST_CELLS, WORTHWHILE = 16, 2048  # of a sheet, and of a tensor, for a prior to be tried
+WORTH = 0.02  # share of the squared error that a prior must save
+FEWEST_LINES = 4  # rows and columns for a low rank to be tried
+MOST_FIRST_BITS = 2**17  # weights; it takes seconds to try them on more, where low rank does better
+REFINES = np.array([[refines(fine, coarse) for fine in range(RUNGS)] for coarse in range(RUNGS)])
+
+
+@dataclass
+class Subject:
+    """One tensor, and what is computed of it once.
+
+    Attributes:
+        name, shape: of the tensor.
+        matrix: its first axis by all others, float32.
+        moments: second moments of its inputs, or None if errors count as they are.
+        space: spatial axes that its columns end with; empty if there are none.
+        form: the moments that hints are made for; see `of`.
+        importance: of each column, the mean square of its input.
+        energy: of the outputs, above 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    matrix: Float[Tensor, "rows columns"]
+    moments: Float[Tensor, "columns columns"] | None
+    space: tuple[int, ...]
+    form: Float[Tensor, "columns columns"] | None
+    sketches: dict[str, Sketch] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, ...], rates: Sequence[float]
+    ) -> "Subject":
+        """A tensor whose hint is for damage of these rates: errors of two inputs meet only where both are missing."""
+        form = None
+        if moments is not None:
+            both, lone = (sum(part) / len(rates) for part in ([q * q for q in rates], [q * (1 - q) for q in rates]))
+            form = both * moments + lone * moments.diagonal().diag()
+        matrix = weight.cpu().float().reshape(matrix_shape(weight.shape))
+        return cls(name, tuple(weight.shape), matrix, moments, space, form)
+
+    def __post_init__(self) -> None:
+        columns = self.matrix.shape[1]
+        self.importance = np.ones(columns) if self.moments is None else self.moments.diagonal().double().numpy()
+        # Inputs that calibration never saw may still come.
+        self.importance = np.maximum(self.importance, 1e-3 * self.importance.mean())
+        self.energy = max(self._energy(self.matrix.double()), 1e-300)
+
+    def _energy(self, error: Float[Tensor, "rows columns"]) -> float:
+        moved = error if self.moments is None else error @ self.moments.double()
+        return float((moved * error).sum())
+
+    def output_errors(self, error: Float[Tensor, "rows columns"]) -> tuple[float, float]:
+        """In units of the output's energy: of all weights erring together, and of each erring alone, summed."""
+        lone = float((error.square().sum(0).numpy() * self.importance).sum())
+        return self._energy(error) / self.energy, lone / self.energy
+
+    @property
+    def sheets(self) -> bool:
+        """Whether a prior is worth trying."""
+        return bool(self.space) and int(np.prod(self.space)) >= FEWEST_CELLS and self.matrix.numel() >= WORTHWHILE
+
+    def share(self, weights: int) -> float:
+        """The root of its share of so many weights: equal noise in each number is more of a small tensor's output."""
+        return float((self.matrix.numel() / weights) ** 0.5)
+
+    def codecs(self) -> list[str]:
+        """Those worth trying."""
+        worth_trying = {
+            "low frequency": bool(self.space) and int(np.prod(self.space)) == self.matrix.shape[1],  # one channel
+            "low rank": min(self.matrix.shape) >= FEWEST_LINES,
+            "first bits": self.matrix.numel() <= MOST_FIRST_BITS,
+        }
+        return [name for name, worth in worth_trying.items() if worth]
+
+    def sketch(self, name: str) -> Sketch:
+        """The tensor as a codec sees it."""
+        if name not in self.sketches:
+            self.sketches[name] = codec(name, self.space).analyse(self.matrix, moments=self.form)
+        return self.sketches[name]
+
+
+class Analysis:
+    """Tensors with hints of some size, and what each rung would do for what the hints leave.
+
+    Args:
+        subjects: the tensors.
+        remembered: their hints, in the same order.
+        seed: of the sample of weights, and of held-out masks.
+        priors: whether to add to tensors that are sheets the covariance of what the hint leaves, where that tells of
+            missing weights.
+
+    Attributes:
+        remembered: hints, with priors.
+        nbytes: of a memory of these alone.
+    """
+
+    def __init__(self, subjects: Sequence[Subject], remembered: Sequence[Remembered], *, seed: int, priors: bool):
+        self.subjects, self.remembered, self.seed = subjects, list(remembered), seed
+        if priors:
+            self._add_priors()
+        self.nbytes = Memory(self.remembered).nbytes
+        count, columns = len(subjects), [of.matrix.shape[1] for of in subjects]
+        self._edges = np.cumsum([0, *columns])
+        self._tensor_of = np.repeat(np.arange(count), columns)
+        self._rows = np.repeat([of.matrix.shape[0] for of in subjects], columns)
+        # Of each column, the relative output error for each unit of a weight's square error.
+        self._weight_of = np.concatenate([of.importance / of.energy * of.matrix.shape[0] for of in subjects])
+        self._variance = np.zeros(count)
+        self._hint_errors = []  # all together and each alone
+        # By tensor and rung: mean length of the codes, share of the codes of each length, square error.
+        self._bits, self._distortion = np.zeros((count, RUNGS)), np.zeros((count, RUNGS))
+        self._lengths = np.zeros((count, RUNGS, LONGEST))
+        self._prior_errors: dict[tuple[int, float], float] = {}
+        draws = streams.generator(seed, "sample of rungs")
+        for index, of in enumerate(subjects):
+            left = torch.from_numpy(self.residual(index))
+            self._hint_errors.append(of.output_errors(left))
+            self._variance[index] = float(left.square().mean())
+            flat = left.flatten()
+            some = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
+            self._try_rungs(index, some / self._scale(index))
+
+    def residual(self, index: int) -> np.ndarray:
+        """What the hint leaves of a tensor."""
+        of, hint = self.subjects[index], self.remembered[index].hint
+        return residual(of.matrix, torch.zeros(of.matrix.shape) if hint is None else hint)
+
+    def nbytes_besides(self, strengths: Sequence[float]) -> int:
+        """Of a memory with a ladder over all tensors, without the ladder itself."""
+        return Memory([replace(of, laddered=True) for of in self.remembered], strengths=strengths).nbytes
+
+    def plan(self, strengths: tuple[float, ...], nbytes: float) -> tuple[tuple[float, ...], list[Rungs]] | None:
+        """Strengths and, for every stage, the rungs that make the error least in about so many bytes.
+
+        Where even the finest rungs leave bytes, a single stage is made stronger. None if no ladder fits.
+        """
+        best, most = None, 0.0
+        room = nbytes
+        for _ in range(ROUNDS):
+            stages = self._picked(strengths, 8 * room)
+            if stages is None:
+                break
+            size = self._size(strengths, stages)
+            if most < size <= nbytes:
+                best, most = stages, size
+            if size <= nbytes and (size >= CLOSE * nbytes or (stages[-1] == FINEST).all()):
+                break
+            room += (1 + CLOSE) / 2 * nbytes - size
+        if best is None:
+            return None
+        if len(strengths) == 1 and (best[0] == FINEST).all() and most < CLOSE * nbytes:
+            strengths = (self._strongest(strengths[0], best, nbytes),)
+        return strengths, [
+            [stage[start:stop].astype(np.uint8) for start, stop in pairwise(self._edges)] for stage in best
+        ]
+
+    def errors(self, strengths: Sequence[float], rungs: Sequence[Rungs], rates: Sequence[float]) -> dict[float, float]:
+        """Relative output error to expect at each rate, in the mean over tensors."""
+        errors = {}
+        for rate in rates:
+            reached = [number for number, strength in enumerate(strengths) if rate <= strength]
+            total = 0.0
+            for index, (start, stop) in enumerate(pairwise(self._edges)):
+                if not reached:
+                    total += self._hint_error(index, rate)
+                    continue
+                rung = rungs[reached[-1]][index]
+                lone = self._weight_of[start:stop] * self._variance[index]
+                # What the hint leaves of uncovered columns errs together, rounding does not.
+                uncovered = float(lone[rung == NOTHING].sum() / max(lone.sum(), 1e-300))
+                rounding = float((lone * self._distortion[index][rung])[rung != NOTHING].sum())
+                total += (uncovered * self._hint_error(index, rate) if uncovered else 0.0) + rate * rounding
+            errors[rate] = total / len(self.subjects)
+        return errors
+
+    def filled(
+        self,
+        index: int,
+        strengths: Sequence[float],
+        rungs: Sequence[Rungs],
+        rate: float,
+        known: Bool[Tensor, "rows columns"],
+    ) -> Float[Tensor, "rows columns"]:
+        """What missing weights would be restored to at a rate."""
+        left = self.residual(index)
+        reached = [number for number, strength in enumerate(strengths) if rate <= strength]
+        means = np.zeros_like(left)
+        if reached:
+            rung = rungs[reached[-1]][index]
+            for one in np.unique(rung):
+                of = tree(NOTHING, int(one))
+                columns = rung == one
+                cells = np.searchsorted(thresholds(int(one)), left[:, columns] / self._scale(index), side="right")
+                means[:, columns] = of.mean[of.leaves[cells]] * self._scale(index)
+        elif self.remembered[index].prior.size:
+            rest = torch.from_numpy(left)
+            means = self.remembered[index].regrown(torch.where(known, rest, 0.0), known).numpy()
+        return (self.subjects[index].matrix.double() - torch.from_numpy(left - means)).float()
+
+    def _scale(self, index: int) -> float:
+        """The unit of a tensor's rungs."""
+        return max(float(self._variance[index]) ** 0.5, 1e-300)
+
+    def _add_priors(self) -> None:
+        draws = streams.generator(self.seed, "masks of priors")
+        for index, of in enumerate(self.subjects):
+            if not of.sheets:
+                continue
+            left = torch.from_numpy(self.residual(index))
+            known = torch.rand(left.shape, generator=draws) >= 0.5
+            with_prior = replace(self.remembered[index], space=of.space, prior=prior_of(left, of.space))
+            rest = (left - with_prior.regrown(left, known))[~known]
+            if float(rest.square().sum()) < (1 - WORTH) * float(left[~known].square().sum()):
+                self.remembered[index] = with_prior
+
+    def _try_rungs(self, index: int, units: np.ndarray) -> None:
+        """Notes what each rung does to a sample of weights."""
+        for rung in range(RUNGS):
+            of = tree(NOTHING, rung)
+            cells = np.searchsorted(thresholds(rung), units, side="right")
+            lengths = of.lengths[cells]
+            self._bits[index, rung] = lengths.mean()
+            self._lengths[index, rung] = np.bincount(lengths, minlength=LONGEST) / len(units)
+            self._distortion[index, rung] = np.square(units - of.mean[of.leaves[cells]]).mean()
+
+    def _hint_error(self, index: int, rate: float) -> float:
+        """Relative output error of hint and prior if a share `rate` of the weights, drawn at random, is missing."""
+        if not self.remembered[index].prior.size:
+            # Errors of two inputs meet only where both are missing.
+            together, alone = self._hint_errors[index]
+            return rate**2 * together + rate * (1 - rate) * alone
+        if (index, rate) not in self._prior_errors:
+            of, left = self.subjects[index], torch.from_numpy(self.residual(index))
+            draws = streams.generator(self.seed, f"mask of {index} at {rate}")
+            known = torch.rand(left.shape, generator=draws) >= rate
+            error = torch.where(known, 0.0, left - self.remembered[index].regrown(torch.where(known, left, 0.0), known))
+            self._prior_errors[index, rate] = of.output_errors(error)[0]
+        return self._prior_errors[index, rate]
+
+    def _picked(self, strengths: Sequence[float], room: float) -> list[np.ndarray] | None:
+        """By stage, the rung of every column, for so many check bits; the first of two stages has half of them."""
+        gain = self._weight_of[:, None] * (self._variance[:, None] * self._distortion)[self._tensor_of]
+        cost = self._rows[:, None] * self._bits[self._tensor_of]
+        stages: list[np.ndarray] = []
+        before = np.zeros(len(gain), np.int64)
+        spent = 0.0
+        for number, strength in enumerate(strengths, 1):
+            allowed = REFINES[before].copy()
+            if number < len(strengths):  # nothing refines these
+                allowed[:, SIGN + 1 : FIRST_UNIFORM] = False
+            extra = strength * np.maximum(cost - np.take_along_axis(cost, before[:, None], 1), 0.0)
+            picked = _filled(gain, extra, allowed, room * number / len(strengths) - spent)
+            if picked is None or not picked.any():
+                return None
+            spent += float(np.take_along_axis(extra, picked[:, None], 1).sum())
+            stages.append(picked)
+            before = picked
+        return stages
+
+    def _size(self, strengths: Sequence[float], stages: Sequence[np.ndarray]) -> float:
+        """Bytes of the ladder with these rungs, to a percent: the lengths of the codes are those of the samples."""
+        weights = sum(of.matrix.numel() for of in self.subjects)
+        segments = segments_of(weights)
+        bits = 0.0
+        before = np.zeros_like(stages[0])
+        for strength, stage in zip(strengths, stages, strict=True):
+            counts = np.zeros(LONGEST)
+            used, columns = np.unique(np.stack([self._tensor_of, before, stage]), axis=1, return_counts=True)
+            for (tensor, coarse, fine), count in zip(used.T, columns, strict=True):
+                lengths = self._lengths[tensor, fine]
+                if coarse:  # about: the shorter code is told already
+                    shift = round(self._bits[tensor, fine] - self._bits[tensor, coarse])
+                    lengths = np.eye(LONGEST)[max(shift, 0)]
+                counts += count * self.subjects[tensor].matrix.shape[0] * lengths
+            planes = planned_planes((counts / segments).astype(np.int64), strength, weights // segments)
+            bits += segments * sum(check + 52 for check, _ in planes)
+            bits += 8 * len(zlib.compress(stage.astype(np.uint8).tobytes(), 1)) + 40
+            before = stage
+        return bits / 8 + 4 * len(self.subjects) + 5
+
+    def _strongest(self, strength: float, stages: Sequence[np.ndarray], nbytes: float) -> float:
+        """The strength up to which these rungs take about so many bytes: the given one or more."""
+        best = strength
+        for _ in range(ROUNDS):
+            size = self._size((strength,), stages)
+            if size <= nbytes:
+                best = max(best, strength)
+                if size >= CLOSE * nbytes or strength == 1:
+                    break
+            strength = min(1.0, float(f"{strength * (1 + CLOSE) / 2 * nbytes / size:.4g}"))  # few digits to store
+        return best
+
+
+def _filled(gain: np.ndarray, cost: np.ndarray, allowed: np.ndarray, room: float) -> np.ndarray | None:
+    """For each column the rung that makes the summed error least at a cost of at most `room` in all.
+
+    The best for some price of a bit; between two prices, as many columns as fit are at the lower one. None if there is
+    no room.
+    """
+    if room <= 0:
+        return None
+    gain = np.where(allowed, gain, np.inf)
+
+    def at(price: float) -> np.ndarray:
+        return np.argmin(gain + price * cost, axis=1)
+
+    def of(table: np.ndarray, picked: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(table, picked[:, None], 1)[:, 0]
+
+    low, high = 1e-40, 1e40
+    if of(cost, at(low)).sum() <= room:
+        return at(low)
+    for _ in range(60):
+        price = (low * high) ** 0.5
+        low, high = (price, high) if of(cost, at(price)).sum() > room else (low, price)
+    rich, poor = at(low), at(high)
+    more, worth = of(cost, rich) - of(cost, poor), of(gain, poor) - of(gain, rich)
+    order = np.argsort(-worth / np.maximum(more, 1e-300), kind="stable")
+    fits = np.cumsum(more[order]) <= room - of(cost, poor).sum()
+    poor[order[fits]] = rich[order[fits]]
+    return poor
