@@ -4,7 +4,7 @@
 
 writes `tests/guard/golden/NAME/model.safetensors` and `guard`, and refuses to write over them: a guard that was made
 stays as it is. The weights are multiples of 1/64, of which sums are exact in any order: so every machine makes the same
-statistics, and but for the one with a rule the same guards.
+statistics, and but for those with a rule or memory the same guards.
 """
 
 from pathlib import Path
@@ -23,7 +23,13 @@ KEY = bytes(range(32))
 SETTINGS = {
     "v1-plain": {"budget": 0.25, "tiers": ("digest", "parity")},
     "v1-keyed": {"budget": 0.25, "tiers": ("digest", "parity"), "key": KEY},
-    "v1-rule": {"budget": 0.3, "schedule": Schedule(iterations=300, check_every=100)},
+    "v1-rule": {
+        "budget": 0.3,
+        "tiers": ("digest", "parity", "rule"),
+        "schedule": Schedule(iterations=300, check_every=100),
+    },
+    "v2-memory": {"budget": 0.28, "tiers": ("digest", "copy", "parity", "hint", "ladder")},
+    "v2-ladder": {"budget": 0.25, "tiers": ("digest", "copy", "parity", "ladder")},
 }
 
 
@@ -31,7 +37,7 @@ def model(name: str) -> dict[str, Tensor]:
     """Several types; smooth images where a rule is wanted."""
     source = generator(0, "golden")
     rough = torch.randn(40, 1, 16, 16, generator=source)
-    if name == "v1-rule":
+    if name in ("v1-rule", "v2-memory", "v2-ladder"):
         rough = torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(rough, 5, stride=1), 5, stride=1)
     sheets = rough / rough.std()
     tensors = {

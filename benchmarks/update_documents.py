@@ -4,6 +4,7 @@ planaria bench tinymlp -o benchmarks/results/tinymlp
 planaria bench variations -o benchmarks/results/variations
 planaria bench engine -o benchmarks/results/engine
 planaria bench guard -o benchmarks/results/guard
+planaria bench frontier -o benchmarks/results/frontier
 python benchmarks/update_documents.py
 """
 
@@ -14,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from planaria.bench import engine, guard, tables, variations
+from planaria.bench.frontier import tables as frontier
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PICTURES = ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png")
+PICTURES = {
+    "tinymlp": ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png"),
+    "frontier": ("gain_tinymlp_a.png", "pareto_tinymlp_a.png", "precision_tinymlp_a.png"),
+}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -40,6 +45,7 @@ def blocks() -> dict[Path, dict[str, str]]:
             "variations": variations.tables(result("variations")),
             "engine": speed,
             "guard": guard.tables(result("guard")),
+            "frontier": frontier.overview(result("frontier")),
         },
     }
 
@@ -59,8 +65,9 @@ def main() -> None:
         for name, block in by_name.items():
             text = inserted(text, name, block)
         path.write_text(text, encoding="utf-8")
-    for picture in PICTURES:
-        shutil.copyfile(RESULTS / "tinymlp" / picture, ROOT / "docs" / "images" / picture)
+    for folder, pictures in PICTURES.items():
+        for picture in pictures:
+            shutil.copyfile(RESULTS / folder / picture, ROOT / "docs" / "images" / picture)
 
 
 if __name__ == "__main__":

@@ -243,6 +243,8 @@ KEEPS = ["-o", "m.safetensors"]
         ["protect", "model.safetensors", "-o", "new", *PLAIN, "--budget", "0.1%"],
         *(["protect", "model.safetensors", "-o", "new", "--budget", text] for text in ("0", "-1%", "2", "101%", "nan")),
         *(["protect", "model.safetensors", "-o", "new", "--budget", text] for text in ("", "%", "two", "2%%", "inf")),
+        *(["protect", "model.safetensors", "-o", "new", *PLAIN, "--expect", text] for text in ("0", "2", "some")),
+        ["protect", "model.safetensors", "-o", "new", *PLAIN, "--calibration", "model.safetensors"],
         ["check", "model.safetensors"],
         ["repair", "model.safetensors", "--guard", "guard"],
         ["repair", "model.safetensors", "--guard", "guard", "--in-place", "--dry-run"],
@@ -494,6 +496,22 @@ def test_protecting_again_gives_the_same_guard_and_tables_of_all_of_it(folder: P
     assert [TENSORS[name].nbytes for name in listed] == sorted((one.nbytes for one in TENSORS.values()), reverse=True)
     assert "not attackers" in outcome.out and "Parity corrects" in outcome.out and "of its own" in outcome.out
     assert planaria("inspect", folder / "again").out == outcome.out
+
+
+def test_memory_is_planned_for_what_is_expected_told_and_explained(folder: Path, planaria: Planaria) -> None:
+    save_file({"decoder.weight": drawn(300, 128, seed=9)}, folder / "inputs.safetensors")
+    way = ("--budget", "8%", "--expect", "30%", "--tiers", "digest,copy,parity,hint,ladder")
+    given = ("--calibration", folder / "inputs.safetensors", "--explain")
+    outcome = planaria(*arguments("protect", folder, "-o", folder / "new", *way, *given))
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert all(any(line.startswith("- ") and name in line for line in lines) for name in TENSORS if name != "codes")
+    assert "Copies of 1 tensors" in outcome.out and "Ladder over" in outcome.out and "| copy |" in outcome.out
+    told = json.loads(planaria("inspect", folder / "new", "--json").out)
+    assert told["copied"] == ["scale"] and told["memory"]["strengths"][0] >= 0.3 and told["version"] == 2
+    assert told["tiers"]["ladder"] > 0 and set(told["memory"]["tensors"]) <= set(TENSORS)
+    assert planaria(*arguments("protect", folder, "-o", folder / "same", *way, *given, "--json")).code == 0
+    assert (folder / "same").read_bytes() == (folder / "new").read_bytes()
 
 
 def test_only_the_largest_tensors_are_listed_unless_all_are_asked_for(tmp_path: Path, planaria: Planaria) -> None:

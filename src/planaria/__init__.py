@@ -12,7 +12,10 @@ The packages, in the order of the story:
 - `fit`: how a rule is learned
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
 - `detectors`: what finds damaged weights
-- `codes`: error-correcting codes
+- `codes`: error- and erasure-correcting codes
+- `hints`: coarse sketches of tensors, entropy-coded
+- `memory`: what to keep of tensors in a number of bytes: hints, the parity ladder, the planner; `bounds`: the limits
+- `calibration`: what a layer's inputs look like, to plan by what errors do to its output
 - `checkpoints`: models as raw bytes, wherever they live
 - `guard`: the side file: protect, check, repair; `scrubber`: the same while the model runs
 - `datasets`, `bench`: what results are measured on, and how

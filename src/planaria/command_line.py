@@ -159,6 +159,22 @@ def guard(
     _finish("guard", result, measure.tables(result), folder, json_output)
 
 
+@bench.command()
+def frontier(
+    output: Folder = Path("results/frontier"),
+    only: Annotated[str, typer.Option(help="Measure what has this in its name, and keep the rest of the folder.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Measure also what the folder has already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """What a byte of side memory can buy: methods at equal bytes, by the share of weights lost. Hours; see --only."""
+    from planaria.bench.frontier import figures, run, tables
+
+    folder = make_folder(output)
+    with progress_bar("frontier") as progress:
+        result = run.run(run.Settings.packaged(), folder, only=only, again=again, progress=progress)
+    _finish("frontier", result, tables.tables(result), folder, json_output, figures.draw(result, folder))
+
+
 @application.callback()
 def common(threads: Threads = 2) -> None:
     """Options of every command."""

@@ -31,6 +31,7 @@ HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
 ROUNDING = 1e-12  # of a bound
+ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
 
@@ -331,7 +332,7 @@ def estimate(
         share = float(lost.sum() / missing.sum())
         error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
         expected, method = deviation * error, "rule"
-    if recollection is not None and recollection.error is not None and recollection.error <= expected:
+    if recollection is not None and recollection.error is not None and recollection.error <= ROUNDED * expected:
         expected, method = recollection.error, "hint"
     filled = torch.zeros_like(weight)
     if missing.any() and method == "hint" and recollection is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.hints import Sketch
-from planaria.memory.ladder import Rungs, planned_planes, segments_of
+from planaria.memory.ladder import Rungs, foretold_bits, segments_of
 from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
 from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
 
@@ -38,7 +38,8 @@ class Subject:
         space: spatial axes that its columns end with; empty if there are none.
         form: the moments that hints are made for; see `of`.
         importance: of each column, the mean square of its input.
-        energy: of the outputs, above 0.
+        energy: of the outputs, above 0; what errors are relative to.
+        emphasis: how much more a large tensor's error counts than a small one's: as its weights to this power.
     """
 
     name: str
@@ -47,11 +48,19 @@ class Subject:
     moments: Float[Tensor, "columns columns"] | None
     space: tuple[int, ...]
     form: Float[Tensor, "columns columns"] | None
+    emphasis: float = 0.5
     sketches: dict[str, Sketch] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, ...], rates: Sequence[float]
+        cls,
+        name: str,
+        weight: Tensor,
+        moments: Tensor | None,
+        space: tuple[int, ...],
+        rates: Sequence[float],
+        *,
+        emphasis: float = 0.5,
     ) -> "Subject":
         """A tensor whose hint is for damage of these rates: errors of two inputs meet only where both are missing."""
         form = None
@@ -59,7 +68,7 @@ class Subject:
             both, lone = (sum(part) / len(rates) for part in ([q * q for q in rates], [q * (1 - q) for q in rates]))
             form = both * moments + lone * moments.diagonal().diag()
         matrix = weight.cpu().float().reshape(matrix_shape(weight.shape))
-        return cls(name, tuple(weight.shape), matrix, moments, space, form)
+        return cls(name, tuple(weight.shape), matrix, moments, space, form, emphasis)
 
     def __post_init__(self) -> None:
         columns = self.matrix.shape[1]
@@ -83,8 +92,11 @@ class Subject:
         return bool(self.space) and int(np.prod(self.space)) >= FEWEST_CELLS and self.matrix.numel() >= WORTHWHILE
 
     def share(self, weights: int) -> float:
-        """The root of its share of so many weights: equal noise in each number is more of a small tensor's output."""
-        return float((self.matrix.numel() / weights) ** 0.5)
+        """The level at which its hint is to be, for 1 as that of a tensor of so many weights.
+
+        Equal noise in each number is more of a small tensor's output, and a large one's output counts for more.
+        """
+        return float((self.matrix.numel() / weights) ** (0.5 * (1 - self.emphasis)))
 
     def codecs(self) -> list[str]:
         """Those worth trying."""
@@ -128,6 +140,8 @@ class Analysis:
         self._rows = np.repeat([of.matrix.shape[0] for of in subjects], columns)
         # Of each column, the relative output error for each unit of a weight's square error.
         self._weight_of = np.concatenate([of.importance / of.energy * of.matrix.shape[0] for of in subjects])
+        counts = np.array([float(of.matrix.numel()) ** of.emphasis for of in subjects])
+        self._counts_for = counts / counts.sum()
         self._variance = np.zeros(count)
         self._hint_errors = []  # all together and each alone
         # By tensor and rung: mean length of the codes, share of the codes of each length, square error.
@@ -178,22 +192,24 @@ class Analysis:
         ]
 
     def errors(self, strengths: Sequence[float], rungs: Sequence[Rungs], rates: Sequence[float]) -> dict[float, float]:
-        """Relative output error to expect at each rate, in the mean over tensors."""
+        """Relative output error to expect at each rate, in the mean over tensors, weighted by their emphasis."""
         errors = {}
         for rate in rates:
             reached = [number for number, strength in enumerate(strengths) if rate <= strength]
             total = 0.0
             for index, (start, stop) in enumerate(pairwise(self._edges)):
+                counts_for = float(self._counts_for[index])
                 if not reached:
-                    total += self._hint_error(index, rate)
+                    total += counts_for * self._hint_error(index, rate)
                     continue
                 rung = rungs[reached[-1]][index]
                 lone = self._weight_of[start:stop] * self._variance[index]
                 # What the hint leaves of uncovered columns errs together, rounding does not.
                 uncovered = float(lone[rung == NOTHING].sum() / max(lone.sum(), 1e-300))
                 rounding = float((lone * self._distortion[index][rung])[rung != NOTHING].sum())
-                total += (uncovered * self._hint_error(index, rate) if uncovered else 0.0) + rate * rounding
-            errors[rate] = total / len(self.subjects)
+                hinted = uncovered * self._hint_error(index, rate) if uncovered else 0.0
+                total += counts_for * (hinted + rate * rounding)
+            errors[rate] = total
         return errors
 
     def filled(
@@ -263,6 +279,7 @@ class Analysis:
     def _picked(self, strengths: Sequence[float], room: float) -> list[np.ndarray] | None:
         """By stage, the rung of every column, for so many check bits; the first of two stages has half of them."""
         gain = self._weight_of[:, None] * (self._variance[:, None] * self._distortion)[self._tensor_of]
+        gain = gain * self._counts_for[self._tensor_of, None]
         cost = self._rows[:, None] * self._bits[self._tensor_of]
         stages: list[np.ndarray] = []
         before = np.zeros(len(gain), np.int64)
@@ -295,9 +312,8 @@ class Analysis:
                     shift = round(self._bits[tensor, fine] - self._bits[tensor, coarse])
                     lengths = np.eye(LONGEST)[max(shift, 0)]
                 counts += count * self.subjects[tensor].matrix.shape[0] * lengths
-            planes = planned_planes((counts / segments).astype(np.int64), strength, weights // segments)
-            bits += segments * sum(check + 52 for check, _ in planes)
-            bits += 8 * len(zlib.compress(stage.astype(np.uint8).tobytes(), 1)) + 40
+            bits += segments * (8 + foretold_bits(counts / segments, strength, weights // segments))
+            bits += 8 * len(zlib.compress(stage.astype(np.uint8).tobytes(), 1)) + 32
             before = stage
         return bits / 8 + 4 * len(self.subjects) + 5
 
@@ -333,7 +349,7 @@ def _filled(gain: np.ndarray, cost: np.ndarray, allowed: np.ndarray, room: float
     low, high = 1e-40, 1e40
     if of(cost, at(low)).sum() <= room:
         return at(low)
-    for _ in range(60):
+    for _ in range(40):  # then prices differ by less than a billionth
         price = (low * high) ** 0.5
         low, high = (price, high) if of(cost, at(price)).sum() > room else (low, price)
     rich, poor = at(low), at(high)

@@ -1,4 +1,4 @@
-"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest.
+"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest (FORMAT.md, section 10).
 
 Every weight is quantised, but only check bits of its codes are stored: as many as there will be missing weights, times
 the bits of each. Near the limit for independent weights, D = s2 2^(-2 r / p), which a stored copy is far from: it pays
@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, UInt8
@@ -23,6 +24,7 @@ WORD = 64
 _HEADER, _STAGE, _DEPTH, _PLANE = (struct.Struct(form) for form in ("<BI", "<I", "<B", "<IH"))
 MOST_STAGES = 8
 WIDEST = 2**20 // WORD  # window, in words
+_RATES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
 
 # Of several tensors: each has rows and columns of its own.
 Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
@@ -301,6 +303,20 @@ def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> I
         rate = strength * taking_part / total
         window = window_for(rate)
         yield check_for(total, rate, window=window), window
+
+
+def foretold_bits(lengths: NDArray[np.float64], strength: float, total: int) -> float:
+    """About the bits that a segment's planes take, heads and all, without the pains that `planned_planes` takes."""
+    taking_part = lengths[::-1].cumsum()[::-1][1:]
+    rates = strength * taking_part[taking_part >= 1] / total
+    surplus = np.interp(np.log(rates), np.log(_RATES), _surplus(total))
+    return float((rates * total + surplus + 8 * _PLANE.size + 4).sum())  # 4: half a byte to fill up
+
+
+@cache
+def _surplus(total: int) -> Float64[np.ndarray, " rates"]:
+    """Check bits beyond the expected number of unknown ones, by rate."""
+    return np.array([check_for(total, rate, window=window_for(rate)) - rate * total for rate in _RATES.tolist()])
 
 
 def _encode(

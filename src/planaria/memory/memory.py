@@ -39,7 +39,7 @@ class Remembered:
     codec: str | None = None
     space: tuple[int, ...] = ()
     content: UInt8[np.ndarray, " bytes"]
-    prior: UInt8[np.ndarray, " bytes"] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    prior: UInt8[np.ndarray, " prior_bytes"] = field(default_factory=lambda: np.zeros(0, np.uint8))
     laddered: bool = False
 
     @property
@@ -116,7 +116,7 @@ class Memory:
         return {"hint": hints, "ladder": ladder, "description": len(description)}
 
     def recall(
-        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "*weight"]], *, threads: int = 1
+        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]], *, threads: int = 1
     ) -> tuple[dict[str, Recalled], int]:
         """What is remembered of the missing weights, and the number of contradictions in the ladder.
 
@@ -160,7 +160,7 @@ class Memory:
         return recalled, contradictions
 
     def restore(
-        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "*weight"]], *, threads: int = 1
+        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]], *, threads: int = 1
     ) -> dict[str, Tensor]:
         """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does.
 

@@ -18,11 +18,13 @@ RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SHARES = (0.0, 0.5, 0.75, 1.0)  # of the bytes, for hints
 STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
 TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
-DESCRIPTION = 36  # bytes that a tensor's hint and coverage take to be described
+ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit whose size was foretold to a percent or two
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
 JUDGED = 3  # plans that a judge compares, of each way to count errors
 JUDGED_RATES = (0.1, 0.5, 0.9)
-SHARES_OF_MOMENTS = (1.0, 0.0)  # ways to count errors: as moments say, or all inputs alike
+# Ways to count errors that a judge compares: whether inputs count as the moments say or all alike, and how much more
+# the errors of large tensors count (see `Subject`). Without a judge, the first.
+WAYS = ((True, 0.5), (True, 1.0), (False, 0.5))
 LEVEL = 0.002  # in what a judge says, which is at most 1
 Judge = Callable[[Mapping[str, Tensor]], float]
 
@@ -82,13 +84,11 @@ class Planner:
         self.judge, self.seed, self.threads = judge, seed, threads
         for name, weight in self.weights.items():
             _check(name, weight, (moments or {}).get(name), tuple((spaces or {}).get(name, ())))
-        shares = SHARES_OF_MOMENTS if moments and judge is not None else (1.0,)
-        self._told = [(_softened(moments or {}, share), dict(spaces or {})) for share in shares]
-        self._searches: dict[tuple[int, float | None], _Search] = {}
+        self._moments, self._spaces = dict(moments or {}), dict(spaces or {})
+        self._ways = WAYS if judge is not None else WAYS[:1]
+        self._searches: dict[tuple[bool, float, float | None], _Search] = {}
 
-    def remember(
-        self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None
-    ) -> Memory:
+    def remember(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
         """The best memory of at most `nbytes` that was found.
 
         Args:
@@ -102,8 +102,8 @@ class Planner:
         if nbytes < 0 or (expect is not None and not 0 < expect <= 1):
             raise InvalidInput(f"A memory has 0 bytes or more and expects a share in (0, 1], not {nbytes}, {expect}.")
         found = []
-        for number in range(len(self._told)):
-            search = self._search(number, expect)
+        for believed, emphasis in self._ways:
+            search = self._search(believed, emphasis, expect)
             ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
             found += [(search, candidate, ranked) for candidate in ranked[: JUDGED if self.judge else 1]]
         best = found[0]
@@ -116,16 +116,17 @@ class Planner:
         reasons = [_described(one, one is chosen) for one in ranked[:8]]
         return search.made(chosen, nbytes, reasons)
 
-    def _search(self, number: int, expect: float | None) -> "_Search":
-        if (number, expect) not in self._searches:
-            moments, spaces = self._told[number]
+    def _search(self, believed: bool, emphasis: float, expect: float | None) -> "_Search":
+        key = (believed, emphasis, expect)
+        if key not in self._searches:
+            moments = self._moments if believed else {}
             rates = RATES if expect is None else (expect,)
             subjects = [
-                Subject.of(name, weight, moments.get(name), tuple(spaces.get(name, ())), rates)
+                Subject.of(name, weight, moments.get(name), tuple(self._spaces.get(name, ())), rates, emphasis=emphasis)
                 for name, weight in self.weights.items()
             ]
-            self._searches[number, expect] = _Search(subjects, expect, seed=self.seed, threads=self.threads)
-        return self._searches[number, expect]
+            self._searches[key] = _Search(subjects, expect, seed=self.seed, threads=self.threads)
+        return self._searches[key]
 
 
 class _Search:
@@ -145,18 +146,14 @@ class _Search:
         else:
             sets = [(strength,) for strength in (*STRENGTHS, 1.0)]
             sets += [(one, other) for one in (*STRENGTHS, 1.0) for other in STRENGTHS if other < one]
-        rooms: list[int | None] = [int(share * nbytes) for share in SHARES]
-        if self._analysis(0).nbytes > nbytes:
-            rooms = [None]
-        for room in rooms:
+        rooms: list[int | None] = [int(share * nbytes) for share in shares]
+        for room in [room for room in rooms if self._analysis(room).nbytes <= nbytes] or [None]:
             analysis = self._analysis(room)
-            if analysis.nbytes > nbytes:
-                continue
             yield Candidate(room, (), [], analysis.errors((), [], rates))
-            if room == nbytes:
+            if room == nbytes or set(shares) == {1.0}:
                 continue
             for strengths in sets:
-                planned = analysis.plan(strengths, nbytes - analysis.nbytes_besides(strengths))
+                planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
                 if planned is not None:
                     grown, rungs = planned
                     yield Candidate(room, grown, rungs, analysis.errors(grown, rungs, rates))
@@ -169,14 +166,11 @@ class _Search:
 
     def _hints(self, nbytes: int) -> list[Remembered]:
         """Hints of at most so many bytes in all, at one level: reverse water-filling over the tensors."""
-        room = nbytes - DESCRIPTION * len(self.subjects) - PRIOR_BYTES * sum(of.sheets for of in self.subjects)
         empty = np.zeros(0, np.uint8)
         nothing = [Remembered(name=of.name, shape=of.shape, content=empty) for of in self.subjects]
-        if room <= 0:
-            return nothing
         best, least = nothing, float("inf")
         for names in self._codec_choices():
-            hints = self._encoded(names, room, nothing)
+            hints = self._encoded(names, nbytes, nothing)
             error = sum(self._error(of, hint) for of, hint in zip(self.subjects, hints, strict=True))
             if error < least:
                 best, least = hints, error
@@ -196,15 +190,27 @@ class _Search:
                 choices.append(names)
         return choices
 
-    def _encoded(self, names: Mapping[str, str], room: int, nothing: Sequence[Remembered]) -> list[Remembered]:
-        """Hints of these codecs at one level, the finest that fits."""
+    def _encoded(self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered]) -> list[Remembered]:
+        """Hints of these codecs at one level, the finest that fits with priors and what describes them all."""
+        described = [
+            replace(
+                blank,
+                codec=names.get(blank.name),
+                space=of.space,
+                prior=np.zeros(PRIOR_BYTES if of.sheets else 0, np.uint8),
+            )
+            for of, blank in zip(self.subjects, nothing, strict=True)
+        ]
+        room = nbytes - Memory(described).nbytes
+        if room <= 0:
+            return list(nothing)
         usable = [(of, of.sketch(names[of.name]), of.share(self._weights)) for of in self.subjects if of.name in names]
         level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
-        for _ in range(20):
+        for _ in range(ROUNDS_OF_LEVELS):
             contents = {of.name: sketch.encode(level * share) for of, sketch, share in usable}
             if sum(content.nbytes for content in contents.values()) <= room:
                 break
-            level *= 1.02
+            level *= COARSER
         else:
             return list(nothing)
         return [
@@ -220,10 +226,11 @@ class _Search:
         ]
 
     def _error(self, of: Subject, remembered: Remembered) -> float:
-        """Relative output error with this hint alone, in the mean over rates."""
-        error = of.matrix.double()
-        together, alone = of.output_errors(error if remembered.hint is None else error - remembered.hint)
-        return sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
+        """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
+        left = of.matrix.double()
+        together, alone = of.output_errors(left if remembered.hint is None else left - remembered.hint)
+        error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
+        return float(of.matrix.numel() ** of.emphasis * error)
 
     @property
     def _weights(self) -> int:
@@ -295,14 +302,7 @@ def _check(name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, 
         raise InvalidInput(f"{name!r} has {columns} columns, which are not laid out over {space}.")
 
 
-def _softened(moments: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Moments that are believed in part; all inputs alike if not at all."""
-    if share == 0:
-        return {}
-    return {name: share * of + (1 - share) * of.diagonal().mean() * torch.eye(len(of)) for name, of in moments.items()}
-
-
-def _least_level(size: Callable[[float], int], room: float) -> float:
+def _least_level(size: Callable[[float], int], room: int) -> float:
     """The finest level, to 1 %, that fits."""
     low, high = FINEST_LEVEL, COARSEST_LEVEL
     while high / low > 1.01:

@@ -1,6 +1,6 @@
 """The rungs of the ladder: scalar quantisers from one bit upwards, each with a prefix code for its cells.
 
-All numbers are in units of a tensor's scale, and the same on every machine but for the means.
+All numbers are in units of a tensor's scale, and the same on every machine but for the means (FORMAT.md, section 10).
 """
 
 import heapq

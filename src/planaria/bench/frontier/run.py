@@ -239,6 +239,7 @@ def run(
     Raises:
         InvalidInput: if no point has that name.
         DataNotFound: if a model is not installed.
+        InvalidFile: if a point or an earlier result in the folder is none.
         OutputFailed: if a point cannot be written.
     """
     possible = points(settings, methods)
@@ -246,6 +247,7 @@ def run(
     if not named:
         raise InvalidInput(f"Nothing to measure is named {only!r}. Names are as {next(iter(possible))!r}.")
     make_folder(folder / "points")
+    _unpack(folder)
     wanted = [name for name in named if again or not _file(folder, name).exists()]
     for number, name in enumerate(wanted):
 
@@ -279,6 +281,20 @@ def collected(settings: Settings, folder: Path, methods: Sequence[Method] = METH
         },
         "points": found,
     }
+
+
+def _unpack(folder: Path) -> None:
+    """Writes the points of an earlier result of this folder that have no file: only the result is kept for long."""
+    earlier = folder / "frontier.json"
+    if not earlier.exists():
+        return
+    try:
+        found = json.loads(earlier.read_text(encoding="utf-8"))["points"].items()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidFile(f"{earlier} is no result of this bench: {error!r}. Remove it.") from error
+    for name, point in found:
+        if not _file(folder, name).exists():
+            write_atomically(_file(folder, name), json.dumps(point, allow_nan=False).encode())
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -71,6 +71,11 @@ def best(of: Sequence[Cell], *, rate: float, budget: float, ours: bool, planned:
     return max(fit, key=lambda cell: cell.mean, default=None)
 
 
+def overview(result: Mapping[str, Any]) -> str:
+    """For every subject, planaria beside the best of all other methods."""
+    return "\n".join(_best_table(result, subject) for subject in subjects(result))
+
+
 def tables(result: Mapping[str, Any]) -> str:
     """For each subject the best at each budget and rate, and every method at every budget."""
     parts = []
