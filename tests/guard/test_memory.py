@@ -154,7 +154,7 @@ def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@settings(max_examples=3)
 @given(budget=st.floats(0.03, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "parity", "hint", "ladder", "rule")]))
 def test_the_budget_is_never_exceeded_by_a_guard_for_any_damage(budget: float, tiers: tuple[str, ...]) -> None:
     require_within(budget, None, tiers)
@@ -243,11 +243,10 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, Any], told: str) -> No
     ],
     ids=["constant", "zeros", "tiny", "huge", "subnormal", "infinite", "double", "byte", "column", "row"],
 )
-@pytest.mark.parametrize("expect", [pytest.param(None, marks=pytest.mark.slow), 0.2])
-def test_odd_tensors_are_protected_and_repaired(tensor: Tensor, expect: float | None) -> None:
+def test_odd_tensors_are_protected_and_repaired(tensor: Tensor) -> None:
     tensor = tensor.float() if tensor.abs().double().max() < 1e-40 else tensor
     intact = {"odd": tensor, "plain": drawn(40, 41, seed=2)}
-    guard = Guard.from_bytes(protect(intact, budget=0.5, expect=expect, tiers=("digest", "hint", "ladder")).to_bytes())
+    guard = Guard.from_bytes(protect(intact, budget=0.5, expect=0.2, tiers=("digest", "hint", "ladder")).to_bytes())
     assert guard.check(intact).verdict == "intact"
     known = {name: ~mask(*of.shape, share=0.2, seed=6) for name, of in intact.items()}
     damaged = {name: torch.where(known[name], of.float(), 0.0).to(of.dtype) for name, of in intact.items()}
