@@ -140,7 +140,7 @@ def test_as_many_checks_as_advised_restore_all(length: int, rate: float) -> None
         assert found.consistent and found.solved.all() and np.array_equal(found.bits, bits)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("rate", "slack"), [(0.01, 0.015), (0.1, 0.012), (0.5, 0.008), (0.95, 0.002)])
 def test_a_million_bits_need_little_more_checks_than_there_are_erasures(rate: float, slack: float) -> None:
     bits, known = drawn(10**6), survivors(10**6, rate)

@@ -153,7 +153,7 @@ def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
     require_within(budget, expect, tiers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=3)
 @given(budget=st.floats(0.03, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "parity", "hint", "ladder", "rule")]))
 def test_the_budget_is_never_exceeded_by_a_guard_for_any_damage(budget: float, tiers: tuple[str, ...]) -> None:

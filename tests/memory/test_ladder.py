@@ -219,7 +219,7 @@ def test_independent_weights_are_restored_within_two_decibels_of_the_limit(rung:
     assert 0 < distance(rung, missing) <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("missing", [0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 def test_at_any_share_of_losses_the_mean_distance_is_at_most_two_decibels(missing: float) -> None:
     # Signs, the fixed rungs, and of the even ones those on the lower convex hull.

@@ -162,7 +162,7 @@ def test_independent_weights_are_restored_near_the_limit(missing: float, most: f
     assert 0 < distance(missing, 520 * 256) <= most
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("missing", "most"), [(0.1, 2.8), (0.3, 2.3), (0.5, 2.1), (0.7, 2.0), (0.9, 1.9)])
 def test_many_independent_weights_are_restored_within_about_two_decibels_of_it(missing: float, most: float) -> None:
     assert 0 < distance(missing, 2**20) <= most
