@@ -7,6 +7,7 @@ from torch import Tensor
 from planaria.errors import InvalidInput
 from planaria.layouts import Layout
 from planaria.repairers.base import Record, Repairer
+from planaria.repairers.conditional_mean import conditional_mean
 
 
 class Kriging(Repairer):
@@ -80,7 +81,7 @@ class Kriging(Repairer):
         known: Bool[Tensor, "batch *space"],
         spectrum: Float[Tensor, "*spectrum"],
     ) -> Float[Tensor, "batch *space"]:
-        """`C (C_kk)^-1 deviation_k` for every grid, the inner solve by conjugate gradients."""
+        """The conditional mean of every grid; the covariance acts by fast Fourier transform."""
         space = deviation.shape[1:]
         axes = _axes(space)
         inside = (slice(None), *(slice(size) for size in space))
@@ -89,23 +90,7 @@ class Kriging(Repairer):
             transformed = torch.fft.rfftn(values, s=_doubled(space), dim=axes) * spectrum
             return torch.fft.irfftn(transformed, s=_doubled(space), dim=axes)[inside]
 
-        def dot(one: Tensor, other: Tensor) -> Tensor:
-            return (one * other).sum(axes, keepdim=True)
-
-        residual = torch.where(known, deviation, 0.0)
-        solution, direction = torch.zeros_like(residual), residual
-        square = dot(residual, residual)
-        goal = square * self.tolerance**2
-        for _ in range(self.iterations):
-            if (square <= goal).all():
-                break
-            moved = torch.where(known, covariance(direction), 0.0)
-            length = square / dot(direction, moved).clamp_min(1e-300)
-            solution = solution + length * direction
-            residual = residual - length * moved
-            previous, square = square, dot(residual, residual)
-            direction = residual + square / previous.clamp_min(1e-300) * direction
-        return covariance(solution)
+        return conditional_mean(deviation, known, covariance, tolerance=self.tolerance, iterations=self.iterations)
 
 
 def _doubled(space: torch.Size) -> list[int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from planaria.errors import InvalidInput
 from planaria.layouts import Sheet
 from planaria.repairers.base import Record, Repairer
+from planaria.repairers.conditional_mean import conditional_mean
 
 QUARTER_OCTAVES = 4.0  # steps of a stored variance in an octave
 WEAKEST = 1e-4  # of the strongest band's variance; what is weaker counts as this, so that the system is well posed
@@ -64,42 +65,21 @@ class SpectralKriging(Repairer):
             )
         spectrum = (2.0 ** (-levels / QUARTER_OCTAVES))[self._band()]
         spectrum = np.maximum(spectrum, WEAKEST * spectrum.max())
-        there = self._sheets(known).cpu().numpy()
+        axes = tuple(range(1, 1 + len(self.space)))
+
+        def covariance(values: Tensor) -> Tensor:
+            back: np.ndarray = idctn(self._transformed(values.numpy()) * spectrum, axes=axes, norm="ortho")
+            return torch.from_numpy(back)
+
         unit = float(record["unit"])
-        deviation = self._sheets(visible).cpu().double().numpy() / unit
-        filled = torch.from_numpy(self._conditional_mean(deviation, there, spectrum) * unit)
-        return filled.view(visible.shape).to(visible)
-
-    def _conditional_mean(
-        self,
-        deviation: Float[np.ndarray, "sheets *space"],
-        known: Bool[np.ndarray, "sheets *space"],
-        spectrum: np.ndarray,
-    ) -> Float[np.ndarray, "sheets *space"]:
-        """`C (C_kk)^-1 deviation_k` for every sheet, the inner solve by conjugate gradients."""
-        axes = tuple(range(1, deviation.ndim))
-
-        def covariance(values: np.ndarray) -> np.ndarray:
-            back: np.ndarray = idctn(self._transformed(values) * spectrum, axes=axes, norm="ortho")
-            return back
-
-        def dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-            return (one * other).sum(axes, keepdims=True)
-
-        residual = np.where(known, deviation, 0.0)
-        solution, direction = np.zeros_like(residual), residual
-        square = dot(residual, residual)
-        goal = square * self.tolerance**2
-        for _ in range(self.iterations):
-            if (square <= goal).all():
-                break
-            moved = np.where(known, covariance(direction), 0.0)
-            length = square / np.maximum(dot(direction, moved), 1e-300)
-            solution = solution + length * direction
-            residual = residual - length * moved
-            previous, square = square, dot(residual, residual)
-            direction = residual + square / np.maximum(previous, 1e-300) * direction
-        return covariance(solution)
+        filled = conditional_mean(
+            self._sheets(visible).cpu().double() / unit,
+            self._sheets(known).cpu(),
+            covariance,
+            tolerance=self.tolerance,
+            iterations=self.iterations,
+        )
+        return (filled * unit).view(visible.shape).to(visible)
 
     def _sheets(self, weight: Tensor) -> Tensor:
         cells = int(np.prod(self.space))
