@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def test_more_bytes_restore_more(method: Method) -> None:
         for share in (0.02, 0.08, 0.25)
     ]
     errors = [objective.of(Estimate(0, {})), *(objective.of(memory) for memory in memories if memory is not None)]
-    assert len(errors) >= 3 and errors == sorted(errors, reverse=True)
+    # Those of memories that look at the survivors are measured, on one mask.
+    assert len(errors) >= 3 and all(more <= 1.01 * fewer for fewer, more in pairwise(errors))
     assert errors[-1] < (0.5 if method.name != "kriging + frequencies" else 0.9) * errors[0]
 
 

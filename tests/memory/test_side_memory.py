@@ -34,11 +34,7 @@ def memory_of(weights: dict[str, Tensor], *, rung: int = 9, strength: float = 0.
         replace(hinted(name, weight) if name == "sheets" else blank(name, weight), laddered=name != "bias")
         for name, weight in weights.items()
     ]
-    residuals = [
-        residual(weights[of.name], torch.zeros(of.matrix) if of.hint is None else of.hint)
-        for of in tensors
-        if of.laddered
-    ]
+    residuals = [residual(weights[of.name], of.hint) for of in tensors if of.laddered]
     rungs = [np.full(of.shape[1], rung, np.uint8) for of in residuals]
     return Memory(tensors, Ladder.of(residuals, [rungs], [strength]), [strength])
 
@@ -106,7 +102,6 @@ def test_a_wrong_known_weight_contradicts() -> None:
 def test_each_part_of_a_memory_lowers_the_error() -> None:
     weight, known = WEIGHTS["sheets"], mask(40, 64, share=0.5)
     hint = hinted("sheets", weight, "low frequency")
-    assert hint.hint is not None
     parts = {
         "nothing": blank("sheets", weight),
         "a prior": replace(blank("sheets", weight), space=(8, 8), prior=prior_of(weight, (8, 8))),

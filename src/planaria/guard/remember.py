@@ -1,5 +1,6 @@
 """Making the memory tiers: a hint for each tensor where that pays, and a ladder over all of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from planaria.memory.quantiser import thresholds
 Explain = Callable[[str], None]
 Arrays = dict[str, NDArray[np.generic]]
 FEWEST_BYTES = 64  # a memory of fewer is none
+MOST_WEIGHTS = 2**25  # planning takes about 50 bytes of working memory for each
 FITTINGS = 6  # times that a memory is made smaller to fit
 SHARES: dict[tuple[str, ...], tuple[float, ...]] = {("hint",): (1.0,), ("ladder",): (0.0,)}  # of the bytes, for hints
 
@@ -42,13 +44,18 @@ def remember(
 ) -> tuple[Manifest, Arrays]:
     """The manifest and arrays with a memory for which the guard of `plan` takes at most `allowed` bytes in all.
 
-    Nothing is added if no tensor can be remembered, or none is worth it. Cost: all those tensors in memory, as float32.
+    Nothing is added if no tensor can be remembered, or none is worth it, or if there are more than `MOST_WEIGHTS` weights.
+    Cost: about 50 bytes of working memory a weight.
 
     Args:
         tiers: "hint", "ladder" or both.
         expect, moments: see `protect`.
         say: called with what was remembered of each tensor, and why.
     """
+    count = sum(math.prod(entry.shape) for entry in stream.entries if remembers(entry))
+    if count > MOST_WEIGHTS:
+        say(f"memory: none, it is for models of up to {MOST_WEIGHTS:,} floating-point weights, and this has {count:,}")
+        return manifest, {}
     weights = _weights(checkpoint, stream, say)
     nbytes = _nbytes(manifest, plan, stream, list(weights), allowed)
     if not weights or nbytes < FEWEST_BYTES:
@@ -149,8 +156,7 @@ def _stored(
 
 def _left(of: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:
     """What the hint leaves of a tensor."""
-    matrix = weight.reshape(of.matrix).double()
-    return matrix if of.hint is None else matrix - of.hint.double()
+    return weight.reshape(of.matrix).double() - of.decode()
 
 
 def _rms(matrix: Float[Tensor, "rows columns"]) -> float:

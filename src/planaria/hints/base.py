@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import frexp, isnan, sqrt
+from math import frexp, isnan, ldexp, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -30,10 +30,10 @@ class Sketch:
 
     Attributes:
         hint: whose `analyse` made it.
-        weight: the matrix divided by 2^exponent, so that all numbers are below 1; float32.
-        exponent: see `weight`.
+        weight: the matrix; float32.
+        exponent: 2^exponent is the unit of all that follows: in it all weights are below 1.
         moments: those of the inputs, 1 on average, or none.
-        noise: root mean square of `weight`, or of what its numbers add to the outputs.
+        noise: root mean square of the weights, or of what they add to the outputs.
         peak: the largest number that is quantised.
         quantise: groups of integers, for a step; none at all if every number is below it.
     """
@@ -67,7 +67,7 @@ class Sketch:
         if not groups:
             return np.zeros(0, np.uint8)
         body = entropy.encode_groups(groups)
-        gain = self._gain(self.hint._decode(entropy.GroupReader(body), self.weight.shape) * step)
+        gain = self._gain(self.hint._decode(entropy.GroupReader(body), self.weight.shape), step)
         mantissa, exponent = _halves(step * gain)
         header = np.array([mantissa, exponent + self.exponent]).astype("<i2").view(np.uint8)
         return np.concatenate([header, body])
@@ -79,9 +79,10 @@ class Sketch:
         step = min(max(sqrt(12) * min(level, 1e30) * self.noise, _FINEST * self.peak), 2 * self.peak)
         return max(step, 1e-30)
 
-    def _gain(self, decoded: Array) -> float:
-        """What to multiply `decoded` by: a coarse step drops more than it adds, and rounds numbers up or down."""
-        agreeing, own = _product(decoded, self.weight, self.moments), _product(decoded, decoded, self.moments)
+    def _gain(self, decoded: Array, step: float) -> float:
+        """What to multiply the step by: a coarse one drops more than it adds, and rounds numbers up or down."""
+        unit = ldexp(step, self.exponent)
+        agreeing, own = _product(decoded, self.weight, self.moments), _product(decoded, decoded, self.moments) * unit
         return min(max(agreeing / own, 0.25), 4.0) if agreeing > 0 else 1.0
 
 
@@ -131,7 +132,7 @@ class Hint(ABC):
         regular = _regular(moments)
         noise = sqrt(max(_product(scaled, scaled, regular), 0.0) / max(scaled.size, 1))
         peak, quantise = self._analyse(scaled, regular) if largest else (0.0, lambda step: [])
-        return Sketch(self, scaled.astype(np.float32), exponent, regular, noise, peak, quantise)
+        return Sketch(self, weight.detach().cpu().numpy(), exponent, regular, noise, peak, quantise)
 
     def decode(self, content: UInt8[np.ndarray, " bytes"], shape: tuple[int, int]) -> Float[Tensor, "rows columns"]:
         """The float32 matrix that the content tells of, finite. Content is treated as hostile.

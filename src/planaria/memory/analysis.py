@@ -18,8 +18,9 @@ from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIG
 
 SAMPLE = 8192  # weights of a tensor that rungs are tried on
 LONGEST = 40  # bits of a code: more than any has
-CLOSE = 0.985  # a plan that leaves fewer of its bytes unused is good enough
+CLOSE = 0.995  # a plan that leaves fewer of its bytes unused is good enough
 ROUNDS = 6
+KINDS_AN_OCTAVE = 8  # of a column's importance
 FEWEST_CELLS, WORTHWHILE = 16, 2048  # of a sheet, and of a tensor, for a prior to be tried
 WORTH = 0.02  # share of the squared error that a prior must save
 FEWEST_LINES = 4  # rows and columns for a low rank to be tried
@@ -137,11 +138,20 @@ class Analysis:
         count, columns = len(subjects), [of.matrix.shape[1] for of in subjects]
         self._edges = np.cumsum([0, *columns])
         self._tensor_of = np.repeat(np.arange(count), columns)
-        self._rows = np.repeat([of.matrix.shape[0] for of in subjects], columns)
+        self._rows = np.array([of.matrix.shape[0] for of in subjects])
         # Of each column, the relative output error for each unit of a weight's square error.
         self._weight_of = np.concatenate([of.importance / of.energy * of.matrix.shape[0] for of in subjects])
         counts = np.array([float(of.matrix.numel()) ** of.emphasis for of in subjects])
         self._counts_for = counts / counts.sum()
+        # Columns of a tensor that matter about alike are of one kind: rungs are compared for kinds.
+        importance = np.round(KINDS_AN_OCTAVE * np.log2(np.maximum(self._weight_of, 1e-300))).astype(np.int64)
+        kinds = np.stack([self._tensor_of, importance])
+        _, first, self._kind, sizes = np.unique(
+            kinds, axis=1, return_index=True, return_inverse=True, return_counts=True
+        )
+        self._kind = self._kind.reshape(-1)
+        self._tensor_of_kind = self._tensor_of[first]
+        self._weight_of_kind = np.bincount(self._kind, self._weight_of) / sizes
         self._variance = np.zeros(count)
         self._hint_errors = []  # all together and each alone
         # By tensor and rung: mean length of the codes, share of the codes of each length, square error.
@@ -159,8 +169,7 @@ class Analysis:
 
     def residual(self, index: int) -> np.ndarray:
         """What the hint leaves of a tensor."""
-        of, hint = self.subjects[index], self.remembered[index].hint
-        return residual(of.matrix, torch.zeros(of.matrix.shape) if hint is None else hint)
+        return residual(self.subjects[index].matrix, self.remembered[index].decode())
 
     def nbytes_besides(self, strengths: Sequence[float]) -> int:
         """Of a memory with a ladder over all tensors, without the ladder itself."""
@@ -278,41 +287,46 @@ class Analysis:
 
     def _picked(self, strengths: Sequence[float], room: float) -> list[np.ndarray] | None:
         """By stage, the rung of every column, for so many check bits; the first of two stages has half of them."""
-        gain = self._weight_of[:, None] * (self._variance[:, None] * self._distortion)[self._tensor_of]
-        gain = gain * self._counts_for[self._tensor_of, None]
-        cost = self._rows[:, None] * self._bits[self._tensor_of]
         stages: list[np.ndarray] = []
-        before = np.zeros(len(gain), np.int64)
+        before = np.zeros(len(self._kind), np.int64)
         spent = 0.0
         for number, strength in enumerate(strengths, 1):
-            allowed = REFINES[before].copy()
+            pairs, at, columns = np.unique(self._kind * RUNGS + before, return_inverse=True, return_counts=True)
+            kind, coarse = np.divmod(pairs, RUNGS)
+            tensor = self._tensor_of_kind[kind]
+            gain = (self._variance[:, None] * self._distortion * self._counts_for[:, None])[tensor]
+            gain = gain * self._weight_of_kind[kind, None]
+            cost = self._bits[tensor] - np.take_along_axis(self._bits[tensor], coarse[:, None], 1)
+            cost = strength * np.maximum(cost, 0.0) * self._rows[tensor, None]
+            allowed = REFINES[coarse].copy()
             if number < len(strengths):  # nothing refines these
                 allowed[:, SIGN + 1 : FIRST_UNIFORM] = False
-            extra = strength * np.maximum(cost - np.take_along_axis(cost, before[:, None], 1), 0.0)
-            picked = _filled(gain, extra, allowed, room * number / len(strengths) - spent)
+            picked = _filled(gain, cost, allowed, at, columns, room * number / len(strengths) - spent)
             if picked is None or not picked.any():
                 return None
-            spent += float(np.take_along_axis(extra, picked[:, None], 1).sum())
+            spent += float(cost[at, picked].sum())
             stages.append(picked)
             before = picked
         return stages
 
     def _size(self, strengths: Sequence[float], stages: Sequence[np.ndarray]) -> float:
         """Bytes of the ladder with these rungs, to a percent: the lengths of the codes are those of the samples."""
-        weights = sum(of.matrix.numel() for of in self.subjects)
+        weights, tensors = sum(of.matrix.numel() for of in self.subjects), len(self.subjects)
         segments = segments_of(weights)
         bits = 0.0
         before = np.zeros_like(stages[0])
         for strength, stage in zip(strengths, stages, strict=True):
             counts = np.zeros(LONGEST)
-            used, columns = np.unique(np.stack([self._tensor_of, before, stage]), axis=1, return_counts=True)
-            for (tensor, coarse, fine), count in zip(used.T, columns, strict=True):
+            used, columns = np.unique((self._tensor_of * RUNGS + before) * RUNGS + stage, return_counts=True)
+            for tensor, coarse, fine, count in zip(
+                used // RUNGS**2, used // RUNGS % RUNGS, used % RUNGS, columns, strict=True
+            ):
                 lengths = self._lengths[tensor, fine]
                 if coarse:  # about: the shorter code is told already
                     shift = round(self._bits[tensor, fine] - self._bits[tensor, coarse])
                     lengths = np.eye(LONGEST)[max(shift, 0)]
-                counts += count * self.subjects[tensor].matrix.shape[0] * lengths
-            bits += segments * (8 + foretold_bits(counts / segments, strength, weights // segments))
+                counts += count * self._rows[tensor] * lengths
+            bits += segments * (8 + foretold_bits(counts / segments, strength, weights=weights, tensors=tensors))
             bits += 8 * len(zlib.compress(stage.astype(np.uint8).tobytes(), 1)) + 32
             before = stage
         return bits / 8 + 4 * len(self.subjects) + 5
@@ -330,31 +344,40 @@ class Analysis:
         return best
 
 
-def _filled(gain: np.ndarray, cost: np.ndarray, allowed: np.ndarray, room: float) -> np.ndarray | None:
+def _filled(
+    gain: np.ndarray, cost: np.ndarray, allowed: np.ndarray, at: np.ndarray, columns: np.ndarray, room: float
+) -> np.ndarray | None:
     """For each column the rung that makes the summed error least at a cost of at most `room` in all.
 
     The best for some price of a bit; between two prices, as many columns as fit are at the lower one. None if there is
     no room.
+
+    Args:
+        gain, cost, allowed: of the rungs, for a column of each kind.
+        at: the kind of each column.
+        columns: of each kind.
     """
     if room <= 0:
         return None
     gain = np.where(allowed, gain, np.inf)
+    each = np.arange(len(gain))
 
-    def at(price: float) -> np.ndarray:
+    def best(price: float) -> np.ndarray:
         return np.argmin(gain + price * cost, axis=1)
 
-    def of(table: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(table, picked[:, None], 1)[:, 0]
+    def spent(picked: np.ndarray) -> float:
+        return float((columns * cost[each, picked]).sum())
 
     low, high = 1e-40, 1e40
-    if of(cost, at(low)).sum() <= room:
-        return at(low)
+    if spent(best(low)) <= room:
+        return best(low)[at]
     for _ in range(40):  # then prices differ by less than a billionth
         price = (low * high) ** 0.5
-        low, high = (price, high) if of(cost, at(price)).sum() > room else (low, price)
-    rich, poor = at(low), at(high)
-    more, worth = of(cost, rich) - of(cost, poor), of(gain, poor) - of(gain, rich)
-    order = np.argsort(-worth / np.maximum(more, 1e-300), kind="stable")
-    fits = np.cumsum(more[order]) <= room - of(cost, poor).sum()
-    poor[order[fits]] = rich[order[fits]]
-    return poor
+        low, high = (price, high) if spent(best(price)) > room else (low, price)
+    rich, poor = best(low), best(high)
+    more, worth = cost[each, rich] - cost[each, poor], gain[each, poor] - gain[each, rich]
+    order = np.argsort((-worth / np.maximum(more, 1e-300))[at], kind="stable")
+    fits = np.cumsum(more[at[order]]) <= room - spent(poor)
+    picked = poor[at]
+    picked[order[fits]] = rich[at[order[fits]]]
+    return picked

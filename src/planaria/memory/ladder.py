@@ -7,7 +7,7 @@ for the weights that survive, too (Perron, Diggavi, Telatar 2004; the layers: Al
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,16 +15,17 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, UInt8
 from numpy.typing import NDArray
 
-from planaria.codes import WindowCode, check_for, window_for
+from planaria.codes import UNKNOWNS, WindowCode, check_for, window_for
 from planaria.errors import InvalidInput
 from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
 
-SEGMENT = 2**24  # weights that are coded together: bounds memory
+SEGMENT = 2**22  # weights that are coded together: bounds memory
 WORD = 64
 _HEADER, _STAGE, _DEPTH, _PLANE = (struct.Struct(form) for form in ("<BI", "<I", "<B", "<IH"))
 MOST_STAGES = 8
 WIDEST = 2**20 // WORD  # window, in words
-_RATES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
+_SHARES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
+SMALL = 2**20  # weights of a segment, up to which slack is worth more than time
 
 # Of several tensors: each has rows and columns of its own.
 Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
@@ -87,14 +88,22 @@ class Ladder:
 
     @classmethod
     def of(
-        cls, residuals: Residuals, rungs: Sequence[Rungs], strengths: Sequence[float], *, threads: int = 1
+        cls,
+        residuals: Iterable[Float64[np.ndarray, "_rows _columns"]],
+        rungs: Sequence[Rungs],
+        strengths: Sequence[float],
+        *,
+        threads: int = 1,
     ) -> "Ladder":
         """Check bits that most likely find the missing weights while their share is up to a stage's strength.
 
-        Cost: a few passes over the weights for every bit of their codes; 14 bytes a weight of a segment.
+        The share of all weights, that is; where it is of each tensor, it may be rounded up there.
+
+        Cost: a few passes over the weights for every bit of their codes. Memory: 5 bytes a weight and stage, and 40 for
+        each weight of a segment.
 
         Args:
-            residuals: the weights, less what is known of them anyway, by tensor.
+            residuals: the weights, less what is known of them anyway, by tensor; looked at once, one after the other.
             rungs: for each stage by tensor, the rung of each column; every stage refines the one before it.
             strengths: of each stage, in (0, 1]; not increasing.
             threads: to encode with; the result does not depend on them.
@@ -107,21 +116,28 @@ class Ladder:
             raise InvalidInput(f"Strengths of a ladder lie in (0, 1] and do not increase; {list(strengths)} came.")
         if not 0 < len(strengths) <= MOST_STAGES:
             raise InvalidInput(f"A ladder has 1 to {MOST_STAGES} stages, not {len(strengths)}.")
-        scales = np.array([_scale(residual) for residual in residuals], np.float32)
+        tables = [
+            _Table(rungs[number - 1] if number else [np.zeros_like(of) for of in stage], stage)
+            for number, stage in enumerate(rungs)
+        ]
+        scales: list[float] = []
+        coded: list[list[tuple[NDArray[np.int32], NDArray[np.uint8]]]] = [[] for _ in tables]
+        for tensor, residual in enumerate(residuals):
+            scales.append(float(_scale(residual)))
+            for table, parts in zip(tables, coded, strict=True):
+                cells = table.cells(tensor, residual / scales[-1]).ravel()
+                parts.append((table.codes[cells], table.lengths[cells]))
         stages = []
-        sizes = [residual.size for residual in residuals]
-        for number, (stage, strength) in enumerate(zip(rungs, strengths, strict=True)):
-            before = rungs[number - 1] if number else [np.zeros_like(of) for of in stage]
-            table = _Table(before, stage)
-            codes, lengths = np.zeros(sum(sizes), np.int32), np.zeros(sum(sizes), np.uint8)
-            for tensor, span in enumerate(_spans(sizes)):
-                cells = table.cells(tensor, residuals[tensor] / float(scales[tensor])).ravel()
-                codes[span], lengths[span] = table.codes[cells], table.lengths[cells]
+        for stage, strength, parts in zip(rungs, strengths, coded, strict=True):
+            codes, lengths = (np.concatenate(of) for of in zip(*parts, strict=True))
+            parts.clear()
+            sizes = {"weights": len(codes), "tensors": len(scales)}
             planes = [
-                _encode(codes[places], lengths[places], strength, threads=threads) for places in _segments(len(codes))
+                _encode(codes[places], lengths[places], strength, **sizes, threads=threads)
+                for places in _segments(len(codes))
             ]
             stages.append(Stage(stage, planes))
-        return cls(scales, stages)
+        return cls(np.array(scales, np.float32), stages)
 
     def recall(
         self, residuals: Residuals, known: Sequence[Bool[np.ndarray, "_rows _columns"]], *, threads: int = 1
@@ -296,36 +312,77 @@ class _Reader:
             raise InvalidInput(f"The ladder has {len(self.content) - self.at} bytes too many.")
 
 
-def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> Iterator[tuple[int, int]]:
-    """(check bits, window) of each plane, if of a segment's `total` weights `lengths[length]` have codes so long."""
+def planned_planes(
+    lengths: NDArray[np.int64], strength: float, *, weights: int, tensors: int
+) -> Iterator[tuple[int, int]]:
+    """(check bits, window) of each plane of a segment whose codes have length l `lengths[l]` times.
+
+    Args:
+        strength: share of the ladder's weights that may be missing, rounded up in each tensor.
+        weights, tensors: of the whole ladder.
+    """
+    share = _share(strength, weights, tensors)
+    total = int(lengths.sum())
     for depth in range(int(lengths.nonzero()[0].max(initial=0))):
         taking_part = int(lengths[depth + 1 :].sum())
-        rate = strength * taking_part / total
-        window = window_for(rate)
-        yield check_for(total, rate, window=window), window
+        window = window_for(share * taking_part / total, unknowns=_unknowns(total))
+        yield _check(taking_part, total, share, weights, window), window
 
 
-def foretold_bits(lengths: NDArray[np.float64], strength: float, total: int) -> float:
+def foretold_bits(lengths: NDArray[np.float64], strength: float, *, weights: int, tensors: int) -> float:
     """About the bits that a segment's planes take, heads and all, without the pains that `planned_planes` takes."""
+    share = _share(strength, weights, tensors)
+    total = round(lengths.sum())
     taking_part = lengths[::-1].cumsum()[::-1][1:]
-    rates = strength * taking_part[taking_part >= 1] / total
-    surplus = np.interp(np.log(rates), np.log(_RATES), _surplus(total))
-    return float((rates * total + surplus + 8 * _PLANE.size + 4).sum())  # 4: half a byte to fill up
+    shares = taking_part[taking_part >= 1] / total
+    surplus = np.interp(np.log(shares), np.log(_SHARES), _surplus(total, share, weights))
+    return float((share * shares * total + surplus + 8 * _PLANE.size + 4).sum())  # 4: half a byte to fill up
 
 
 @cache
-def _surplus(total: int) -> Float64[np.ndarray, " rates"]:
-    """Check bits beyond the expected number of unknown ones, by rate."""
-    return np.array([check_for(total, rate, window=window_for(rate)) - rate * total for rate in _RATES.tolist()])
+def _surplus(total: int, share: float, weights: int) -> Float64[np.ndarray, " shares"]:
+    """Check bits beyond the expected number of unknown ones, by the share of weights that take part."""
+    surplus = []
+    for part in _SHARES.tolist():
+        window = window_for(share * part, unknowns=_unknowns(total))
+        surplus.append(_check(part * total, total, share, weights, window) - share * part * total)
+    return np.array(surplus)
+
+
+def _check(taking_part: float, total: int, share: float, weights: int, window: int) -> int:
+    """Check bits of a plane of `total` weights, `taking_part` of which have the bit, if of all a `share` is missing.
+
+    Their number is hypergeometric: if all take part, it is known.
+    """
+    rate = share * taking_part / total
+    fluctuation = (1 - share) * (1 - taking_part / weights) / (1 - rate) if rate < 1 else 0.0
+    return check_for(total, rate, window=window, fluctuation=min(max(fluctuation, 0.0), 1.0))
+
+
+def _share(strength: float, weights: int, tensors: int) -> float:
+    """Of the weights that are missing, if in each tensor that is rounded up."""
+    return min(strength + tensors / weights, 1.0)
+
+
+def _unknowns(total: int) -> int:
+    """Of a window; a small code affords wider ones."""
+    return UNKNOWNS if total > SMALL else 4 * UNKNOWNS
 
 
 def _encode(
-    codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], strength: float, *, threads: int
+    codes: Int32[np.ndarray, " w"],
+    lengths: UInt8[np.ndarray, " w"],
+    strength: float,
+    *,
+    weights: int,
+    tensors: int,
+    threads: int,
 ) -> list[Plane]:
     """The planes of one segment."""
     planes = []
     counts = np.bincount(lengths).astype(np.int64)
-    for depth, (check, window) in enumerate(planned_planes(counts, strength, len(lengths))):
+    planned = planned_planes(counts, strength, weights=weights, tensors=tensors)
+    for depth, (check, window) in enumerate(planned):
         bits = _bits(codes, lengths, depth)
         planes.append(Plane(check, window, WindowCode(len(bits), check, window=window).encode(bits, threads=threads)))
     return planes
@@ -407,13 +464,13 @@ def _spans(sizes: Sequence[int]) -> list[slice]:
     return [slice(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _scale(residual: Float64[np.ndarray, "rows columns"]) -> float:
+def _scale(residual: Float64[np.ndarray, "rows columns"]) -> np.float32:
     """Root mean square, as the float32 that is stored; 1 for nothing but zeros."""
     largest = float(np.abs(residual).max(initial=0.0))
     if largest == 0:
-        return 1.0
+        return np.float32(1)
     rms = largest * float(np.sqrt(np.mean(np.square(residual / largest))))
-    return float(np.clip(rms, np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max))
+    return np.float32(np.clip(rms, np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max))
 
 
 def _inflated(packed: bytes, size: int) -> NDArray[np.uint8]:

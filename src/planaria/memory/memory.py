@@ -48,9 +48,18 @@ class Remembered:
         return matrix_shape(self.shape)
 
     @cached_property
-    def hint(self) -> Float[Tensor, "rows columns"] | None:
-        """The decoded hint, the same bits on every machine. Raises `InvalidInput` if its content is not sound."""
-        return None if self.codec is None else codec(self.codec, self.space).decode(self.content, self.matrix)
+    def hint(self) -> Float[Tensor, "rows columns"]:
+        """As `decode`, kept for the next time."""
+        return self.decode()
+
+    def decode(self) -> Float[Tensor, "rows columns"]:
+        """The hint, the same bits on every machine; zeros without one.
+
+        Raises `InvalidInput` if its content is not sound.
+        """
+        if self.codec is None:
+            return torch.zeros(self.matrix)
+        return codec(self.codec, self.space).decode(self.content, self.matrix)
 
     def regrown(
         self, residual: Float[Tensor, "rows columns"], known: Bool[Tensor, "rows columns"]
@@ -132,7 +141,7 @@ class Memory:
                 from is known and not finite, or a hint's content is not sound.
         """
         self._check(damaged, known)
-        values = {of.name: torch.zeros(of.matrix) if of.hint is None else of.hint for of in self.tensors}
+        values = {of.name: of.hint for of in self.tensors}
         recalled = {}
         bounds: list[Bounds] = []
         contradictions = 0
@@ -190,9 +199,8 @@ def _regrown(of: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Te
     """With what the prior says of weights that the ladder does not bound."""
     there = known.cpu().reshape(of.matrix)
     open_ = (recalled.low.isinf() & recalled.high.isinf()).view(of.matrix)
-    hint = torch.zeros(of.matrix) if of.hint is None else of.hint
-    left = torch.from_numpy(residual(damaged, hint, there.numpy()))
-    value = torch.where(open_, hint + of.regrown(left, there), recalled.value.view(of.matrix))
+    left = torch.from_numpy(residual(damaged, of.hint, there.numpy()))
+    value = torch.where(open_, of.hint + of.regrown(left, there), recalled.value.view(of.matrix))
     return replace(recalled, value=value.view(of.shape))
 
 

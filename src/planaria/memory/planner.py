@@ -227,8 +227,7 @@ class _Search:
 
     def _error(self, of: Subject, remembered: Remembered) -> float:
         """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
-        left = of.matrix.double()
-        together, alone = of.output_errors(left if remembered.hint is None else left - remembered.hint)
+        together, alone = of.output_errors(of.matrix.double() - remembered.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
         return float(of.matrix.numel() ** of.emphasis * error)
 
@@ -264,7 +263,7 @@ class _Search:
         tensors = [replace(of, laddered=own) for of, own in zip(analysis.remembered, covered, strict=True)]
         picked = [index for index, own in enumerate(covered) if own]
         ladder = Ladder.of(
-            [analysis.residual(index) for index in picked],
+            (analysis.residual(index) for index in picked),
             [[stage[index] for index in picked] for stage in rungs],
             strengths,
             threads=self.threads,
