@@ -202,9 +202,7 @@ def check_for(
     window = window_for(rate) if window is None else window
     _require_window(window)
     if window < UNKNOWNS:
-        raise InvalidInput(
-            f"No advice is known for windows below {UNKNOWNS}, such as {window}. Take window_for(rate)."
-        )
+        raise InvalidInput(f"No advice is known for windows below {UNKNOWNS}, such as {window}. Take window_for(rate).")
     if length < 0 or not 0 < failure < 1:
         raise InvalidInput(f"A plane has 0 or more bits and fails with a chance in (0, 1), not {length} and {failure}.")
     if not 0 <= fluctuation <= 1:
