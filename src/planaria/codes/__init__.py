@@ -3,7 +3,6 @@
 from planaria.codes.reed_solomon import Corrections as Corrections
 from planaria.codes.reed_solomon import ReedSolomon as ReedSolomon
 from planaria.codes.window import Solution as Solution
-from planaria.codes.window import UNKNOWNS as UNKNOWNS
 from planaria.codes.window import WindowCode as WindowCode
 from planaria.codes.window import check_for as check_for
 from planaria.codes.window import window_for as window_for

@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 _WORD = 64
 _WIDEST = 1 << 20
 _WINDOWS = 1024  # of them in a segment at most: bounds memory, and segments are what threads share
-UNKNOWNS = 512  # a window's unknown bits: time grows with their square, slack falls with them
+_UNKNOWNS = 1024  # a window's unknown bits: time grows with their square, slack falls with them
 _SURPLUS = 16  # rows of a random binary matrix beyond its columns: it lacks full rank once in 2^16
 
 
@@ -157,43 +157,32 @@ class WindowCode:
         return f"WindowCode({self.length}, {self.check}, window={self.window})"
 
 
-def window_for(rate: float, *, unknowns: int = UNKNOWNS) -> int:
-    """The window in which about so many bits are unknown if a share `rate` of all bits is erased, up to 2^20.
-
-    Args:
-        rate: share of the bits, above 0 and at most 1.
-        unknowns: a multiple of 64, at least 512. Decoding time grows with their square, and slack falls with them.
+def window_for(rate: float) -> int:
+    """The window in which 1024 bits are unknown if a share `rate` of all bits is erased: 64 ceil(16 / rate), up to 2^20.
 
     Raises:
-        InvalidInput: on other numbers.
+        InvalidInput: unless 0 < rate <= 1.
     """
     _require_rate(rate)
-    if unknowns < UNKNOWNS or unknowns % _WORD:
-        raise InvalidInput(f"A window has a multiple of {_WORD} unknown bits, at least {UNKNOWNS}, not {unknowns}.")
-    return min(_WORD * ceil(unknowns / _WORD / rate), _WIDEST)
+    return min(_WORD * ceil(_UNKNOWNS / _WORD / rate), _WIDEST)
 
 
-def check_for(
-    length: int, rate: float, *, window: int | None = None, failure: float = 1e-3, fluctuation: float = 1.0
-) -> int:
-    """Check bits with which `length` bits, each erased with chance `rate`, are most likely all solved.
+def check_for(length: int, rate: float, *, window: int | None = None, failure: float = 1e-3) -> int:
+    """Check bits with which `length` bits, each erased independently with chance `rate`, are most likely all solved.
 
     Seen by the decoder that moves right, the columns of a window that still lack a check do a random walk: a data bit
     adds one with chance p = rate, and m checks on a segment of L bits take v = m / (L + window / 2) of them a data bit.
     So it has the drift p - v and the variance p (1 - p) a bit. It starts at a quarter of B = p window, must not exceed
     B (a column leaves the window unsolved), and if m suffices, is below 3/4 B at the end. Chances of failing are added
-    up: of more erasures in a segment than m - 16; and of Brownian motion to exceed B from the start, of the same seen
-    backwards, and of an excursion from 0 to B in between (by its mean time, or where that is long, by the reflection
-    principle). Where the number of erasures fluctuates less than that of independent ones, the motion is a Brownian
-    bridge in part, whose excursions are those of Kuiper's statistic (1960).
+    up: of more erasures in a segment than m - 16, exactly; and of Brownian motion to exceed B from the start, of the
+    same seen backwards, and of an excursion from 0 to B in between (by its mean time, or where that is long, by the
+    reflection principle).
 
     Args:
         length: data bits.
-        rate: share of erased bits, 0 to 1, exclusive of 0.
-        window: of the code, 512 or more: moving by whole words upsets narrower ones. If None, `window_for(rate)`.
+        rate: chance of erasure, 0 to 1, exclusive of 0.
+        window: of the code, 1024 or more: moving by whole words upsets narrower ones. If None, `window_for(rate)`.
         failure: accepted chance, for all segments together, that bits stay unsolved; 0 to 1, exclusive.
-        fluctuation: variance of the number of erased bits, as a share of that of independent ones, length rate
-            (1 - rate): 0 if exactly the share `rate` is erased, anywhere.
 
     Raises:
         InvalidInput: on other numbers.
@@ -201,48 +190,34 @@ def check_for(
     _require_rate(rate)
     window = window_for(rate) if window is None else window
     _require_window(window)
-    if window < UNKNOWNS:
-        raise InvalidInput(f"No advice is known for windows below {UNKNOWNS}, such as {window}. Take window_for(rate).")
+    if window < _UNKNOWNS:
+        raise InvalidInput(
+            f"No advice is known for windows below {_UNKNOWNS}, such as {window}. Take window_for(rate)."
+        )
     if length < 0 or not 0 < failure < 1:
         raise InvalidInput(f"A plane has 0 or more bits and fails with a chance in (0, 1), not {length} and {failure}.")
-    if not 0 <= fluctuation <= 1:
-        raise InvalidInput(f"The number of erased bits fluctuates by a share in [0, 1], not {fluctuation}.")
     count = _segments(length, window)
     size = -(-length // count)
-    fluctuation = 1 - (1 - fluctuation) * size / max(length, 1)  # of a segment: what it lacks, others have
     low, high = 0, size + _SURPLUS + ceil(rate * window)  # the least number that suffices is above low, at most high
     while high - low > 1:
         middle = (low + high) // 2
-        fails = _failure(size, middle, rate, window, fluctuation)
-        low, high = (low, middle) if fails <= failure / count else (middle, high)
+        low, high = (low, middle) if _failure(size, middle, rate, window) <= failure / count else (middle, high)
     return count * high if length else 0
 
 
-def _failure(size: int, check: int, rate: float, window: int, fluctuation: float) -> float:
+def _failure(size: int, check: int, rate: float, window: int) -> float:
     """Chance that a segment of `size` bits is not solved; see `check_for`."""
-    variance = rate * (1 - rate)
-    spread = sqrt(variance * size)
     enough = check - _SURPLUS
-    if fluctuation < 1:
-        short = float(ndtr((rate * size - enough - 0.5) / max(sqrt(fluctuation) * spread, 0.5)))
-    else:
-        short = float(bdtrc(enough, size, rate)) if 0 <= enough < size else float(enough < 0)
+    short = float(bdtrc(enough, size, rate)) if 0 <= enough < size else float(enough < 0)
+    room = rate * (window - _WORD)  # windows move by whole words
+    variance = rate * (1 - rate)
     if variance == 0 or short > 0.5:
         return short
-    room = rate * (window - _WORD)  # windows move by whole words
-    fall, start = check / (size + window / 2) - rate, 0.75 * room
-    tied = (1 - fluctuation) * start
-    edge = -2 * start * (fall + tied / size) / variance
-    steady = (fall * size + 2 * tied - start) / max(sqrt(fluctuation) * spread, 1e-9)
+    fall, spread = check / (size + window / 2) - rate, sqrt(variance * size)
+    edge = exp(-1.5 * fall * room / variance + float(log_ndtr((fall * size - room) / spread)))
     steps = max(2 * fall * room / variance, 1e-3)
     between = size * variance / room**2 * steps**2 / (2 * (expm1(min(steps, 600)) - steps))
-    relative = room / spread
-    if fluctuation < 0.5:
-        square = (1 - fluctuation) * relative**2
-        excursion = max(8 * square, 8) * exp(-2 * square)
-    else:
-        excursion = 4 * float(ndtr(-relative))
-    return short + 2 * exp(min(edge + float(log_ndtr(steady)), 0)) + min(between, excursion)
+    return short + 2 * edge + min(between, 4 * float(ndtr(-room / spread)))
 
 
 def _segments(length: int, window: int) -> int:

@@ -311,7 +311,7 @@ class Analysis:
 
     def _size(self, strengths: Sequence[float], stages: Sequence[np.ndarray]) -> float:
         """Bytes of the ladder with these rungs, to a percent: the lengths of the codes are those of the samples."""
-        weights, tensors = sum(of.matrix.numel() for of in self.subjects), len(self.subjects)
+        weights = sum(of.matrix.numel() for of in self.subjects)
         segments = segments_of(weights)
         bits = 0.0
         before = np.zeros_like(stages[0])
@@ -326,7 +326,7 @@ class Analysis:
                     shift = round(self._bits[tensor, fine] - self._bits[tensor, coarse])
                     lengths = np.eye(LONGEST)[max(shift, 0)]
                 counts += count * self._rows[tensor] * lengths
-            bits += segments * (8 + foretold_bits(counts / segments, strength, weights=weights, tensors=tensors))
+            bits += segments * (8 + foretold_bits(counts / segments, strength, weights // segments))
             bits += 8 * len(zlib.compress(stage.astype(np.uint8).tobytes(), 1)) + 32
             before = stage
         return bits / 8 + 4 * len(self.subjects) + 5

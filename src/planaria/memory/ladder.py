@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, UInt8
 from numpy.typing import NDArray
 
-from planaria.codes import UNKNOWNS, WindowCode, check_for, window_for
+from planaria.codes import WindowCode, check_for, window_for
 from planaria.errors import InvalidInput
 from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
 
@@ -24,8 +24,7 @@ WORD = 64
 _HEADER, _STAGE, _DEPTH, _PLANE = (struct.Struct(form) for form in ("<BI", "<I", "<B", "<IH"))
 MOST_STAGES = 8
 WIDEST = 2**20 // WORD  # window, in words
-_SHARES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
-SMALL = 2**20  # weights of a segment, up to which slack is worth more than time
+_RATES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
 
 # Of several tensors: each has rows and columns of its own.
 Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
@@ -97,7 +96,8 @@ class Ladder:
     ) -> "Ladder":
         """Check bits that most likely find the missing weights while their share is up to a stage's strength.
 
-        The share of all weights, that is; where it is of each tensor, it may be rounded up there.
+        That is the share that each weight is missing with: their number may exceed it by chance, as if they were
+        independent, and the whole is found all the same.
 
         Cost: a few passes over the weights for every bit of their codes. Memory: 5 bytes a weight and stage, and 40 for
         each weight of a segment.
@@ -131,10 +131,8 @@ class Ladder:
         for stage, strength, parts in zip(rungs, strengths, coded, strict=True):
             codes, lengths = (np.concatenate(of) for of in zip(*parts, strict=True))
             parts.clear()
-            sizes = {"weights": len(codes), "tensors": len(scales)}
             planes = [
-                _encode(codes[places], lengths[places], strength, **sizes, threads=threads)
-                for places in _segments(len(codes))
+                _encode(codes[places], lengths[places], strength, threads=threads) for places in _segments(len(codes))
             ]
             stages.append(Stage(stage, planes))
         return cls(np.array(scales, np.float32), stages)
@@ -312,77 +310,36 @@ class _Reader:
             raise InvalidInput(f"The ladder has {len(self.content) - self.at} bytes too many.")
 
 
-def planned_planes(
-    lengths: NDArray[np.int64], strength: float, *, weights: int, tensors: int
-) -> Iterator[tuple[int, int]]:
-    """(check bits, window) of each plane of a segment whose codes have length l `lengths[l]` times.
-
-    Args:
-        strength: share of the ladder's weights that may be missing, rounded up in each tensor.
-        weights, tensors: of the whole ladder.
-    """
-    share = _share(strength, weights, tensors)
-    total = int(lengths.sum())
+def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> Iterator[tuple[int, int]]:
+    """(check bits, window) of each plane, if of a segment's `total` weights `lengths[length]` have codes so long."""
     for depth in range(int(lengths.nonzero()[0].max(initial=0))):
         taking_part = int(lengths[depth + 1 :].sum())
-        window = window_for(share * taking_part / total, unknowns=_unknowns(total))
-        yield _check(taking_part, total, share, weights, window), window
+        rate = strength * taking_part / total
+        window = window_for(rate)
+        yield check_for(total, rate, window=window), window
 
 
-def foretold_bits(lengths: NDArray[np.float64], strength: float, *, weights: int, tensors: int) -> float:
+def foretold_bits(lengths: NDArray[np.float64], strength: float, total: int) -> float:
     """About the bits that a segment's planes take, heads and all, without the pains that `planned_planes` takes."""
-    share = _share(strength, weights, tensors)
-    total = round(lengths.sum())
     taking_part = lengths[::-1].cumsum()[::-1][1:]
-    shares = taking_part[taking_part >= 1] / total
-    surplus = np.interp(np.log(shares), np.log(_SHARES), _surplus(total, share, weights))
-    return float((share * shares * total + surplus + 8 * _PLANE.size + 4).sum())  # 4: half a byte to fill up
+    rates = strength * taking_part[taking_part >= 1] / total
+    surplus = np.interp(np.log(rates), np.log(_RATES), _surplus(total))
+    return float((rates * total + surplus + 8 * _PLANE.size + 4).sum())  # 4: half a byte to fill up
 
 
 @cache
-def _surplus(total: int, share: float, weights: int) -> Float64[np.ndarray, " shares"]:
-    """Check bits beyond the expected number of unknown ones, by the share of weights that take part."""
-    surplus = []
-    for part in _SHARES.tolist():
-        window = window_for(share * part, unknowns=_unknowns(total))
-        surplus.append(_check(part * total, total, share, weights, window) - share * part * total)
-    return np.array(surplus)
-
-
-def _check(taking_part: float, total: int, share: float, weights: int, window: int) -> int:
-    """Check bits of a plane of `total` weights, `taking_part` of which have the bit, if of all a `share` is missing.
-
-    Their number is hypergeometric: if all take part, it is known.
-    """
-    rate = share * taking_part / total
-    fluctuation = (1 - share) * (1 - taking_part / weights) / (1 - rate) if rate < 1 else 0.0
-    return check_for(total, rate, window=window, fluctuation=min(max(fluctuation, 0.0), 1.0))
-
-
-def _share(strength: float, weights: int, tensors: int) -> float:
-    """Of the weights that are missing, if in each tensor that is rounded up."""
-    return min(strength + tensors / weights, 1.0)
-
-
-def _unknowns(total: int) -> int:
-    """Of a window; a small code affords wider ones."""
-    return UNKNOWNS if total > SMALL else 4 * UNKNOWNS
+def _surplus(total: int) -> Float64[np.ndarray, " rates"]:
+    """Check bits beyond the expected number of unknown ones, by rate."""
+    return np.array([check_for(total, rate, window=window_for(rate)) - rate * total for rate in _RATES.tolist()])
 
 
 def _encode(
-    codes: Int32[np.ndarray, " w"],
-    lengths: UInt8[np.ndarray, " w"],
-    strength: float,
-    *,
-    weights: int,
-    tensors: int,
-    threads: int,
+    codes: Int32[np.ndarray, " w"], lengths: UInt8[np.ndarray, " w"], strength: float, *, threads: int
 ) -> list[Plane]:
     """The planes of one segment."""
     planes = []
     counts = np.bincount(lengths).astype(np.int64)
-    planned = planned_planes(counts, strength, weights=weights, tensors=tensors)
-    for depth, (check, window) in enumerate(planned):
+    for depth, (check, window) in enumerate(planned_planes(counts, strength, len(lengths))):
         bits = _bits(codes, lengths, depth)
         planes.append(Plane(check, window, WindowCode(len(bits), check, window=window).encode(bits, threads=threads)))
     return planes
