@@ -175,6 +175,17 @@ def frontier(
     _finish("frontier", result, tables.tables(result), folder, json_output, figures.draw(result, folder))
 
 
+@bench.command()
+def memory(output: Folder = Path("results/memory"), json_output: Json = False) -> None:
+    """Side memory: distance to the bound, light damage in a whole guard, and what a transformer's guard costs."""
+    from planaria.bench import memory as measure
+
+    folder = make_folder(output)
+    with progress_bar("memory") as progress:
+        result = measure.run(progress=progress)
+    _finish("memory", result, measure.tables(result), folder, json_output)
+
+
 @application.callback()
 def common(threads: Threads = 2) -> None:
     """Options of every command."""

@@ -237,6 +237,7 @@ def test_bits_of_the_last_byte_beyond_the_checks_do_not_count() -> None:
 @given(rate=st.floats(0.001, 1.0))
 def test_a_window_holds_about_512_unknown_bits(rate: float) -> None:
     assert window_for(rate) % 64 == 0 and 512 <= window_for(rate) * rate < 512 + 64
+    assert min(1024, rate * 2**20) <= window_for(rate, unknowns=1024) * rate < 1024 + 64
 
 
 def test_the_rarest_erasures_get_the_widest_window() -> None:
@@ -273,6 +274,12 @@ def test_other_windows_are_refused(window: int) -> None:
     for use in (lambda: WindowCode(5, 5, window=window), lambda: check_for(5, 0.5, window=window)):
         with pytest.raises(InvalidInput, match=f"multiple of 64 up to 1048576, not {window}"):
             use()
+
+
+@pytest.mark.parametrize("unknowns", [0, 448, 520])
+def test_windows_of_other_sizes_are_refused(unknowns: int) -> None:
+    with pytest.raises(InvalidInput, match=f"multiple of 64 unknown bits, at least 512, not {unknowns}"):
+        window_for(0.5, unknowns=unknowns)
 
 
 def test_advice_for_narrow_windows_is_refused() -> None:

@@ -128,6 +128,11 @@ def _perform(act: str, folder: Path) -> int:
         report = Guard.load(folder / "guard").repair(folder / "model", folder / "repaired")
         if report.verdict != "exact":
             raise RuntimeError(f"The repair is meant to be exact: {report}.")
+    return peak_of_this_process()
+
+
+def peak_of_this_process() -> int:
+    """Peak resident bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux hands getrusage's figure on from the parent process; this one it does not
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)

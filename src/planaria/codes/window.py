@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 _WORD = 64
 _WIDEST = 1 << 20
 _WINDOWS = 1024  # of them in a segment at most: bounds memory, and segments are what threads share
-_UNKNOWNS = 1024  # a window's unknown bits: time grows with their square, slack falls with them
+_UNKNOWNS = 512  # a window's unknown bits: time grows with their square, slack falls with them
 _SURPLUS = 16  # rows of a random binary matrix beyond its columns: it lacks full rank once in 2^16
 
 
@@ -157,14 +157,20 @@ class WindowCode:
         return f"WindowCode({self.length}, {self.check}, window={self.window})"
 
 
-def window_for(rate: float) -> int:
-    """The window in which 1024 bits are unknown if a share `rate` of all bits is erased: 64 ceil(16 / rate), up to 2^20.
+def window_for(rate: float, *, unknowns: int = _UNKNOWNS) -> int:
+    """The window in which about so many bits are unknown if a share `rate` of all bits is erased, up to 2^20.
+
+    Args:
+        rate: share of the bits, above 0 and at most 1.
+        unknowns: a multiple of 64, at least 512. Decoding time grows with their square, and slack falls with them.
 
     Raises:
-        InvalidInput: unless 0 < rate <= 1.
+        InvalidInput: on other numbers.
     """
     _require_rate(rate)
-    return min(_WORD * ceil(_UNKNOWNS / _WORD / rate), _WIDEST)
+    if unknowns < _UNKNOWNS or unknowns % _WORD:
+        raise InvalidInput(f"A window has a multiple of {_WORD} unknown bits, at least {_UNKNOWNS}, not {unknowns}.")
+    return min(_WORD * ceil(unknowns / _WORD / rate), _WIDEST)
 
 
 def check_for(length: int, rate: float, *, window: int | None = None, failure: float = 1e-3) -> int:
@@ -181,7 +187,7 @@ def check_for(length: int, rate: float, *, window: int | None = None, failure: f
     Args:
         length: data bits.
         rate: chance of erasure, 0 to 1, exclusive of 0.
-        window: of the code, 1024 or more: moving by whole words upsets narrower ones. If None, `window_for(rate)`.
+        window: of the code, 512 or more: moving by whole words upsets narrower ones. If None, `window_for(rate)`.
         failure: accepted chance, for all segments together, that bits stay unsolved; 0 to 1, exclusive.
 
     Raises:

@@ -44,7 +44,7 @@ def remember(
 ) -> tuple[Manifest, Arrays]:
     """The manifest and arrays with a memory for which the guard of `plan` takes at most `allowed` bytes in all.
 
-    Nothing is added if no tensor can be remembered, or none is worth it, or if there are more than `MOST_WEIGHTS` weights.
+    Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
 
     Args:

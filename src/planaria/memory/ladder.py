@@ -25,6 +25,7 @@ _HEADER, _STAGE, _DEPTH, _PLANE = (struct.Struct(form) for form in ("<BI", "<I",
 MOST_STAGES = 8
 WIDEST = 2**20 // WORD  # window, in words
 _RATES = np.geomspace(1e-5, 1, 26)  # that check bits are foretold from
+SMALL = 2**21  # weights of a segment, up to which slack is worth more than time
 
 # Of several tensors: each has rows and columns of its own.
 Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
@@ -315,7 +316,7 @@ def planned_planes(lengths: NDArray[np.int64], strength: float, total: int) -> I
     for depth in range(int(lengths.nonzero()[0].max(initial=0))):
         taking_part = int(lengths[depth + 1 :].sum())
         rate = strength * taking_part / total
-        window = window_for(rate)
+        window = _window(rate, total)
         yield check_for(total, rate, window=window), window
 
 
@@ -330,7 +331,12 @@ def foretold_bits(lengths: NDArray[np.float64], strength: float, total: int) -> 
 @cache
 def _surplus(total: int) -> Float64[np.ndarray, " rates"]:
     """Check bits beyond the expected number of unknown ones, by rate."""
-    return np.array([check_for(total, rate, window=window_for(rate)) - rate * total for rate in _RATES.tolist()])
+    return np.array([check_for(total, rate, window=_window(rate, total)) - rate * total for rate in _RATES.tolist()])
+
+
+def _window(rate: float, total: int) -> int:
+    """Of a plane; few weights afford wider ones."""
+    return window_for(rate, unknowns=1024 if total <= SMALL else 512)
 
 
 def _encode(

@@ -79,8 +79,10 @@ NOTHING, SIGN = 0, 1
 FIRST_UNIFORM = len(OPTIMISED)
 FIRST_STEP = 3  # the first uniform rung's step is 2^(-3/4), and a quarter of an octave finer every further rung
 QUARTERS = (1.0, 0.8408964152537145, 0.7071067811865476, 0.5946035575013605)  # 2^(-k/4), the same on every machine
-SUPPORT = 5.0  # thresholds of uniform rungs end here; the outermost cells are unbounded
+SUPPORT = 5.0  # the even thresholds of uniform rungs end here
+TAIL = np.arange(1, 241) / 16 + SUPPORT  # and these follow, the same for all; the outermost cells are unbounded
 FLOOR = 256  # a cell counts as at least this fraction of the likeliest, so that codes stay short
+FLOOR_OF_TAIL = 64  # and one of the tail as this fraction of that
 RUNGS = FIRST_UNIFORM + 40
 FINEST = RUNGS - 1
 
@@ -116,7 +118,7 @@ def thresholds(rung: int) -> Float64[np.ndarray, " thresholds"]:
         return np.array(OPTIMISED[rung][0])
     step = _step(rung)
     count = int(SUPPORT / step)
-    return np.arange(-count, count + 1) * step
+    return np.concatenate([-TAIL[::-1], np.arange(-count, count + 1) * step, TAIL])
 
 
 def refines(fine: int, coarse: int) -> bool:
@@ -183,7 +185,7 @@ def _likelihoods(rung: int) -> list[int]:
         density = context.exp(context.multiply(context.multiply(centre, centre), Decimal("-0.5")))
         half.append(int(density.scaleb(9)))
     least = half[0] // FLOOR
-    half = [max(likelihood, least) for likelihood in half]
+    half = [max(likelihood, least) for likelihood in half] + [least // FLOOR_OF_TAIL] * len(TAIL)
     return half[::-1] + half
 
 
@@ -232,4 +234,10 @@ def _spans(
                 low[node], high[node] = min(low[node], low[successor]), max(high[node], high[successor])
                 mass[node] += mass[successor]
                 moment[node] += moment[successor]
-    return low, high, np.clip(moment / np.maximum(mass, 1e-300), low, high)
+    mean = np.divide(moment, mass, out=np.zeros(nodes), where=mass > 0)
+    # Weights with tails are no Gaussians there.
+    tail = np.minimum(np.abs(low), np.abs(high)) >= SUPPORT
+    bounded = tail & np.isfinite(low) & np.isfinite(high)
+    mean[bounded] = (low[bounded] + high[bounded]) / 2
+    mean[np.isinf(low) & np.isinf(high)] = 0.0
+    return low, high, np.clip(mean, low, high)

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -78,21 +78,32 @@ class Settings:
         budgets: bytes of the side memory, as shares of the float32 bytes of the tensors that lose weights.
         rates: shares of the weights lost.
         masks: how many at each rate, by subject; those named are the subjects. At a rate of 1 there is only one.
+        fewer: by subject, the "budgets" it is measured at and the rates that are "planned" for, where not all are.
     """
 
     seed: int
     budgets: Sequence[float]
     rates: Sequence[float]
     masks: Mapping[str, int]
+    fewer: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = self.masks.keys() - SUBJECTS.keys()
+        unknown = (self.masks.keys() | self.fewer.keys()) - SUBJECTS.keys()
         if unknown:
             raise InvalidInput(f"Unknown subject {min(unknown)!r}. Subjects are: {', '.join(SUBJECTS)}.")
         if not all(0 < rate <= 1 for rate in self.rates) or not all(0 < budget < 1 for budget in self.budgets):
             raise InvalidInput("Rates lie in (0, 1] and budgets in (0, 1).")
         if not (self.rates and self.budgets and self.masks) or min(self.masks.values()) < 1:
             raise InvalidInput("The bench needs at least one subject, budget and rate, and one mask of each.")
+        every = {"budgets": self.budgets, "planned": self.rates}
+        for name, few in self.fewer.items():
+            if not all(what in every and set(some) <= set(every[what]) for what, some in few.items()):
+                raise InvalidInput(f'Of {name!r} fewer "budgets" or "planned" rates are chosen from all, not {few}.')
+
+    def of(self, subject: str) -> tuple[Sequence[float], Sequence[float]]:
+        """The budgets of a subject, and the rates that are planned for."""
+        few = self.fewer.get(subject, {})
+        return few.get("budgets", self.budgets), few.get("planned", self.rates)
 
     @classmethod
     def packaged(cls) -> "Settings":
@@ -220,8 +231,8 @@ def points(settings: Settings, methods: Sequence[Method] = METHODS) -> dict[str,
         )
         for name in settings.masks
         for method in methods
-        for budget in (settings.budgets if method.spends else settings.budgets[:1])
-        for planned in ((None, *settings.rates) if method.plans else (None,))
+        for budget in settings.of(name)[0][: None if method.spends else 1]
+        for planned in ((None, *settings.of(name)[1]) if method.plans else (None,))
     }
 
 
