@@ -5,6 +5,7 @@ planaria bench variations -o benchmarks/results/variations
 planaria bench engine -o benchmarks/results/engine
 planaria bench guard -o benchmarks/results/guard
 planaria bench frontier -o benchmarks/results/frontier
+planaria bench memory -o benchmarks/results/memory
 python benchmarks/update_documents.py
 """
 
@@ -14,14 +15,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from planaria.bench import engine, guard, tables, variations
+from planaria.bench import engine, guard, memory, tables, variations
 from planaria.bench.frontier import tables as frontier
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = {
     "tinymlp": ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png"),
-    "frontier": ("gain_tinymlp_a.png", "pareto_tinymlp_a.png", "precision_tinymlp_a.png"),
+    "frontier": (
+        "gain_tinymlp_a.png",
+        "gain_tinymlp_b.png",
+        "gain_convnet.png",
+        "gain_all-minilm-l6-v2.png",
+        "pareto_tinymlp_a.png",
+        "precision_tinymlp_a.png",
+    ),
 }
 
 
@@ -46,6 +54,7 @@ def blocks() -> dict[Path, dict[str, str]]:
             "engine": speed,
             "guard": guard.tables(result("guard")),
             "frontier": frontier.overview(result("frontier")),
+            "memory": memory.tables(result("memory")),
         },
     }
 

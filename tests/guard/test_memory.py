@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
-from planaria.guard import Guard, Report, TensorReport, container, protect
+from planaria.guard import Guard, Report, TensorReport, container, protect, remember
 
 ALL = ("digest", "copy", "parity", "hint", "ladder")
 LADDER = ("digest", "copy", "ladder")
@@ -185,6 +185,14 @@ def test_the_explanation_names_every_tensor_and_what_it_got() -> None:
     assert all(any(name in line for line in lines) for name in network())
     assert guard.to_bytes() == guard_of().to_bytes()
     assert any(line.startswith("memory: * ") for line in lines) and any("ladder:" in line for line in lines)
+
+
+def test_a_model_too_large_to_plan_for_gets_the_other_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remember, "MOST_WEIGHTS", 10_000)
+    told: list[str] = []
+    guard = protect(network(), budget=0.15, tiers=ALL, explain=told.append)
+    assert guard.tier_bytes()["hint"] == guard.tier_bytes()["ladder"] == 0 < guard.tier_bytes()["parity"]
+    assert any("for models of up to 10,000 floating-point weights" in line for line in told)
 
 
 def test_without_memory_tiers_the_guard_is_of_version_1() -> None:

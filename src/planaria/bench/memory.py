@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:
     """All three measurements, ready for JSON. Those of a model that is not installed are None."""
     total = len(weights) * len(missing) + 2
-    distances = {}
+    distances: dict[str, dict[str, Any]] = {}
     for number, count in enumerate(weights):
         for place, share in enumerate(missing):
             progress(number * len(missing) + place, total, f"{count:,} weights, {share:.0%} lost")
