@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/planaria demo
 
+# Two files at a time: threads of small tensors would wait for one another.
 test: .venv/developed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/developed
 	$(BIN)/ruff check .
