@@ -12,6 +12,7 @@ from planaria.hints.entropy import GroupReader
 from planaria.hints.exact import quarter_octaves
 
 BLOCK = 64  # columns
+HEAPED = 16  # times the largest weight, that errors which are passed on add up to
 
 
 class FirstBits(Hint):
@@ -23,12 +24,19 @@ class FirstBits(Hint):
     algorithm 1), the most important first.
 
     Groups: quarter octaves of each column's step, then the columns of each step, smallest first, row by row.
+
+    Args:
+        even: one step for all columns, whatever their inputs: of few bytes, steps would take a large part. It reads the
+            same as any other.
     """
 
     name: ClassVar[str] = "first_bits"
 
+    def __init__(self, *, even: bool = False):
+        self.even = even
+
     def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
-        importance = np.ones(weight.shape[1]) if moments is None else np.diagonal(moments)
+        importance = np.ones(weight.shape[1]) if moments is None or self.even else np.diagonal(moments)
         codes = quarter_codes(1 / np.sqrt(importance))
         sizes = quarter_octaves(codes)
         feedback = None if moments is None else _Feedback(moments)
@@ -38,7 +46,8 @@ class FirstBits(Hint):
             whole = quantised(weight / steps, 1.0) if feedback is None else feedback.quantised(weight, steps)
             return [codes, *(whole[:, codes == code].ravel() for code in np.unique(codes))] if whole.any() else []
 
-        return float(np.abs(weight / sizes).max(initial=0.0)), quantise
+        largest = float(np.abs(weight / sizes).max(initial=0.0))
+        return largest if feedback is None else HEAPED * largest, quantise
 
     def _decode(self, groups: GroupReader, shape: tuple[int, int]) -> Array:
         rows, columns = shape

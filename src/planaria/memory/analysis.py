@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.hints import Sketch
+from planaria.hints import FirstBits, Sketch
 from planaria.memory.ladder import Rungs, foretold_bits, segments_of
 from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
 from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
@@ -20,6 +20,7 @@ SAMPLE = 8192  # weights of a tensor that rungs are tried on
 LONGEST = 40  # bits of a code: more than any has
 CLOSE = 0.995  # a plan that leaves fewer of its bytes unused is good enough
 ROUNDS = 6
+EVEN_BITS = "even bits"  # first bits with one step for all columns; stored as first bits
 KINDS_AN_OCTAVE = 8  # of a column's importance
 FEWEST_CELLS, WORTHWHILE = 16, 2048  # of a sheet, and of a tensor, for a prior to be tried
 WORTH = 0.02  # share of the squared error that a prior must save
@@ -105,13 +106,15 @@ class Subject:
             "low frequency": bool(self.space) and int(np.prod(self.space)) == self.matrix.shape[1],  # one channel
             "low rank": min(self.matrix.shape) >= FEWEST_LINES,
             "first bits": self.matrix.numel() <= MOST_FIRST_BITS,
+            EVEN_BITS: self.matrix.numel() <= MOST_FIRST_BITS and self.form is not None,
         }
         return [name for name, worth in worth_trying.items() if worth]
 
     def sketch(self, name: str) -> Sketch:
         """The tensor as a codec sees it."""
         if name not in self.sketches:
-            self.sketches[name] = codec(name, self.space).analyse(self.matrix, moments=self.form)
+            hint = FirstBits(even=True) if name == EVEN_BITS else codec(name, self.space)
+            self.sketches[name] = hint.analyse(self.matrix, moments=self.form)
         return self.sketches[name]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.errors import InvalidInput
-from planaria.memory.analysis import CLOSE, ROUNDS, Analysis, Subject
+from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
 from planaria.memory.ladder import Ladder, Rungs
 from planaria.memory.memory import CODECS, PRIOR_BYTES, Memory, Remembered, matrix_shape
 
@@ -18,13 +18,22 @@ RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SHARES = (0.0, 0.5, 0.75, 1.0)  # of the bytes, for hints
 STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
 TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
-ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit whose size was foretold to a percent or two
+ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
+SMALLER = 0.99  # until another ladder is planned than one that did not fit
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
 JUDGED = 3  # plans that a judge compares, of each way to count errors
 JUDGED_RATES = (0.1, 0.5, 0.9)
-# Ways to count errors that a judge compares: whether inputs count as the moments say or all alike, and how much more
-# the errors of large tensors count (see `Subject`). Without a judge, the first.
-WAYS = ((True, 0.5), (True, 1.0), (False, 0.5))
+# Ways to count errors that a judge compares: how far the moments are believed, how much more the errors of large
+# tensors count (see `Subject`), and the codec wherever it can be, else that of the least error. Without a judge, the
+# first. Output errors flatter where all layers err at once: each then sees other inputs than those of the calibration.
+WAYS: tuple[tuple[float, float, str | None], ...] = (
+    (1.0, 0.5, None),
+    (1.0, 1.0, None),
+    (0.5, 0.0, None),
+    (0.5, 0.0, EVEN_BITS),
+    (0.0, 0.5, None),
+)
+STORED = {EVEN_BITS: "first bits"}
 LEVEL = 0.002  # in what a judge says, which is at most 1
 Judge = Callable[[Mapping[str, Tensor]], float]
 
@@ -35,12 +44,14 @@ class Candidate:
 
     Attributes:
         hint_bytes: for hints; None for not even a prior.
-        strengths: of the ladder's stages; none without a ladder.
+        asked: strengths of the ladder's stages; none without a ladder.
+        strengths: the same, or more where bytes were left.
         rungs: by stage and tensor, of each column.
         errors: relative output error to expect at each rate, in the mean over tensors.
     """
 
     hint_bytes: int | None
+    asked: tuple[float, ...]
     strengths: tuple[float, ...]
     rungs: Sequence[Rungs]
     errors: Mapping[float, float]
@@ -86,7 +97,7 @@ class Planner:
             _check(name, weight, (moments or {}).get(name), tuple((spaces or {}).get(name, ())))
         self._moments, self._spaces = dict(moments or {}), dict(spaces or {})
         self._ways = WAYS if judge is not None else WAYS[:1]
-        self._searches: dict[tuple[bool, float, float | None], _Search] = {}
+        self._searches: dict[tuple[float, float, str | None, float | None], _Search] = {}
 
     def remember(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
         """The best memory of at most `nbytes` that was found.
@@ -102,8 +113,8 @@ class Planner:
         if nbytes < 0 or (expect is not None and not 0 < expect <= 1):
             raise InvalidInput(f"A memory has 0 bytes or more and expects a share in (0, 1], not {nbytes}, {expect}.")
         found = []
-        for believed, emphasis in self._ways:
-            search = self._search(believed, emphasis, expect)
+        for way in self._ways:
+            search = self._search(*way, expect)
             ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
             found += [(search, candidate, ranked) for candidate in ranked[: JUDGED if self.judge else 1]]
         best = found[0]
@@ -116,24 +127,27 @@ class Planner:
         reasons = [_described(one, one is chosen) for one in ranked[:8]]
         return search.made(chosen, nbytes, reasons)
 
-    def _search(self, believed: bool, emphasis: float, expect: float | None) -> "_Search":
-        key = (believed, emphasis, expect)
+    def _search(self, believed: float, emphasis: float, favourite: str | None, expect: float | None) -> "_Search":
+        key = (believed, emphasis, favourite, expect)
         if key not in self._searches:
-            moments = self._moments if believed else {}
+            moments = {name: softened(of, believed) for name, of in self._moments.items()} if believed else {}
             rates = RATES if expect is None else (expect,)
             subjects = [
                 Subject.of(name, weight, moments.get(name), tuple(self._spaces.get(name, ())), rates, emphasis=emphasis)
                 for name, weight in self.weights.items()
             ]
-            self._searches[key] = _Search(subjects, expect, seed=self.seed, threads=self.threads)
+            self._searches[key] = _Search(subjects, expect, favourite, seed=self.seed, threads=self.threads)
         return self._searches[key]
 
 
 class _Search:
     """All plans for one rate, or any, and one way to count errors."""
 
-    def __init__(self, subjects: list[Subject], expect: float | None, *, seed: int, threads: int):
+    def __init__(
+        self, subjects: list[Subject], expect: float | None, favourite: str | None, *, seed: int, threads: int
+    ):
         self.subjects, self.expect, self.seed, self.threads = subjects, expect, seed, threads
+        self.favourites = (favourite,) if favourite else (*CODECS, EVEN_BITS)
         self.rates = RATES if expect is None else (expect,)
         self._analyses: dict[int | None, Analysis] = {}
 
@@ -149,14 +163,14 @@ class _Search:
         rooms: list[int | None] = [int(share * nbytes) for share in shares]
         for room in [room for room in rooms if self._analysis(room).nbytes <= nbytes] or [None]:
             analysis = self._analysis(room)
-            yield Candidate(room, (), [], analysis.errors((), [], rates))
+            yield Candidate(room, (), (), [], analysis.errors((), [], rates))
             if room == nbytes or set(shares) == {1.0}:
                 continue
             for strengths in sets:
                 planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
                 if planned is not None:
                     grown, rungs = planned
-                    yield Candidate(room, grown, rungs, analysis.errors(grown, rungs, rates))
+                    yield Candidate(room, strengths, grown, rungs, analysis.errors(grown, rungs, rates))
 
     def _analysis(self, hint_bytes: int | None) -> Analysis:
         if hint_bytes not in self._analyses:
@@ -183,7 +197,7 @@ class _Search:
         with different codecs, so that choosing for each tensor would give some too few bytes.
         """
         choices: list[dict[str, str]] = []
-        for favourite in CODECS:
+        for favourite in self.favourites:
             possible = {of.name: of.codecs() for of in self.subjects if of.codecs()}
             names = {name: favourite if favourite in codecs else codecs[0] for name, codecs in possible.items()}
             if names not in choices:
@@ -195,7 +209,7 @@ class _Search:
         described = [
             replace(
                 blank,
-                codec=names.get(blank.name),
+                codec=STORED.get(names.get(blank.name, ""), names.get(blank.name)),
                 space=of.space,
                 prior=np.zeros(PRIOR_BYTES if of.sheets else 0, np.uint8),
             )
@@ -208,9 +222,10 @@ class _Search:
         level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
         for _ in range(ROUNDS_OF_LEVELS):
             contents = {of.name: sketch.encode(level * share) for of, sketch, share in usable}
-            if sum(content.nbytes for content in contents.values()) <= room:
+            size = sum(content.nbytes for content in contents.values())
+            if size <= room:
                 break
-            level *= COARSER
+            level *= max(COARSER, (size / room) ** 0.5)
         else:
             return list(nothing)
         return [
@@ -218,7 +233,7 @@ class _Search:
             if blank.name not in names or not contents[blank.name].nbytes
             else replace(
                 blank,
-                codec=names[blank.name],
+                codec=STORED.get(names[blank.name], names[blank.name]),
                 space=of.space if names[blank.name] == "low frequency" else (),
                 content=contents[blank.name],
             )
@@ -250,7 +265,10 @@ class _Search:
             if CLOSE * nbytes <= made.nbytes <= nbytes:
                 break
             room += (1 + CLOSE) / 2 * nbytes - made.nbytes
-            planned = analysis.plan(chosen.strengths, room)
+            planned = analysis.plan(chosen.asked, room)
+            while made.nbytes > nbytes and planned is not None and _same(planned, (strengths, rungs)):
+                room *= SMALLER
+                planned = analysis.plan(chosen.asked, room)
             if planned is None or _same(planned, (strengths, rungs)):
                 break
             strengths, rungs = planned
@@ -283,6 +301,11 @@ class _Search:
                 restored[of.name] = torch.where(known, of.matrix, filled).view(of.shape)
             merits.append(judge(restored))
         return sum(merits) / len(merits)
+
+
+def softened(moments: Tensor, believed: float) -> Tensor:
+    """Moments whose correlations and differences are only in part believed: inputs change as layers before them do."""
+    return believed * moments + (1 - believed) * moments.diagonal().mean() * torch.eye(len(moments))
 
 
 def _check(name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, ...]) -> None:
