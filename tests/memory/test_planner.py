@@ -156,6 +156,28 @@ def test_a_judge_has_the_last_word() -> None:
             assert 0.3 < (tensors[name] == weight).float().mean() < 0.7  # known weights stay
 
 
+def test_a_judge_says_how_much_each_tensor_counts() -> None:
+    weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64), "matrix": 0.5 * drawn(32, 48, name="matrix")}
+
+    def judge(tensors: dict[str, Tensor]) -> float:
+        return 1 / (1 + float((tensors["matrix"] - weights["matrix"]).square().mean()))
+
+    plain, told = (Planner(weights, judge=one).remember(800, expect=0.5) for one in (None, judge))
+    assert plain.nbytes <= 800 and told.nbytes <= 800
+    merits = [sum(judge(restored(memory, weights, 0.5, seed)) for seed in range(3)) / 3 for memory in (plain, told)]
+    assert 1 - merits[1] < 0.7 * (1 - merits[0])
+
+
+def test_what_survivors_tell_is_remembered_where_there_are_survivors() -> None:
+    weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64)}
+    planner = Planner(weights, spaces={"images": (8, 8)})
+    some, none = (planner.remember(200, expect=expect, shares=(1.0,)) for expect in (0.3, 1.0))
+    assert some.tensors[0].prior.size and not none.tensors[0].prior.size
+    assert error(none, weights, 1.0) < error(some, weights, 1.0) and error(some, weights, 0.3) < error(
+        none, weights, 0.3
+    )
+
+
 # How many weights are lost varies, by a share that falls with their number; and 3 % are many bits for each of few.
 @pytest.mark.parametrize(("missing", "most"), [(0.1, 4.5), (0.5, 2.6), (0.9, 2.3)])
 def test_independent_weights_are_restored_near_the_limit(missing: float, most: float) -> None:

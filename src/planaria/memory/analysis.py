@@ -42,6 +42,7 @@ class Subject:
         importance: of each column, the mean square of its input.
         energy: of the outputs, above 0; what errors are relative to.
         emphasis: how much more a large tensor's error counts than a small one's: as its weights to this power.
+        stress: how much more its error counts than that says.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Subject:
     space: tuple[int, ...]
     form: Float[Tensor, "columns columns"] | None
     emphasis: float = 0.5
+    stress: float = 1.0
     sketches: dict[str, Sketch] = field(default_factory=dict)
 
     @classmethod
@@ -93,12 +95,29 @@ class Subject:
         """Whether a prior is worth trying."""
         return bool(self.space) and int(np.prod(self.space)) >= FEWEST_CELLS and self.matrix.numel() >= WORTHWHILE
 
+    def with_prior(self, remembered: Remembered, rates: Sequence[float], *, seed: int) -> Remembered:
+        """The hint, and the covariance of what it leaves where that tells enough of weights missing at these rates."""
+        left = torch.from_numpy(residual(self.matrix, remembered.decode()))
+        described = replace(remembered, space=self.space, prior=prior_of(left, self.space))
+        draws = streams.generator(seed, f"masks of the prior of {self.name}")
+        without = rest = 0.0
+        for rate in rates:
+            known = torch.rand(left.shape, generator=draws) >= rate
+            without += float(left[~known].square().sum())
+            rest += float((left - described.regrown(torch.where(known, left, 0.0), known))[~known].square().sum())
+        return described if rest < (1 - WORTH) * without else remembered
+
     def share(self, weights: int) -> float:
         """The level at which its hint is to be, for 1 as that of a tensor of so many weights.
 
         Equal noise in each number is more of a small tensor's output, and a large one's output counts for more.
         """
-        return float((self.matrix.numel() / weights) ** (0.5 * (1 - self.emphasis)))
+        return float((self.matrix.numel() / weights) ** (0.5 * (1 - self.emphasis)) / self.stress**0.5)
+
+    @property
+    def counts_for(self) -> float:
+        """What its relative output error is multiplied by."""
+        return float(self.matrix.numel()) ** self.emphasis * self.stress
 
     def codecs(self) -> list[str]:
         """Those worth trying."""
@@ -123,20 +142,16 @@ class Analysis:
 
     Args:
         subjects: the tensors.
-        remembered: their hints, in the same order.
+        remembered: their hints and priors, in the same order.
         seed: of the sample of weights, and of held-out masks.
-        priors: whether to add to tensors that are sheets the covariance of what the hint leaves, where that tells of
-            missing weights.
 
     Attributes:
-        remembered: hints, with priors.
+        remembered: hints and priors.
         nbytes: of a memory of these alone.
     """
 
-    def __init__(self, subjects: Sequence[Subject], remembered: Sequence[Remembered], *, seed: int, priors: bool):
+    def __init__(self, subjects: Sequence[Subject], remembered: Sequence[Remembered], *, seed: int):
         self.subjects, self.remembered, self.seed = subjects, list(remembered), seed
-        if priors:
-            self._add_priors()
         self.nbytes = Memory(self.remembered).nbytes
         count, columns = len(subjects), [of.matrix.shape[1] for of in subjects]
         self._edges = np.cumsum([0, *columns])
@@ -144,7 +159,7 @@ class Analysis:
         self._rows = np.array([of.matrix.shape[0] for of in subjects])
         # Of each column, the relative output error for each unit of a weight's square error.
         self._weight_of = np.concatenate([of.importance / of.energy * of.matrix.shape[0] for of in subjects])
-        counts = np.array([float(of.matrix.numel()) ** of.emphasis for of in subjects])
+        counts = np.array([of.counts_for for of in subjects])
         self._counts_for = counts / counts.sum()
         # Columns of a tensor that matter about alike are of one kind: rungs are compared for kinds.
         importance = np.round(KINDS_AN_OCTAVE * np.log2(np.maximum(self._weight_of, 1e-300))).astype(np.int64)
@@ -251,18 +266,6 @@ class Analysis:
     def _scale(self, index: int) -> float:
         """The unit of a tensor's rungs."""
         return max(float(self._variance[index]) ** 0.5, 1e-300)
-
-    def _add_priors(self) -> None:
-        draws = streams.generator(self.seed, "masks of priors")
-        for index, of in enumerate(self.subjects):
-            if not of.sheets:
-                continue
-            left = torch.from_numpy(self.residual(index))
-            known = torch.rand(left.shape, generator=draws) >= 0.5
-            with_prior = replace(self.remembered[index], space=of.space, prior=prior_of(left, of.space))
-            rest = (left - with_prior.regrown(left, known))[~known]
-            if float(rest.square().sum()) < (1 - WORTH) * float(left[~known].square().sum()):
-                self.remembered[index] = with_prior
 
     def _try_rungs(self, index: int, units: np.ndarray) -> None:
         """Notes what each rung does to a sample of weights."""

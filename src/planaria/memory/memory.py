@@ -1,6 +1,7 @@
 """What is kept of tensors beside them: hints of what they look like, and the check bits of the ladder."""
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from planaria.repairers import SpectralKriging
 
 BANDS = 24
 PRIOR_BYTES = 4 + BANDS
+ZLIB_FRAME = 6  # bytes around what zlib packs: a guard packs all that describes it at once
 CODECS = ("low frequency", "low rank", "first bits")
 
 
@@ -113,7 +115,7 @@ class Memory:
         return sum(self.bytes_by_tier().values())
 
     def bytes_by_tier(self) -> dict[str, int]:
-        """Bytes of hints and priors ("hint"), of the ladder and of the description, which is counted as terse JSON."""
+        """Bytes of hints and priors ("hint"), of the ladder and of the description, which is counted as packed JSON."""
         ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
         hints = sum(of.content.nbytes + of.prior.nbytes for of in self.tensors)
         used = [
@@ -121,8 +123,9 @@ class Memory:
             for number, of in enumerate(self.tensors)
             if of.codec or of.laddered or of.prior.size
         ]
-        description = json.dumps([used, list(self.strengths)], separators=(",", ":")) if used else ""
-        return {"hint": hints, "ladder": ladder, "description": len(description)}
+        described = json.dumps([used, list(self.strengths)], separators=(",", ":")).encode()
+        size = len(zlib.compress(described, 9)) - ZLIB_FRAME if used else 0
+        return {"hint": hints, "ladder": ladder, "description": size}
 
     def recall(
         self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]], *, threads: int = 1

@@ -1,7 +1,8 @@
 """How a number of bytes is spent on tensors: which hint each gets, and how strong the ladder is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.errors import InvalidInput
-from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
+from planaria.memory.analysis import CLOSE, EVEN_BITS, MOST_FIRST_BITS, ROUNDS, Analysis, Subject
 from planaria.memory.ladder import Ladder, Rungs
 from planaria.memory.memory import CODECS, PRIOR_BYTES, Memory, Remembered, matrix_shape
 
@@ -21,8 +22,9 @@ TOLERABLE = 0.1  # relative output error at which about half of a network's abil
 ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
 SMALLER = 0.99  # until another ladder is planned than one that did not fit
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
-JUDGED = 3  # plans that a judge compares, of each way to count errors
-JUDGED_RATES = (0.1, 0.5, 0.9)
+JUDGED_RATES, JUDGED_MASKS = (0.1, 0.5, 0.7, 0.9, 1.0), 10
+TUNED, MOST_TUNED = 3, 12  # plans that a judge tunes, if they are of at most so many tensors: of more, it takes hours
+STRESSES, TRIES = (4.0, 2.0, 1.4), 48  # of single tensors, one after the other
 # Ways to count errors that a judge compares: how far the moments are believed, how much more the errors of large
 # tensors count (see `Subject`), and the codec wherever it can be, else that of the least error. Without a judge, the
 # first. Output errors flatter where all layers err at once: each then sees other inputs than those of the calibration.
@@ -32,6 +34,9 @@ WAYS: tuple[tuple[float, float, str | None], ...] = (
     (0.5, 0.0, None),
     (0.5, 0.0, EVEN_BITS),
     (0.0, 0.5, None),
+    (0.0, 0.0, None),
+    (0.0, 0.5, "first bits"),
+    (0.0, 0.0, "first bits"),
 )
 STORED = {EVEN_BITS: "first bits"}
 LEVEL = 0.002  # in what a judge says, which is at most 1
@@ -72,8 +77,9 @@ class Planner:
         moments: by name, second moments of the layer's inputs, `[columns, columns]`; see `planaria.calibration`. With
             them errors count by what they do to the layer's output, without as they are.
         spaces: by name, the spatial axes that a layer's inputs end with, where there are any.
-        judge: from restored tensors, float32, to how well the network does, higher is better. It has the last word if
-            given, also on whether the moments are of use.
+        judge: from restored tensors, float32, to how well the network does, at most 1 for as well as the intact one. It
+            has the last word if given: on whether the moments are of use, and of up to 12 tensors on how much each
+            counts. It is asked some hundred times.
         seed: of the held-out masks and samples.
         threads: to compute with; the result does not depend on them.
 
@@ -96,7 +102,8 @@ class Planner:
         for name, weight in self.weights.items():
             _check(name, weight, (moments or {}).get(name), tuple((spaces or {}).get(name, ())))
         self._moments, self._spaces = dict(moments or {}), dict(spaces or {})
-        self._ways = WAYS if judge is not None else WAYS[:1]
+        bits = any(weight.numel() <= MOST_FIRST_BITS for weight in self.weights.values())
+        self._ways = [way for way in WAYS if bits or way[2] is None] if judge is not None else WAYS[:1]
         self._searches: dict[tuple[float, float, str | None, float | None], _Search] = {}
 
     def remember(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
@@ -112,20 +119,31 @@ class Planner:
         """
         if nbytes < 0 or (expect is not None and not 0 < expect <= 1):
             raise InvalidInput(f"A memory has 0 bytes or more and expects a share in (0, 1], not {nbytes}, {expect}.")
-        found = []
+        found: list[_Found] = []
         for way in self._ways:
             search = self._search(*way, expect)
             ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
-            found += [(search, candidate, ranked) for candidate in ranked[: JUDGED if self.judge else 1]]
-        best = found[0]
-        if self.judge is not None:
-            merits = [search.judged(candidate, self.judge) for search, candidate, _ in found]
-            # Judges see few inputs: what is about as good to them is told apart by the error.
-            level = [one for one, merit in zip(found, merits, strict=True) if merit >= max(merits) - LEVEL]
-            best = max(level, key=lambda one: one[1].merit)
-        search, chosen, ranked = best
-        reasons = [_described(one, one is chosen) for one in ranked[:8]]
-        return search.made(chosen, nbytes, reasons)
+            if self.judge is None:
+                found.append(_Found(search, ranked[0], ranked, 0.0))
+                continue
+            # The best of every share for hints: the next best are much like it.
+            kinds = {one.hint_bytes: one for one in reversed(ranked)}.values()
+            found += [_Found(search, one, ranked, search.judged(one, self.judge)) for one in kinds]
+        if self.judge is not None and 1 < len(self.weights) <= MOST_TUNED:
+            found = self._tuned(found, nbytes)
+        # Judges see few inputs: what is about as good to them is told apart by the error.
+        most = max(one.judged for one in found)
+        best = max((one for one in found if one.judged >= most - LEVEL), key=lambda one: one.candidate.merit)
+        return best.search.made(best.candidate, nbytes, best.reasons())
+
+    def _tuned(self, found: Sequence["_Found"], nbytes: int) -> list["_Found"]:
+        """The best of the plans that the judge likes most, and of the same with other stresses of the tensors."""
+        assert self.judge is not None
+        favourites = sorted({one.judged: one for one in found}.values(), key=lambda one: -one.judged)[:TUNED]
+        both = favourites + [_tuned(one, nbytes, self.judge) for one in favourites]
+        # Tuning fits the masks that it sees.
+        again = [replace(one, judged=one.search.judged(one.candidate, self.judge, again=True)) for one in both]
+        return [max(again, key=lambda one: one.judged)]
 
     def _search(self, believed: float, emphasis: float, favourite: str | None, expect: float | None) -> "_Search":
         key = (believed, emphasis, favourite, expect)
@@ -136,24 +154,59 @@ class Planner:
                 Subject.of(name, weight, moments.get(name), tuple(self._spaces.get(name, ())), rates, emphasis=emphasis)
                 for name, weight in self.weights.items()
             ]
-            self._searches[key] = _Search(subjects, expect, favourite, seed=self.seed, threads=self.threads)
+            favourites = (favourite,) if favourite else (*CODECS, EVEN_BITS)
+            choices = _codec_choices(subjects, favourites)
+            self._searches[key] = _Search(subjects, expect, choices, seed=self.seed, threads=self.threads)
         return self._searches[key]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A plan, all that it was `ranked` among, and what the judge says of it."""
+
+    search: "_Search"
+    candidate: Candidate
+    ranked: Sequence[Candidate]
+    judged: float
+
+    def reasons(self) -> list[str]:
+        """A line for each plan that was compared, the best ones first."""
+        shown = [_described(one, one is self.candidate) for one in self.ranked[:8]]
+        if all(one is not self.candidate for one in self.ranked[:8]):
+            shown.insert(0, _described(self.candidate, True))
+        return shown
+
+
 class _Search:
-    """All plans for one rate, or any, and one way to count errors."""
+    """All plans for one rate, or any, and one way to count errors.
+
+    Args:
+        choices: by tensor, codecs of hints; of the choices, the one with the least error is taken.
+    """
 
     def __init__(
-        self, subjects: list[Subject], expect: float | None, favourite: str | None, *, seed: int, threads: int
+        self,
+        subjects: list[Subject],
+        expect: float | None,
+        choices: Sequence[Mapping[str, str]],
+        *,
+        seed: int,
+        threads: int,
     ):
-        self.subjects, self.expect, self.seed, self.threads = subjects, expect, seed, threads
-        self.favourites = (favourite,) if favourite else (*CODECS, EVEN_BITS)
+        self.subjects, self.expect, self.choices, self.seed, self.threads = subjects, expect, choices, seed, threads
         self.rates = RATES if expect is None else (expect,)
         self._analyses: dict[int | None, Analysis] = {}
+        self._chosen: dict[int, Mapping[str, str]] = {}  # of the choices, by the bytes of hints
+
+    def stressed(self, candidate: Candidate, stresses: Mapping[str, float]) -> "_Search":
+        """The same for one candidate's hints, with other stresses of the tensors."""
+        subjects = [replace(of, stress=stresses[of.name]) for of in self.subjects]
+        choices = [self._chosen[candidate.hint_bytes or 0]]
+        return _Search(subjects, self.expect, choices, seed=self.seed, threads=self.threads)
 
     def candidates(self, nbytes: int, shares: Sequence[float]) -> Iterator[Candidate]:
         """Every plan for so many bytes."""
-        rates, expect = self.rates, self.expect
+        expect = self.expect
         sets: list[tuple[float, ...]]
         if expect is not None:
             sets = [(expect,)]
@@ -162,56 +215,66 @@ class _Search:
             sets += [(one, other) for one in (*STRENGTHS, 1.0) for other in STRENGTHS if other < one]
         rooms: list[int | None] = [int(share * nbytes) for share in shares]
         for room in [room for room in rooms if self._analysis(room).nbytes <= nbytes] or [None]:
-            analysis = self._analysis(room)
-            yield Candidate(room, (), (), [], analysis.errors((), [], rates))
-            if room == nbytes or set(shares) == {1.0}:
-                continue
-            for strengths in sets:
-                planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
-                if planned is not None:
-                    grown, rungs = planned
-                    yield Candidate(room, strengths, grown, rungs, analysis.errors(grown, rungs, rates))
+            for strengths in [()] if room == nbytes or set(shares) == {1.0} else [(), *sets]:
+                candidate = self.candidate(room, strengths, nbytes)
+                if candidate is not None:
+                    yield candidate
+
+    def candidate(self, hint_bytes: int | None, strengths: tuple[float, ...], nbytes: int) -> Candidate | None:
+        """The plan with so many bytes for hints, and a ladder of these strengths in the rest; None if none fits."""
+        analysis = self._analysis(hint_bytes)
+        if not strengths:
+            return Candidate(hint_bytes, (), (), [], analysis.errors((), [], self.rates))
+        planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
+        if planned is None:
+            return None
+        grown, rungs = planned
+        return Candidate(hint_bytes, strengths, grown, rungs, analysis.errors(grown, rungs, self.rates))
 
     def _analysis(self, hint_bytes: int | None) -> Analysis:
         if hint_bytes not in self._analyses:
-            hints = self._hints(hint_bytes or 0)
-            self._analyses[hint_bytes] = Analysis(self.subjects, hints, seed=self.seed, priors=hint_bytes is not None)
+            tried = {of.name for of in self.subjects if of.sheets and hint_bytes is not None and self.expect != 1}
+            hints = self._with_priors(self._hints(hint_bytes or 0, tried), tried)
+            worth = {hint.name for hint in hints if hint.prior.size}
+            if worth < tried:  # the bytes of the others are for hints
+                hints = self._with_priors(self._hints(hint_bytes or 0, worth), worth)
+            self._analyses[hint_bytes] = Analysis(self.subjects, hints, seed=self.seed)
         return self._analyses[hint_bytes]
 
-    def _hints(self, nbytes: int) -> list[Remembered]:
-        """Hints of at most so many bytes in all, at one level: reverse water-filling over the tensors."""
+    def _with_priors(self, hints: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
+        return [
+            of.with_prior(hint, self.rates, seed=self.seed) if of.name in tried else hint
+            for of, hint in zip(self.subjects, hints, strict=True)
+        ]
+
+    def _hints(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
+        """Hints of at most so many bytes in all, at one level: reverse water-filling over the tensors.
+
+        Args:
+            priors: tensors that are to have one, for which there must be room.
+        """
         empty = np.zeros(0, np.uint8)
         nothing = [Remembered(name=of.name, shape=of.shape, content=empty) for of in self.subjects]
         best, least = nothing, float("inf")
-        for names in self._codec_choices():
-            hints = self._encoded(names, nbytes, nothing)
+        self._chosen[nbytes] = self.choices[0]
+        for names in self.choices:
+            hints = self._encoded(names, nbytes, nothing, priors)
             error = sum(self._error(of, hint) for of, hint in zip(self.subjects, hints, strict=True))
             if error < least:
                 best, least = hints, error
+                self._chosen[nbytes] = names
         return best
 
-    def _codec_choices(self) -> list[dict[str, str]]:
-        """By tensor the codec to use: a favourite where it can be, else the first that can.
-
-        The codecs of one choice are compared by what they make of the whole model: equal levels are not equal errors
-        with different codecs, so that choosing for each tensor would give some too few bytes.
-        """
-        choices: list[dict[str, str]] = []
-        for favourite in self.favourites:
-            possible = {of.name: of.codecs() for of in self.subjects if of.codecs()}
-            names = {name: favourite if favourite in codecs else codecs[0] for name, codecs in possible.items()}
-            if names not in choices:
-                choices.append(names)
-        return choices
-
-    def _encoded(self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered]) -> list[Remembered]:
+    def _encoded(
+        self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered], priors: Collection[str]
+    ) -> list[Remembered]:
         """Hints of these codecs at one level, the finest that fits with priors and what describes them all."""
         described = [
             replace(
                 blank,
                 codec=STORED.get(names.get(blank.name, ""), names.get(blank.name)),
                 space=of.space,
-                prior=np.zeros(PRIOR_BYTES if of.sheets else 0, np.uint8),
+                prior=np.zeros(PRIOR_BYTES if of.name in priors else 0, np.uint8),
             )
             for of, blank in zip(self.subjects, nothing, strict=True)
         ]
@@ -244,7 +307,7 @@ class _Search:
         """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
         together, alone = of.output_errors(of.matrix.double() - remembered.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
-        return float(of.matrix.numel() ** of.emphasis * error)
+        return of.counts_for * error
 
     @property
     def _weights(self) -> int:
@@ -288,19 +351,69 @@ class _Search:
         )
         return Memory(tensors, ladder, strengths, tuple(reasons))
 
-    def judged(self, one: Candidate, judge: Judge) -> float:
-        """How well the network does after such repairs, without coding anything."""
+    def judged(self, one: Candidate, judge: Judge, *, again: bool = False) -> float:
+        """How well the network does after such repairs, without coding anything.
+
+        Args:
+            again: with other masks, twice as many.
+        """
         analysis = self._analysis(one.hint_bytes)
-        draws = streams.generator(self.seed, "masks of plans")
         merits = []
-        for rate in self.rates if self.expect is not None else JUDGED_RATES:
+        rates = _judged_rates(self.expect) * (2 if again else 1)
+        for number, rate in enumerate(rates):
+            draws = streams.generator(self.seed, "other masks of plans" if again else "masks of plans")
             restored = {}
             for index, of in enumerate(self.subjects):
-                known = torch.rand(of.matrix.shape, generator=draws) >= rate
+                # Every weight is missing equally often: of a few masks, some would else spare those that matter.
+                known = (torch.rand(of.matrix.shape, generator=draws) + number / len(rates)) % 1 >= rate
                 filled = analysis.filled(index, one.strengths, one.rungs, rate, known)
                 restored[of.name] = torch.where(known, of.matrix, filled).view(of.shape)
             merits.append(judge(restored))
         return sum(merits) / len(merits)
+
+
+def _codec_choices(subjects: Sequence[Subject], favourites: Sequence[str]) -> list[dict[str, str]]:
+    """By tensor the codec to use: a favourite where it can be, else the first that can.
+
+    The codecs of one choice are compared by what they make of the whole model: equal levels are not equal errors with
+    different codecs, so that choosing for each tensor would give some too few bytes.
+    """
+    choices: list[dict[str, str]] = []
+    possible = {of.name: of.codecs() for of in subjects if of.codecs()}
+    for favourite in favourites:
+        names = {name: favourite if favourite in codecs else codecs[0] for name, codecs in possible.items()}
+        if names not in choices:
+            choices.append(names)
+    return choices
+
+
+def _tuned(found: _Found, nbytes: int, judge: Judge) -> _Found:
+    """The plan with other stresses of single tensors, for as long as the judge likes one better.
+
+    What an error in one layer does to the next is in no layer's output error.
+    """
+    stresses = {of.name: 1.0 for of in found.search.subjects}
+    left = TRIES
+    for factor in STRESSES:
+        moved = True
+        while moved and found.judged < 1 - LEVEL:
+            moved = False
+            for name, change in product(stresses, (factor, 1 / factor)):
+                if left == 0:
+                    return found
+                left -= 1
+                tried = stresses | {name: stresses[name] * change}
+                search = found.search.stressed(found.candidate, tried)
+                planned = search.candidate(found.candidate.hint_bytes, found.candidate.asked, nbytes)
+                if planned is not None and (judged := search.judged(planned, judge)) > found.judged:
+                    found = replace(found, search=search, candidate=planned, judged=judged)
+                    stresses, moved = tried, True
+    return found
+
+
+def _judged_rates(expect: float | None) -> tuple[float, ...]:
+    """A mask at each of these; there is but one mask of all weights."""
+    return JUDGED_RATES if expect is None else (expect,) * (JUDGED_MASKS if expect < 1 else 1)
 
 
 def softened(moments: Tensor, believed: float) -> Tensor:
