@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from planaria import streams
 from planaria.errors import InvalidInput
 from planaria.memory.analysis import CLOSE, EVEN_BITS, MOST_FIRST_BITS, ROUNDS, Analysis, Subject
 from planaria.memory.ladder import Ladder, Rungs
 from planaria.memory.memory import CODECS, PRIOR_BYTES, Memory, Remembered, matrix_shape
+from planaria.memory.tuning import LEVEL, TUNED, Judge, balanced_masks, tuned, worth_tuning
 
 RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Shares of weights lost that a plan for any rate is made for, all alike."""
@@ -22,9 +22,6 @@ TOLERABLE = 0.1  # relative output error at which about half of a network's abil
 ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
 SMALLER = 0.99  # until another ladder is planned than one that did not fit
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
-JUDGED_RATES, JUDGED_MASKS = (0.1, 0.5, 0.7, 0.9, 1.0), 10
-TUNED, MOST_TUNED = 3, 12  # plans that a judge tunes, if they are of at most so many tensors: of more, it takes hours
-STRESSES, TRIES = (4.0, 2.0, 1.4), 48  # of single tensors, one after the other
 # Ways to count errors that a judge compares: how far the moments are believed, how much more the errors of large
 # tensors count (see `Subject`), and the codec wherever it can be, else that of the least error. Without a judge, the
 # first. Output errors flatter where all layers err at once: each then sees other inputs than those of the calibration.
@@ -39,8 +36,6 @@ WAYS: tuple[tuple[float, float, str | None], ...] = (
     (0.0, 0.0, "first bits"),
 )
 STORED = {EVEN_BITS: "first bits"}
-LEVEL = 0.002  # in what a judge says, which is at most 1
-Judge = Callable[[Mapping[str, Tensor]], float]
 
 
 @dataclass(frozen=True)
@@ -124,25 +119,26 @@ class Planner:
             search = self._search(*way, expect)
             ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
             if self.judge is None:
-                found.append(_Found(search, ranked[0], ranked, 0.0))
+                found.append(_Found(search, ranked[0], ranked))
                 continue
             # The best of every share for hints: the next best are much like it.
             kinds = {one.hint_bytes: one for one in reversed(ranked)}.values()
             found += [_Found(search, one, ranked, search.judged(one, self.judge)) for one in kinds]
-        if self.judge is not None and 1 < len(self.weights) <= MOST_TUNED:
-            found = self._tuned(found, nbytes)
+        if self.judge is not None and worth_tuning(self.weights):
+            found = self._tuned(found, nbytes, self.judge)
         # Judges see few inputs: what is about as good to them is told apart by the error.
         most = max(one.judged for one in found)
         best = max((one for one in found if one.judged >= most - LEVEL), key=lambda one: one.candidate.merit)
         return best.search.made(best.candidate, nbytes, best.reasons())
 
-    def _tuned(self, found: Sequence["_Found"], nbytes: int) -> list["_Found"]:
+    def _tuned(self, found: Sequence["_Found"], nbytes: int, judge: Judge) -> list["_Found"]:
         """The best of the plans that the judge likes most, and of the same with other stresses of the tensors."""
-        assert self.judge is not None
         favourites = sorted({one.judged: one for one in found}.values(), key=lambda one: -one.judged)[:TUNED]
-        both = favourites + [_tuned(one, nbytes, self.judge) for one in favourites]
-        # Tuning fits the masks that it sees.
-        again = [replace(one, judged=one.search.judged(one.candidate, self.judge, again=True)) for one in both]
+        both = favourites + [
+            tuned(one, self.weights, partial(one.stressed, nbytes), lambda plan: plan.asked(judge))
+            for one in favourites
+        ]
+        again = [replace(one, judged=one.asked(judge, again=True)) for one in both]
         return [max(again, key=lambda one: one.judged)]
 
     def _search(self, believed: float, emphasis: float, favourite: str | None, expect: float | None) -> "_Search":
@@ -167,7 +163,17 @@ class _Found:
     search: "_Search"
     candidate: Candidate
     ranked: Sequence[Candidate]
-    judged: float
+    judged: float = 0.0
+
+    def stressed(self, nbytes: int, stresses: Mapping[str, float]) -> "_Found | None":
+        """The same plan with other stresses of the tensors, if it fits."""
+        search = self.search.stressed(self.candidate, stresses)
+        candidate = search.candidate(self.candidate.hint_bytes, self.candidate.asked, nbytes)
+        return None if candidate is None else replace(self, search=search, candidate=candidate)
+
+    def asked(self, judge: Judge, *, again: bool = False) -> float:
+        """What the judge says of it now."""
+        return self.search.judged(self.candidate, judge, again=again)
 
     def reasons(self) -> list[str]:
         """A line for each plan that was compared, the best ones first."""
@@ -359,15 +365,12 @@ class _Search:
         """
         analysis = self._analysis(one.hint_bytes)
         merits = []
-        rates = _judged_rates(self.expect) * (2 if again else 1)
-        for number, rate in enumerate(rates):
-            draws = streams.generator(self.seed, "other masks of plans" if again else "masks of plans")
+        shapes = {of.name: of.matrix.shape for of in self.subjects}
+        for rate, known in balanced_masks(shapes, self.expect, seed=self.seed, again=again):
             restored = {}
             for index, of in enumerate(self.subjects):
-                # Every weight is missing equally often: of a few masks, some would else spare those that matter.
-                known = (torch.rand(of.matrix.shape, generator=draws) + number / len(rates)) % 1 >= rate
-                filled = analysis.filled(index, one.strengths, one.rungs, rate, known)
-                restored[of.name] = torch.where(known, of.matrix, filled).view(of.shape)
+                filled = analysis.filled(index, one.strengths, one.rungs, rate, known[of.name])
+                restored[of.name] = torch.where(known[of.name], of.matrix, filled).view(of.shape)
             merits.append(judge(restored))
         return sum(merits) / len(merits)
 
@@ -385,35 +388,6 @@ def _codec_choices(subjects: Sequence[Subject], favourites: Sequence[str]) -> li
         if names not in choices:
             choices.append(names)
     return choices
-
-
-def _tuned(found: _Found, nbytes: int, judge: Judge) -> _Found:
-    """The plan with other stresses of single tensors, for as long as the judge likes one better.
-
-    What an error in one layer does to the next is in no layer's output error.
-    """
-    stresses = {of.name: 1.0 for of in found.search.subjects}
-    left = TRIES
-    for factor in STRESSES:
-        moved = True
-        while moved and found.judged < 1 - LEVEL:
-            moved = False
-            for name, change in product(stresses, (factor, 1 / factor)):
-                if left == 0:
-                    return found
-                left -= 1
-                tried = stresses | {name: stresses[name] * change}
-                search = found.search.stressed(found.candidate, tried)
-                planned = search.candidate(found.candidate.hint_bytes, found.candidate.asked, nbytes)
-                if planned is not None and (judged := search.judged(planned, judge)) > found.judged:
-                    found = replace(found, search=search, candidate=planned, judged=judged)
-                    stresses, moved = tried, True
-    return found
-
-
-def _judged_rates(expect: float | None) -> tuple[float, ...]:
-    """A mask at each of these; there is but one mask of all weights."""
-    return JUDGED_RATES if expect is None else (expect,) * (JUDGED_MASKS if expect < 1 else 1)
 
 
 def softened(moments: Tensor, believed: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import SideMemory, Spaces
 from planaria.bench.frontier.chosen import Choice, estimates
 from planaria.bench.frontier.method import Method
 from planaria.bench.frontier.output_error import Objective
@@ -15,7 +15,5 @@ class ImportantWeights(Method):
 
     name = "important weights"
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
-        return estimates(weights, Objective(weights, rate=rate, moments=moments), CHOICES, nbytes)
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+        return estimates(objective.weights, objective, CHOICES, nbytes)

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int64
 from scipy.fft import dctn
 from torch import Tensor
 
-from planaria.bench.frontier.base import Masks, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Masks, SideMemory, Spaces, Weights
 from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
 from planaria.layouts import Sheet
 from planaria.records import Record
 from planaria.repairers import Kriging
@@ -33,17 +34,17 @@ class KrigedFrequencies(Method):
 
     name = "kriging + frequencies"
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         sheets = {name: space for name, space in spaces.items() if min(space) >= SMALLEST}
         for bits in BITS:
             for covariance in ("whole", "by distance", "none"):
                 fixed = sum(_covariance_bytes(covariance, space) + prod(space) / 8 for space in sheets.values())
                 if not sheets or fixed > nbytes:
                     continue
-                kept = _frequencies(weights, moments, sheets, bits, nbytes - fixed)
-                yield _Memory({n: _Sheets.of(weights[n], sheets[n], kept[n], bits, covariance) for n in sheets})
+                kept = _frequencies(objective, sheets, bits, nbytes - fixed)
+                yield _Memory(
+                    {n: _Sheets.of(objective.weights[n], sheets[n], kept[n], bits, covariance) for n in sheets}
+                )
 
 
 @dataclass(frozen=True)
@@ -136,21 +137,19 @@ def _basis(space: tuple[int, ...]) -> Float[Tensor, "frequencies cells"]:
     )
 
 
-def _frequencies(
-    weights: Weights, moments: Moments, sheets: Spaces, bits: int, room: float
-) -> dict[str, Int64[Tensor, " kept"]]:
+def _frequencies(objective: Objective, sheets: Spaces, bits: int, room: float) -> dict[str, Int64[Tensor, " kept"]]:
     """Which frequencies of each tensor to keep: those with most relative output energy a byte."""
     gains, costs = [], []
     for name, space in sheets.items():
         basis = _basis(space)
-        weight = weights[name]
+        weight = objective.weights[name]
         energy = (weight.reshape(-1, len(basis)) @ basis.T).square().sum(0)
-        moment = moments.get(name, torch.eye(weight[0].numel()))
+        moment = objective.moments.get(name, torch.eye(weight[0].numel()))
         blocks = moment.unflatten(0, (-1, len(basis))).unflatten(2, (-1, len(basis))).diagonal(dim1=0, dim2=2).mean(-1)
         felt = ((basis @ blocks) * basis).sum(1)
         rows = weight.numel() // len(basis)
         costs.append(SCALE + rows * bits / 8)
-        gains.append(energy * felt / (energy * felt).sum() / costs[-1])
+        gains.append(objective.stresses[name] * energy * felt / (energy * felt).sum() / costs[-1])
     owner = torch.cat([torch.full((len(gain),), number) for number, gain in enumerate(gains)])
     order = torch.cat(gains).argsort(descending=True, stable=True)
     taken = torch.zeros(len(owner), dtype=torch.bool)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria.bench.frontier.base import Estimate, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Estimate, SideMemory, Spaces, Weights
 from planaria.bench.frontier.chosen import Choice, estimates
 from planaria.bench.frontier.method import Method
 from planaria.bench.frontier.output_error import Objective
@@ -38,10 +38,8 @@ class LowBitCopy(Method):
 
     name = "low-bit copy"
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory | None]:
-        objective = Objective(weights, rate=rate, moments=moments)
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
+        weights = objective.weights
         yield objective.best(estimates(weights, objective, CHOICES, nbytes))
         yield from _entropy_coded(weights, objective, nbytes)
 

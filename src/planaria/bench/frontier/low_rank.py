@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria.bench.frontier.base import Estimate, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Estimate, SideMemory, Spaces
 from planaria.bench.frontier.method import Method
 from planaria.bench.frontier.output_error import Objective
 
@@ -24,10 +24,8 @@ class LowRank(Method):
 
     name = "low rank"
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
-        objective = Objective(weights, rate=rate, moments=moments)
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+        weights = objective.weights
         directions = {name: _directions(weight.flatten(1), objective.forms[name]) for name, weight in weights.items()}
         for bits in BITS:
             costs = torch.tensor([(len(weight) + weight[0].numel()) * bits / 8 + SCALES for weight in weights.values()])

@@ -1,6 +1,6 @@
 """What the methods make small: the error of the layers' outputs, relative to those outputs, in the mean over layers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float
@@ -27,12 +27,24 @@ class Objective:
     If each weight is missing with probability p, and then errs by D, the expected trace(E M E') is trace(D M_p D') with
     M_p = p^2 M + p (1 - p) diag(M): errors of an input's neighbours add up only where both are missing.
 
+    Args:
+        stresses: by tensor, how much more its error counts; 1 if None.
+
     Attributes:
-        forms: by tensor, M_p over the energy trace(W M W') of its outputs, in the mean over `RATES` if `rate` is None.
+        forms: by tensor, M_p over the energy trace(W M W') of its outputs, in the mean over `RATES` if `rate` is None,
+            times its stress.
     """
 
-    def __init__(self, weights: Weights, *, rate: float | None, moments: Moments):
-        self.weights = weights
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        rate: float | None,
+        moments: Moments,
+        stresses: Mapping[str, float] | None = None,
+    ):
+        self.weights, self.rate = weights, rate
+        self.stresses = dict.fromkeys(weights, 1.0) if stresses is None else stresses
         self.rates = RATES if rate is None else (rate,)
         self.moments = moments
         square = sum(rate**2 for rate in self.rates) / len(self.rates)
@@ -42,7 +54,8 @@ class Objective:
             moment = moments.get(name)
             moment = torch.eye(weight[0].numel()) if moment is None else moment
             energy = max(_energy(weight.flatten(1), moment), 1e-300)
-            self.forms[name] = (square * moment + single * moment.diagonal().diag()) / energy
+            form = square * moment + single * moment.diagonal().diag()
+            self.forms[name] = form * (self.stresses[name] / energy)
 
     def importance(self, name: str) -> Float[Tensor, " inputs"]:
         """What the square of a lone error at each input costs."""

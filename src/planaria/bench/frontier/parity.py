@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from planaria.bench.frontier.base import Masks, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Masks, SideMemory, Spaces, Weights
 from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
 
 SYMBOL = 4  # bytes of a weight
 
@@ -35,7 +36,5 @@ class Parity(Method):
     name = "parity"
     plans = False
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
-        return [_Checks(nbytes // SYMBOL, weights)] if nbytes >= SYMBOL else []
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+        return [_Checks(nbytes // SYMBOL, objective.weights)] if nbytes >= SYMBOL else []

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from planaria.bench.frontier.base import Judge, Moments, SideMemory, Spaces, Weights
 from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
 from planaria.memory import Planner
 
 
@@ -15,10 +16,10 @@ class Planaria(Method):
     def __init__(self) -> None:
         self._planned: tuple[Weights, Planner] | None = None
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory | None]:
-        return [Planner(weights, moments=moments, spaces=spaces).remember(nbytes, expect=rate)]
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
+        return [
+            Planner(objective.weights, moments=objective.moments, spaces=spaces).remember(nbytes, expect=objective.rate)
+        ]
 
     def prepare(
         self,

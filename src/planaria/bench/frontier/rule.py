@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from planaria.automaton import DEFAULT
-from planaria.bench.frontier.base import Estimate, Masks, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Estimate, Masks, SideMemory, Spaces, Weights
 from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
 from planaria.fit import fit_rule
 from planaria.layouts import Sheet
 from planaria.records import Record
@@ -31,14 +32,13 @@ class RuleAlone(Method):
     def __init__(self) -> None:
         self._fitted: dict[int, tuple[Tensor, list[tuple[Regrow, Record]]]] = {}
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+        weights = objective.weights
         sheets = [n for n, weight in weights.items() if n in spaces and weight[0].numel() == prod(spaces[n])]
         sheets = [name for name in sheets if weights[name].dim() == 2]
         if not sheets:
             return [Estimate(0, {})]
-        variants = zip(*(self._variants(weights[n], spaces[n], moments.get(n)) for n in sheets), strict=True)
+        variants = zip(*(self._variants(weights[n], spaces[n], objective.moments.get(n)) for n in sheets), strict=True)
         memories = [_Rules(dict(zip(sheets, variant, strict=True))) for variant in variants]
         return [memory for memory in memories if memory.nbytes <= nbytes]
 

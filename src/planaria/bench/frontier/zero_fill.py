@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from planaria.bench.frontier.base import Estimate, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Estimate, SideMemory, Spaces
 from planaria.bench.frontier.method import Method
+from planaria.bench.frontier.output_error import Objective
 
 
 class ZeroFill(Method):
@@ -13,7 +14,5 @@ class ZeroFill(Method):
     plans = False
     spends = False
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> Iterable[SideMemory]:
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         return [Estimate(0, {})]

@@ -1,0 +1,86 @@
+"""How much single tensors count, found by asking a judge: what an error in one does to the next no layer's output says.
+
+The benchmark's baselines are tuned by the same functions as the planner.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from planaria import streams
+
+Judge = Callable[[Mapping[str, Tensor]], float]
+"""From restored tensors, float32, to how well the network does; at most 1, for as well as the intact one."""
+LEVEL = 0.002  # what is no difference in what a judge says: it sees few inputs
+JUDGED_RATES, JUDGED_MASKS = (0.1, 0.5, 0.7, 0.9, 1.0), 10
+TUNED, MOST_TUNED = 3, 12  # plans that are tuned, if they are of at most so many tensors: of more, it takes hours
+STRESSES, TRIES = (4.0, 2.0, 1.4), 48  # of single tensors, one after the other
+Plan = TypeVar("Plan")
+
+
+def balanced_masks(
+    shapes: Mapping[str, tuple[int, ...]], expect: float | None, *, seed: int, again: bool = False
+) -> Iterator[tuple[float, dict[str, Bool[Tensor, "..."]]]]:
+    """Rates, and which weights of each tensor are known when so many are missing.
+
+    Every weight is missing equally often, to one mask: of a few independent masks, some would spare those that matter.
+
+    Args:
+        expect: the rate of all masks; None for one mask at each of a few rates.
+        again: other masks, twice as many. What was tuned on the first ones fits them.
+    """
+    # There is but one mask of all weights.
+    rates = JUDGED_RATES if expect is None else (expect,) * (JUDGED_MASKS if expect < 1 else 1)
+    rates *= 2 if again and expect != 1 else 1
+    for number, rate in enumerate(rates):
+        draws = streams.generator(seed, "other masks of plans" if again else "masks of plans")
+        yield (
+            rate,
+            {
+                name: (torch.rand(shape, generator=draws) + number / len(rates)) % 1 >= rate
+                for name, shape in shapes.items()
+            },
+        )
+
+
+def worth_tuning(weights: Mapping[str, Tensor]) -> bool:
+    """Whether there are tensors to weigh against each other, and few enough."""
+    return 1 < len(weights) <= MOST_TUNED
+
+
+def tuned(
+    plan: Plan,
+    names: Mapping[str, object],
+    planned: Callable[[Mapping[str, float]], Plan | None],
+    judged: Callable[[Plan], float],
+) -> Plan:
+    """The plan, or one with other stresses of single tensors that the judge likes better.
+
+    Each tensor's stress is multiplied and divided by ever smaller factors; what helps is kept. At most 48 plans are
+    judged.
+
+    Args:
+        plan: with stresses of 1.
+        names: of the tensors.
+        planned: from stresses by tensor, how much more its error counts, to a plan; None if there is none.
+        judged: what the judge says of a plan.
+    """
+    stresses = dict.fromkeys(names, 1.0)
+    highest, left = judged(plan), TRIES
+    for factor in STRESSES:
+        moved = True
+        while moved and highest < 1 - LEVEL:
+            moved = False
+            for name, change in product(names, (factor, 1 / factor)):
+                if left == 0:
+                    return plan
+                left -= 1
+                tried = stresses | {name: stresses[name] * change}
+                other = planned(tried)
+                if other is not None and (merit := judged(other)) > highest:
+                    plan, stresses, highest, moved = other, tried, merit, True
+    return plan
