@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from planaria.bench.frontier import Estimate, Method, Subject, chosen, convnet, figures, low_bit_copy, rule, run, tables
-from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import SideMemory, Spaces, Weights
 from planaria.bench.frontier.chosen import Choice
 from planaria.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
 from planaria.bench.frontier.kriging_frequencies import KrigedFrequencies
@@ -287,9 +287,9 @@ def test_a_rule_is_fitted_once_and_kept_where_it_fits(monkeypatch: pytest.Monkey
         return Fit(moving(told["recipe"]), [], [], 0.0)
 
     monkeypatch.setattr(rule, "fit_rule", at_once)
-    method = RuleAlone()
+    method, objective = RuleAlone(), Objective(WEIGHTS, rate=None, moments=MOMENTS)
     half, byte, none = (
-        [one.nbytes for one in method.candidates(WEIGHTS, nbytes=nbytes, rate=None, moments=MOMENTS, spaces=SPACES)]
+        [one.nbytes for one in method.candidates(objective, nbytes=nbytes, spaces=SPACES)]
         for nbytes in (3000, 1500, 100)
     )
     assert len(fits) == 1 and torch.equal(fits[0]["moments"], MOMENTS["first.weight"])
@@ -374,10 +374,8 @@ class Ours(Method):
 
     name = "planaria"
 
-    def candidates(
-        self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-    ) -> list[SideMemory]:
-        return [Estimate(nbytes, {name: 0.9 * weight for name, weight in weights.items()})]
+    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
+        return [Estimate(nbytes, {name: 0.9 * weight for name, weight in objective.weights.items()})]
 
 
 FEW = (ZeroFill(), Parity(), StoredSigns(), Ours())
@@ -438,9 +436,7 @@ def test_a_method_that_cheats_is_found_out(settings: run.Settings, lie: str) -> 
     class Liar(Method):
         name = "liar"
 
-        def candidates(
-            self, weights: Weights, *, nbytes: int, rate: float | None, moments: Moments, spaces: Spaces
-        ) -> list[SideMemory]:
+        def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
             return [Estimate(nbytes + 1, {}) if lie == "bytes" else Touching(nbytes, {})]
 
     class Touching(Estimate):
