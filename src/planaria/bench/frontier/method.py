@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import torch
 
-from planaria.bench.frontier.base import Judge, Moments, SideMemory, Spaces, Weights
+from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
 from planaria.bench.frontier.output_error import Objective, held_out
-from planaria.memory.tuning import TUNED, balanced_masks, tuned, worth_tuning
+from planaria.memory.planner import softened
+from planaria.memory.tuning import TUNED, Judge, balanced_masks, tuned, worth_tuning
 
 SHARES = (1.0, 0.5, 0.0)
 """Of the layers' inputs in what variants aim at: errors of outputs alone, half and half, errors of weights alone."""
@@ -70,8 +71,8 @@ class Method(ABC):
         tuning = judge is not None and self.plans and worth_tuning(weights)
         found: list[tuple[float, _Variant]] = []  # the best ones first
         for share in SHARES if moments else (1.0,):
-            softened = {name: _softened(moment, share) for name, moment in moments.items()}
-            objective = Objective(weights, rate=rate, moments=softened)
+            believed = {name: softened(moment, share) for name, moment in moments.items()}
+            objective = Objective(weights, rate=rate, moments=believed)
             for number, memory in enumerate(self.candidates(objective, nbytes=nbytes, spaces=spaces)):
                 if memory is None:
                     continue
@@ -120,8 +121,3 @@ class _Variant:
             for _, known in balanced_masks(shapes, self.objective.rate, seed=SEED, again=again)
         ]
         return sum(merits) / len(merits)
-
-
-def _softened(moment: torch.Tensor, share: float) -> torch.Tensor:
-    """Moments whose correlations and differences are only in part believed."""
-    return share * moment + (1 - share) * moment.diagonal().mean() * torch.eye(len(moment))
