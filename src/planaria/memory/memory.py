@@ -119,7 +119,7 @@ class Memory:
         ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
         hints = sum(of.content.nbytes + of.prior.nbytes for of in self.tensors)
         used = [
-            (number, of.codec, of.space, of.laddered)
+            (number, of.codec or "", of.space, int(of.laddered), int(of.prior.size > 0))
             for number, of in enumerate(self.tensors)
             if of.codec or of.laddered or of.prior.size
         ]

@@ -20,6 +20,7 @@ SHARES = (0.0, 0.5, 0.75, 1.0)  # of the bytes, for hints
 STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
 TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
 ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
+HALVINGS_OF_LEVELS = 6  # until they leave no bytes unused
 SMALLER = 0.99  # until another ladder is planned than one that did not fit
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
 # Ways to count errors that a judge compares: how far the moments are believed, how much more the errors of large
@@ -114,31 +115,37 @@ class Planner:
         """
         if nbytes < 0 or (expect is not None and not 0 < expect <= 1):
             raise InvalidInput(f"A memory has 0 bytes or more and expects a share in (0, 1], not {nbytes}, {expect}.")
+        tuning = self.judge is not None and worth_tuning(self.weights)
         found: list[_Found] = []
         for way in self._ways:
-            search = self._search(*way, expect)
-            ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
-            if self.judge is None:
-                found.append(_Found(search, ranked[0], ranked))
-                continue
-            # The best of every share for hints: the next best are much like it.
-            kinds = {one.hint_bytes: one for one in reversed(ranked)}.values()
-            found += [_Found(search, one, ranked, search.judged(one, self.judge)) for one in kinds]
-        if self.judge is not None and worth_tuning(self.weights):
-            found = self._tuned(found, nbytes, self.judge)
+            # What is planned for any rate may serve one, too; only a judge that has the last word can say.
+            for planned in dict.fromkeys((expect, None)) if tuning else (expect,):
+                search = self._search(*way, planned)
+                ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
+                if self.judge is None:
+                    found.append(_Found(search, ranked[0], ranked))
+                    continue
+                # The best of every share for hints: the next best are much like it.
+                kinds = {one.hint_bytes: one for one in reversed(ranked)}.values()
+                found += [_Found(search, one, ranked, search.judged(one, expect, self.judge)) for one in kinds]
+        if self.judge is not None and tuning:
+            found = self._tuned(found, nbytes, expect, self.judge)
         # Judges see few inputs: what is about as good to them is told apart by the error.
         most = max(one.judged for one in found)
         best = max((one for one in found if one.judged >= most - LEVEL), key=lambda one: one.candidate.merit)
         return best.search.made(best.candidate, nbytes, best.reasons())
 
-    def _tuned(self, found: Sequence["_Found"], nbytes: int, judge: Judge) -> list["_Found"]:
+    def _tuned(self, found: Sequence["_Found"], nbytes: int, expect: float | None, judge: Judge) -> list["_Found"]:
         """The best of the plans that the judge likes most, and of the same with other stresses of the tensors."""
-        favourites = sorted({one.judged: one for one in found}.values(), key=lambda one: -one.judged)[:TUNED]
+        liked = sorted(found, key=lambda one: one.judged)
+        # The best of each kind, the kinds that are liked most.
+        kinds = {(one.candidate.hint_bytes, one.candidate.asked): one for one in liked}
+        favourites = sorted(kinds.values(), key=lambda one: -one.judged)[:TUNED]
         both = favourites + [
-            tuned(one, self.weights, partial(one.stressed, nbytes), lambda plan: plan.asked(judge))
+            tuned(one, self.weights, partial(one.stressed, nbytes), lambda plan: plan.asked(expect, judge))
             for one in favourites
         ]
-        again = [replace(one, judged=one.asked(judge, again=True)) for one in both]
+        again = [replace(one, judged=one.asked(expect, judge, again=True)) for one in both]
         return [max(again, key=lambda one: one.judged)]
 
     def _search(self, believed: float, emphasis: float, favourite: str | None, expect: float | None) -> "_Search":
@@ -171,9 +178,9 @@ class _Found:
         candidate = search.candidate(self.candidate.hint_bytes, self.candidate.asked, nbytes)
         return None if candidate is None else replace(self, search=search, candidate=candidate)
 
-    def asked(self, judge: Judge, *, again: bool = False) -> float:
+    def asked(self, expect: float | None, judge: Judge, *, again: bool = False) -> float:
         """What the judge says of it now."""
-        return self.search.judged(self.candidate, judge, again=again)
+        return self.search.judged(self.candidate, expect, judge, again=again)
 
     def reasons(self) -> list[str]:
         """A line for each plan that was compared, the best ones first."""
@@ -289,14 +296,25 @@ class _Search:
             return list(nothing)
         usable = [(of, of.sketch(names[of.name]), of.share(self._weights)) for of in self.subjects if of.name in names]
         level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
+        finer = level / COARSER
         for _ in range(ROUNDS_OF_LEVELS):
             contents = {of.name: sketch.encode(level * share) for of, sketch, share in usable}
             size = sum(content.nbytes for content in contents.values())
             if size <= room:
                 break
-            level *= max(COARSER, (size / room) ** 0.5)
+            finer, level = level, level * max(COARSER, (size / room) ** 0.5)
         else:
             return list(nothing)
+        for _ in range(HALVINGS_OF_LEVELS):
+            if size >= CLOSE * room:
+                break
+            between = (finer * level) ** 0.5
+            tried = {of.name: sketch.encode(between * share) for of, sketch, share in usable}
+            tried_size = sum(content.nbytes for content in tried.values())
+            if tried_size > room:
+                finer = between
+            else:
+                contents, size, level = tried, tried_size, between
         return [
             blank
             if blank.name not in names or not contents[blank.name].nbytes
@@ -357,16 +375,17 @@ class _Search:
         )
         return Memory(tensors, ladder, strengths, tuple(reasons))
 
-    def judged(self, one: Candidate, judge: Judge, *, again: bool = False) -> float:
+    def judged(self, one: Candidate, expect: float | None, judge: Judge, *, again: bool = False) -> float:
         """How well the network does after such repairs, without coding anything.
 
         Args:
-            again: with other masks, twice as many.
+            expect: share that is missing; None for any. Not always the one that was planned for.
+            again: with other masks, three times as many.
         """
         analysis = self._analysis(one.hint_bytes)
         merits = []
         shapes = {of.name: of.matrix.shape for of in self.subjects}
-        for rate, known in balanced_masks(shapes, self.expect, seed=self.seed, again=again):
+        for rate, known in balanced_masks(shapes, expect, seed=self.seed, again=again):
             restored = {}
             for index, of in enumerate(self.subjects):
                 filled = analysis.filled(index, one.strengths, one.rungs, rate, known[of.name])

@@ -17,7 +17,7 @@ Judge = Callable[[Mapping[str, Tensor]], float]
 """From restored tensors, float32, to how well the network does; at most 1, for as well as the intact one."""
 LEVEL = 0.002  # what is no difference in what a judge says: it sees few inputs
 JUDGED_RATES, JUDGED_MASKS = (0.1, 0.5, 0.7, 0.9, 1.0), 10
-TUNED, MOST_TUNED = 3, 12  # plans that are tuned, if they are of at most so many tensors: of more, it takes hours
+TUNED, MOST_TUNED = 4, 12  # plans that are tuned, if they are of at most so many tensors: of more, it takes hours
 STRESSES, TRIES = (4.0, 2.0, 1.4), 48  # of single tensors, one after the other
 Plan = TypeVar("Plan")
 
@@ -30,12 +30,12 @@ def balanced_masks(
     Every weight is missing equally often, to one mask: of a few independent masks, some would spare those that matter.
 
     Args:
-        expect: the rate of all masks; None for one mask at each of a few rates.
-        again: other masks, twice as many. What was tuned on the first ones fits them.
+        expect: the rate of all masks; None for two masks at each of a few rates.
+        again: other masks, three times as many. What was tuned on the first ones fits them.
     """
     # There is but one mask of all weights.
-    rates = JUDGED_RATES if expect is None else (expect,) * (JUDGED_MASKS if expect < 1 else 1)
-    rates *= 2 if again and expect != 1 else 1
+    rates = 2 * JUDGED_RATES if expect is None else (expect,) * (JUDGED_MASKS if expect < 1 else 1)
+    rates *= 3 if again and expect != 1 else 1
     for number, rate in enumerate(rates):
         draws = streams.generator(seed, "other masks of plans" if again else "masks of plans")
         yield (

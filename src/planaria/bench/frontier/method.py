@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from typing import ClassVar
 
 import torch
@@ -70,9 +70,11 @@ class Method(ABC):
         )
         tuning = judge is not None and self.plans and worth_tuning(weights)
         found: list[tuple[float, _Variant]] = []  # the best ones first
-        for share in SHARES if moments else (1.0,):
+        # As the planner does, what is best for any rate is tried for one, too.
+        rates = dict.fromkeys((rate, None)) if tuning else (rate,)
+        for planned, share in product(rates, SHARES if moments else (1.0,)):
             believed = {name: softened(moment, share) for name, moment in moments.items()}
-            objective = Objective(weights, rate=rate, moments=believed)
+            objective = Objective(weights, rate=planned, moments=believed)
             for number, memory in enumerate(self.candidates(objective, nbytes=nbytes, spaces=spaces)):
                 if memory is None:
                     continue
@@ -84,10 +86,12 @@ class Method(ABC):
                 found = sorted(found, key=lambda one: -one[0])[: TUNED if tuning else 1]
         favourites = [variant for _, variant in found]
         if judge is not None and tuning and favourites:
-            return self._tuned(favourites, nbytes, spaces, judge)
+            return self._tuned(favourites, nbytes, rate, spaces, judge)
         return favourites[0].memory if favourites else None
 
-    def _tuned(self, favourites: Sequence["_Variant"], nbytes: int, spaces: Spaces, judge: Judge) -> SideMemory:
+    def _tuned(
+        self, favourites: Sequence["_Variant"], nbytes: int, rate: float | None, spaces: Spaces, judge: Judge
+    ) -> SideMemory:
         """The best of the variants that the judge likes most, and of the same with other stresses of the tensors."""
 
         def stressed(one: _Variant, stresses: Mapping[str, float]) -> _Variant | None:
@@ -98,10 +102,10 @@ class Method(ABC):
 
         both = [*favourites]
         both += [
-            tuned(one, one.objective.weights, partial(stressed, one), lambda one: one.asked(judge))
+            tuned(one, one.objective.weights, partial(stressed, one), lambda one: one.asked(rate, judge))
             for one in favourites
         ]
-        return max(both, key=lambda one: one.asked(judge, again=True)).memory
+        return max(both, key=lambda one: one.asked(rate, judge, again=True)).memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +116,12 @@ class _Variant:
     number: int
     objective: Objective
 
-    def asked(self, judge: Judge, *, again: bool = False) -> float:
-        """What the judge says of it, in the mean over masks."""
+    def asked(self, rate: float | None, judge: Judge, *, again: bool = False) -> float:
+        """What the judge says of it when such a share is missing, in the mean over masks."""
         weights = self.objective.weights
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         merits = [
             judge(self.memory.restore({n: torch.where(known[n], w, 0.0) for n, w in weights.items()}, known))
-            for _, known in balanced_masks(shapes, self.objective.rate, seed=SEED, again=again)
+            for _, known in balanced_masks(shapes, rate, seed=SEED, again=again)
         ]
         return sum(merits) / len(merits)
