@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planaria.memory.tuning import TRIES, balanced_masks, tuned
+from planaria.memory.tuning import LIKED, TRIES, balanced_masks, tuned
 
 SHAPES = {"one": (40, 50), "other": (7,)}
 
@@ -35,7 +35,7 @@ def test_masks_differ_by_seed_and_the_second_time_and_all_weights_have_one_mask(
         ((rate, known),) = balanced_masks(SHAPES, 1.0, seed=0, again=later)
         assert rate == 1 and not any(mask.any() for mask in known.values())
     rates = [rate for rate, _ in balanced_masks(SHAPES, None, seed=0)]
-    assert len(set(rates)) == len(rates) > 1
+    assert len(rates) == 2 * len(set(rates)) > 2
 
 
 @given(st.tuples(*[st.floats(0.02, 50.0)] * 3))
@@ -46,12 +46,16 @@ def test_tuning_comes_near_the_stresses_that_the_judge_likes_most(best: tuple[fl
     def judged(stresses: Mapping[str, float]) -> float:
         nonlocal asked
         asked += 1
-        far = [torch.tensor(stresses[name] / liked).log().abs() for name, liked in zip(names, best, strict=True)]
+        far = [torch.tensor(stresses[name] / ideal).log().abs() for name, ideal in zip(names, best, strict=True)]
         return -float(sum(far))
 
     plain = dict.fromkeys(names, 1.0)
-    found = tuned(plain, names, dict, judged)
+    liked = tuned(plain, names, dict, judged)
     every = asked == TRIES + 1
+    assert 1 <= len(liked) <= LIKED
+    assert sorted(map(judged, liked), reverse=True) == list(map(judged, liked))
+    asked -= 2 * len(liked)
+    found = liked[0]
     assert asked <= TRIES + 1
     assert judged(found) >= judged(plain)
     assert judged(found) > -3 * torch.tensor(2.0).log() or every
@@ -60,11 +64,11 @@ def test_tuning_comes_near_the_stresses_that_the_judge_likes_most(best: tuple[fl
 def test_tuning_ends_where_nothing_is_to_be_won_and_skips_plans_that_do_not_fit() -> None:
     asked = []
     plain = {"a": 1.0, "b": 1.0}
-    assert tuned(plain, plain, dict, lambda plan: asked.append(plan) or 1.0) is plain and len(asked) == 1
-    assert tuned(plain, plain, lambda _: None, lambda _: 0.5) is plain
+    assert tuned(plain, plain, dict, lambda plan: asked.append(plan) or 1.0) == [plain] and len(asked) == 1
+    assert tuned(plain, plain, lambda _: None, lambda _: 0.5) == [plain]
 
 
 @pytest.mark.parametrize("highest", [0.0, 0.5])
 def test_what_the_judge_likes_no_better_is_left(highest: float) -> None:
     plain = {"a": 1.0, "b": 1.0}
-    assert tuned(plain, plain, dict, lambda _: highest) is plain
+    assert tuned(plain, plain, dict, lambda _: highest)[0] is plain

@@ -1,5 +1,6 @@
 """How a number of bytes is spent on tensors: which hint each gets, and how strong the ladder is."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,11 +32,13 @@ WAYS: tuple[tuple[float, float, str | None], ...] = (
     (1.0, 1.0, None),
     (0.5, 0.0, None),
     (0.5, 0.0, EVEN_BITS),
+    (0.2, 0.0, EVEN_BITS),
     (0.0, 0.5, None),
     (0.0, 0.0, None),
     (0.0, 0.5, "first bits"),
     (0.0, 0.0, "first bits"),
 )
+ALIKE = 2  # plans of so many bytes for hints and the same ladder that are tuned
 STORED = {EVEN_BITS: "first bits"}
 
 
@@ -137,14 +140,18 @@ class Planner:
 
     def _tuned(self, found: Sequence["_Found"], nbytes: int, expect: float | None, judge: Judge) -> list["_Found"]:
         """The best of the plans that the judge likes most, and of the same with other stresses of the tensors."""
-        liked = sorted(found, key=lambda one: one.judged)
-        # The best of each kind, the kinds that are liked most.
-        kinds = {(one.candidate.hint_bytes, one.candidate.asked): one for one in liked}
-        favourites = sorted(kinds.values(), key=lambda one: -one.judged)[:TUNED]
-        both = favourites + [
-            tuned(one, self.weights, partial(one.stressed, nbytes), lambda plan: plan.asked(expect, judge))
+        kinds: Counter[tuple[int | None, tuple[float, ...]]] = Counter()
+        favourites: list[_Found] = []
+        for one in sorted({one.judged: one for one in found}.values(), key=lambda one: -one.judged):
+            kind = one.candidate.hint_bytes, one.candidate.asked
+            kinds[kind] += 1
+            if kinds[kind] <= ALIKE and len(favourites) < TUNED:
+                favourites.append(one)
+        both = [
+            plan
             for one in favourites
-        ]
+            for plan in tuned(one, self.weights, partial(one.stressed, nbytes), lambda plan: plan.asked(expect, judge))
+        ] + favourites
         again = [replace(one, judged=one.asked(expect, judge, again=True)) for one in both]
         return [max(again, key=lambda one: one.judged)]
 

@@ -17,7 +17,8 @@ Judge = Callable[[Mapping[str, Tensor]], float]
 """From restored tensors, float32, to how well the network does; at most 1, for as well as the intact one."""
 LEVEL = 0.002  # what is no difference in what a judge says: it sees few inputs
 JUDGED_RATES, JUDGED_MASKS = (0.1, 0.5, 0.7, 0.9, 1.0), 10
-TUNED, MOST_TUNED = 4, 12  # plans that are tuned, if they are of at most so many tensors: of more, it takes hours
+TUNED, MOST_TUNED = 3, 12  # plans that are tuned, if they are of at most so many tensors: of more, it takes hours
+LIKED = 5  # plans of one tuning that are asked again: what a judge likes most by a little, it likes by chance
 STRESSES, TRIES = (4.0, 2.0, 1.4), 48  # of single tensors, one after the other
 Plan = TypeVar("Plan")
 
@@ -57,8 +58,8 @@ def tuned(
     names: Mapping[str, object],
     planned: Callable[[Mapping[str, float]], Plan | None],
     judged: Callable[[Plan], float],
-) -> Plan:
-    """The plan, or one with other stresses of single tensors that the judge likes better.
+) -> list[Plan]:
+    """The plan and others with other stresses of single tensors, of all that were tried those the judge likes most.
 
     Each tensor's stress is multiplied and divided by ever smaller factors; what helps is kept. At most 48 plans are
     judged.
@@ -71,16 +72,22 @@ def tuned(
     """
     stresses = dict.fromkeys(names, 1.0)
     highest, left = judged(plan), TRIES
+    found, seen = [(highest, plan)], [stresses]
     for factor in STRESSES:
         moved = True
-        while moved and highest < 1 - LEVEL:
+        while moved and highest < 1 - LEVEL and left:
             moved = False
             for name, change in product(names, (factor, 1 / factor)):
-                if left == 0:
-                    return plan
-                left -= 1
                 tried = stresses | {name: stresses[name] * change}
+                if not left or tried in seen:
+                    continue
+                left -= 1
+                seen.append(tried)
                 other = planned(tried)
-                if other is not None and (merit := judged(other)) > highest:
-                    plan, stresses, highest, moved = other, tried, merit, True
-    return plan
+                if other is None:
+                    continue
+                merit = judged(other)
+                found.append((merit, other))
+                if merit > highest:
+                    stresses, highest, moved = tried, merit, True
+    return [other for _, other in sorted(found, key=lambda one: -one[0])[:LIKED]]

@@ -100,11 +100,11 @@ class Method(ABC):
             memory = next(islice(self.candidates(objective, nbytes=nbytes, spaces=spaces), one.number, None), None)
             return None if memory is None else _Variant(memory, one.number, objective)
 
-        both = [*favourites]
-        both += [
-            tuned(one, one.objective.weights, partial(stressed, one), lambda one: one.asked(rate, judge))
+        both = [
+            variant
             for one in favourites
-        ]
+            for variant in tuned(one, one.objective.weights, partial(stressed, one), lambda one: one.asked(rate, judge))
+        ] + [*favourites]
         return max(both, key=lambda one: one.asked(rate, judge, again=True)).memory
 
 
