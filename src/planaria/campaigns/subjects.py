@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from planaria import datasets
-from planaria.bench import tinymlp
+from planaria.bench import resnet, tinymlp
 from planaria.bench.frontier import convnet
 from planaria.errors import InvalidInput
 
@@ -89,10 +89,15 @@ def _convnet(images: int) -> Subject:
     return _subject("ConvNet", convnet.shipped(), convnet.images_in, images)
 
 
+def _resnet(images: int) -> Subject:
+    return _subject("ResNet-20 int8", resnet.shipped(), convnet.images_in, images)
+
+
 SUBJECTS: Mapping[str, Callable[[int], Subject]] = {
     "TinyMLP A": partial(_tinymlp, "A"),
     "TinyMLP B": partial(_tinymlp, "B"),
     "ConvNet": _convnet,
+    "ResNet-20 int8": _resnet,
 }
 
 

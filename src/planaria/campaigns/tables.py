@@ -12,8 +12,8 @@ def tables(result: Mapping[str, Any]) -> str:
     parts = [_table(point) for point in result["points"].values()]
     parts.append(
         "Accuracy in percent: mean ± half the 95 % interval (Student), 5 % quantile and minimum of the runs. Named: of "
-        "the damaged weights; right: of the weights named. False repairs: intact weights changed, in all runs. planaria "
-        f"{made['versions']['planaria']} ({str(made['commit'])[:7]}), torch {made['versions']['torch']}, "
+        "the damaged weights; right: of the weights named. False repairs: intact weights changed, in all runs. "
+        f"planaria {made['versions']['planaria']} ({str(made['commit'])[:7]}), torch {made['versions']['torch']}, "
         f"{made['machine']['processor']}, {made['time'][:10]}.\n"
     )
     return "\n".join(parts)
