@@ -186,6 +186,24 @@ def memory(output: Folder = Path("results/memory"), json_output: Json = False) -
     _finish("memory", result, measure.tables(result), folder, json_output)
 
 
+@application.command()
+def campaign(
+    experiment: Annotated[Path, typer.Argument(help="A TOML file: models, damages, defences, and how many runs.")],
+    output: Folder = Path("campaign"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs.")] = 2,
+    json_output: Json = False,
+) -> None:
+    """Compare defences under the same stored faults. What was cut goes on from where it was."""
+    from planaria.campaigns import Settings, run
+    from planaria.campaigns.tables import tables
+
+    settings = Settings.load(experiment)
+    folder = make_folder(output)
+    with progress_bar("campaign") as progress:
+        result = run(settings, folder, jobs=jobs, progress=progress)
+    _finish("campaign-results", result, tables(result), folder, json_output)
+
+
 @application.callback()
 def common(threads: Threads = 2) -> None:
     """Options of every command."""

@@ -65,18 +65,23 @@ class Residual(Detector):
         predictor = {f"predictor.{name}": tensor for name, tensor in noted.tensors.items()}
         return Record({"range": low_and_high, "limits": limit.view(1), **predictor})
 
+    def scores(self, weight: Shaped[Tensor, "*weight"], record: Record) -> Float[Tensor, "*weight"]:
+        """How far each weight is from its prediction by the other folds, 0 or more; infinite where it is no number.
+
+        In the weights' unit; one round, and what lies outside the intact range is hidden from the predictor.
+        """
+        values = working(weight)
+        if values.numel() == 0:
+            return values
+        known = ~outside(values, record["range"])
+        return self._misses(values, known, _predictors(record)).nan_to_num(torch.inf, torch.inf)
+
     def _damaged(
         self, weight: Shaped[Tensor, "*weight"], record: Record, suspect: Bool[Tensor, "*weight"]
     ) -> Bool[Tensor, "*weight"]:
         values = working(weight)
         limit = record["limits"].to(values)[0]
-        noted = Record(
-            {
-                name.removeprefix("predictor."): tensor
-                for name, tensor in record.tensors.items()
-                if name.startswith("predictor.")
-            }
-        )
+        noted = _predictors(record)
         broken = outside(values, record["range"])
         hidden, candidates = broken, suspect & ~broken
         for _ in range(ROUNDS):
@@ -102,6 +107,12 @@ class Residual(Detector):
             if here.any():
                 predicted = torch.where(here, self.predictor.restore(values, known & ~here, noted), predicted)
         return (values - predicted).abs()
+
+
+def _predictors(record: Record) -> Record:
+    """What the predictor noted."""
+    prefix = "predictor."
+    return Record({name.removeprefix(prefix): of for name, of in record.tensors.items() if name.startswith(prefix)})
 
 
 def _folds(shape: torch.Size, folds: int) -> Int32[Tensor, "*weight"]:

@@ -1,0 +1,70 @@
+"""Planaria's guard, all of it or some of its tiers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
+from planaria.errors import LooksDifferent
+from planaria.guard import Guard, TensorReport, protect
+from planaria.guard.protection import TIERS
+from planaria.guard.report import VERDICTS
+
+
+class PlanariaGuard(Defence):
+    """A guard of at most `budget`, as `planaria.protect` makes it, read back from its bytes.
+
+    Args:
+        budget: share of the model's bytes, in (0, 1].
+        tiers: those that are made, beside the digest.
+        expect: share of weights that is expected to be lost; None for any.
+        key: 64 hexadecimal digits, for a keyed digest; None for one without a key.
+        told: whether it is told which weights are damaged.
+        seed: of fits.
+    """
+
+    def __init__(
+        self,
+        budget: float = 0.02,
+        *,
+        tiers: Sequence[str] = TIERS,
+        expect: float | None = None,
+        key: str | None = None,
+        told: bool = False,
+        seed: int = 0,
+    ):
+        self.budget, self.tiers, self.expect, self.seed = budget, tuple(tiers), expect, seed
+        self.key = None if key is None else bytes.fromhex(key)
+        self.told = told  # type: ignore[misc]
+
+    def prepare(self, tensors: Tensors) -> Protection:
+        made = protect(
+            tensors, budget=self.budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
+        )
+        return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key))
+
+
+class _Guarded(Protection):
+    def __init__(self, guard: Guard):
+        self.guard = guard
+
+    @property
+    def nbytes(self) -> int:
+        return self.guard.size
+
+    def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        try:
+            report = self.guard.repair(copies, known=known, threads=1)
+        except LooksDifferent:
+            report = self.guard.repair(copies, known=known, threads=1, force=True)
+        return Restored(copies, {of.name: _verdicts(of, tensors[of.name]) for of in report.tensors if of.regions})
+
+
+def _verdicts(report: TensorReport, tensor: Tensor) -> Tensor:
+    verdicts = torch.zeros(tensor.numel(), dtype=torch.uint8)
+    size = tensor.element_size()
+    for region in report.regions:
+        verdicts[region.start // size : -(-region.stop // size)] = VERDICTS.index(region.verdict)
+    return verdicts.view(tensor.shape)

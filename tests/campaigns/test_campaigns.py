@@ -1,0 +1,165 @@
+"""Campaigns: settings from TOML, the same faults for all, resumed to the same result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planaria.campaigns import Settings, run
+from planaria.campaigns.tables import tables
+from planaria.errors import InvalidFile, InvalidInput
+
+SMALL = Settings(
+    models=["TinyMLP A"],
+    damages=[{"kind": "WholeWeight", "each": {"count": [0, 30]}}],
+    defences=[
+        {"kind": "NoDefence", "name": "nothing"},
+        {"kind": "StoredCopy"},
+        {"kind": "ClipToRange"},
+        {"kind": "ZeroGroups", "group": 8},
+        {"kind": "PlanariaGuard", "name": "parity", "budget": 0.05, "tiers": ["parity"]},
+    ],
+    runs=2,
+    most_runs=4,
+    interval=0.01,
+    images=200,
+)
+TOML = """
+models = ["TinyMLP A"]
+runs = 2
+most_runs = 4
+interval = 0.01
+images = 200
+[[damages]]
+kind = "WholeWeight"
+each.count = [0, 30]
+[[defences]]
+kind = "NoDefence"
+name = "nothing"
+[[defences]]
+kind = "StoredCopy"
+[[defences]]
+kind = "ClipToRange"
+[[defences]]
+kind = "ZeroGroups"
+group = 8
+[[defences]]
+kind = "PlanariaGuard"
+name = "parity"
+budget = 0.05
+tiers = ["parity"]
+"""
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    pass
+
+
+def without_seconds(result: dict[str, Any]) -> dict[str, Any]:
+    points = json.loads(json.dumps(result["points"]))
+    for point in points.values():
+        for of in point["defences"].values():
+            del of["seconds"]
+    return {"points": points, "settings": json.loads(json.dumps(result["settings"]))}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(SMALL, folder, progress=quiet)
+
+
+def test_every_defence_meets_the_same_faults_and_does_what_it_can(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = whole
+    spared, struck = result["points"].values()
+    assert len(list((folder / "faults").iterdir())) == 2 + 4  # nothing varies without damage
+    for of in spared["defences"].values():
+        assert of["accuracy"]["minimum"] == of["accuracy"]["mean"] == spared["intact"]
+        assert sum(of["false_repairs"]["runs"]) == sum(of["detected"]["runs"]) == 0
+        assert of["agreement"]["minimum"] == 1
+    by_name = struck["defences"]
+    assert by_name["nothing"]["nbytes"] == 0
+    assert by_name["nothing"]["exact"]["maximum"] == by_name["nothing"]["detected"]["mean"] == 0
+    assert by_name["nothing"]["accuracy"]["mean"] < struck["intact"]
+    for exact in ("stored copy", "parity"):
+        assert by_name[exact]["exact"]["minimum"] == by_name[exact]["detected"]["mean"] == 1
+        assert by_name[exact]["accuracy"]["minimum"] == struck["intact"]
+        assert by_name[exact]["silent"]["maximum"] == by_name[exact]["claimed_wrongly"]["maximum"] == 0
+    assert by_name["stored copy"]["nbytes"] == struck["model_bytes"]
+    assert by_name["parity"]["nbytes"] <= 0.05 * struck["model_bytes"]
+    assert by_name["zero groups, group 8"]["false_repairs"]["mean"] > 0  # the neighbours in a group
+    assert 0 < by_name["zero groups, group 8"]["recall"]["mean"] < 1
+    assert by_name["clip to range"]["not_finite"]["maximum"] == 0
+    assert "stored copy" in tables(result)
+
+
+def test_a_file_says_the_same_and_processes_do_not_matter(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "campaign.toml"
+    file.write_text(TOML)
+    settings = Settings.load(file)
+    assert settings == SMALL
+    assert without_seconds(run(settings, tmp_path / "two", jobs=2, progress=quiet)) == without_seconds(whole[1])
+
+
+def test_a_killed_campaign_resumes_to_the_same_result(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    file, folder = tmp_path / "campaign.toml", tmp_path / "killed"
+    file.write_text(TOML)
+    code = "from planaria.command_line import main; main()"
+    command = [sys.executable, "-c", code, "campaign", str(file), "-o", str(folder), "--jobs", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("points/*.json")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.read_bytes() for path in folder.glob("faults/*.safetensors")}
+    assert before
+    assert without_seconds(run(SMALL, folder, progress=quiet)) == without_seconds(whole[1])
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = whole
+    with pytest.raises(InvalidFile, match=r"settings\.seed was 0 and is 1"):
+        run(replace(SMALL, seed=1), folder, progress=quiet)
+    other = [*SMALL.defences[:-1], {**SMALL.defences[-1], "budget": 0.04}]
+    with pytest.raises(InvalidFile, match=r"settings\.defences\[4\]\.budget was 0\.05 and is 0\.04"):
+        run(replace(SMALL, defences=other), folder, progress=quiet)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('kind = "WholeWeight"', 'kind = "Moth"', "Unknown kind 'Moth'. Kinds are: BitFlip"),
+        ('kind = "StoredCopy"', 'kind = "WholeWeight"', "Unknown kind 'WholeWeight'. Kinds are: ClipToRange"),
+        ("each.count = [0, 30]", "rate = 1.5", "A rate lies in"),
+        ("each.count = [0, 30]", "rite = 0.5", "rite"),
+        ("each.count = [0, 30]", 'rate = "half"', "half"),
+        ("each.count = [0, 30]", "each.count = 3", "table of lists"),
+        ("each.count = [0, 30]", "each.count = [3, 3]", "comes twice"),
+        ("runs = 2\n", "runs = 5\n", "1 run or more"),
+        ("runs = 2\n", "runs = true\n", "cannot be True"),
+        ("runs = 2\n", "rans = 2\n", "'rans'"),
+        ('models = ["TinyMLP A"]', 'models = ["TinyMLP Z"]', "Unknown model 'TinyMLP Z'"),
+        ('models = ["TinyMLP A"]', "models = []", "at least one model"),
+        ("images = 200", "images = 20000", "images"),
+        ("models", "models = = ", "Cannot read"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = tmp_path / "campaign.toml"
+    file.write_text(TOML.replace(old, new, 1))
+    with pytest.raises((InvalidFile, InvalidInput), match=message):
+        Settings.load(file)
+
+
+def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "campaign.json").write_text("{")
+    with pytest.raises(InvalidFile, match="no campaign"):
+        run(SMALL, tmp_path, progress=quiet)
