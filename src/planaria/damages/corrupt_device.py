@@ -14,10 +14,10 @@ from planaria.errors import InvalidInput
 class CorruptDevice(WeightDamage):
     """Fixes weights, one analog device each, at values near zero: the corrupt devices of aihwkit's ReRAM arrays.
 
-    A corrupt device holds a value drawn uniformly from [-spread, spread], in units of the tensor's largest weight. Of the
-    arrays that aihwkit's presets were fitted to, 13.48 % (`ReRamArrayOMPresetDevice`, the default) and 9.77 %
-    (`ReRamArrayHfO2PresetDevice`) of the devices were corrupt, with a spread of 0.01 (Gong, Rasch et al., IEDM 2022).
-    There, the unit is the range of a pulsed device.
+    A corrupt device holds a value drawn uniformly from [-spread, spread], in units of the tensor's largest weight. Of
+    the arrays that aihwkit's presets were fitted to, 13.48 % (`ReRamArrayOMPresetDevice`, the default) and 9.77 %
+    (`ReRamArrayHfO2PresetDevice`) of the devices were corrupt, with a spread of 0.01 (Gong, Rasch et al., IEDM 2022);
+    there, the unit is the range of a pulsed device.
 
     Args:
         rate, count: as of `WeightDamage`.

@@ -16,8 +16,8 @@ class DeviceDamage(Damage):
     """Breaks weights as an analog in-memory accelerator does, which holds each as a pair of conductances.
 
     A weight is the difference of two devices: a positive one is held by the first, a negative one by the second, and
-    the other device is at zero. The weight of largest magnitude in the tensor takes the whole range of a device, as with
-    aihwkit's `SinglePairConductanceConverter`. Conductances are counted in units of that range, g_max. A tensor of
+    the other device is at zero. The weight of largest magnitude in the tensor takes the whole range of a device, as
+    with aihwkit's `SinglePairConductanceConverter`. Conductances are counted in units of that range, g_max. A tensor of
     zeros alone has no such scale, and stays.
 
     A subclass changes conductances; nearly all weights may change, and the faults list all that do. Other than in

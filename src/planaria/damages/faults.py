@@ -114,7 +114,7 @@ class Faults:
 
 
 def _contiguous_copy(weight: Tensor) -> Tensor:
-    if weight.device.type != "cpu":
+    if weight.device.type != "cpu" or weight.numel() == 0:
         return weight.clone(memory_format=torch.contiguous_format)
     # NumPy asks for large pages of memory, which come three times as fast.
     memory = np.empty(tuple(weight.shape), dtype=f"i{weight.element_size()}")

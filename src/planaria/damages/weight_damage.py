@@ -75,11 +75,10 @@ def rounded(values: Float64[Tensor, "*values"], dtype: torch.dtype) -> Shaped[Te
     if dtype.is_floating_point:
         limits = torch.finfo(dtype)
         return values.clamp(limits.min, limits.max).to(dtype)
-    # The float64 nearest to the end of int64 lies beyond it.
-    lowest, highest = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    inside = np.clip(
-        values.round().numpy(), lowest, np.nextafter(float(highest), 0) if dtype.itemsize == 8 else highest
-    )
+    lowest, highest = float(torch.iinfo(dtype).min), float(torch.iinfo(dtype).max)
+    if highest > torch.iinfo(dtype).max:  # the float64 nearest to the end of 64 bits lies beyond it
+        highest = math.nextafter(highest, 0)
+    inside = values.round().clamp(lowest, highest).numpy()
     return torch.from_numpy(inside.astype(str(dtype).removeprefix("torch.")))
 
 
