@@ -45,11 +45,12 @@ class ByteDamage(JointDamage):
 
     def _struck(self, sizes: Sequence[int], generator: torch.Generator) -> Iterable[Tensor]:
         lost = self._lost(sum(sizes), generator)
+        starts, ends = lost.T.contiguous()
         end = 0
         for size in sizes:
             start, end = end, end + size
-            first = int(torch.searchsorted(lost[:, 1], start, right=True))
-            last = int(torch.searchsorted(lost[:, 0], end))
+            first = int(torch.searchsorted(ends, start, right=True))
+            last = int(torch.searchsorted(starts, end))
             yield lost[first:last].clamp(start, end) - start
 
     def _faults(self, weight: Tensor, struck: Tensor, generator: torch.Generator) -> Faults:

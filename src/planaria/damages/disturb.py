@@ -61,7 +61,14 @@ class Disturb(WeightDamage):
             noise = torch.randn(len(old), dtype=torch.float64, generator=generator)
         else:
             noise = 2 * torch.rand(len(old), dtype=torch.float64, generator=generator) - 1
-        values = finite(weight)
-        unit = float(np.sqrt(np.mean(np.square(values)))) if self.unit == "rms" and len(values) else 1.0
-        noisy = rounded(old.double() + self.size * unit * noise, old.dtype)
-        return torch.where(old.double().isfinite(), noisy, old)
+        before = old.double()
+        after = before + self.size * (root_mean_square(weight) if self.unit == "rms" else 1.0) * noise
+        # Bit for bit: a sum with zero would turn -0.0 into 0.0, and float64 does not hold every integer.
+        return torch.where(before.isfinite() & (after != before), rounded(after, old.dtype), old)
+
+
+def root_mean_square(weight: Shaped[Tensor, "*weight"]) -> float:
+    """Of the finite weights; 0 if there are none."""
+    values = abs(finite(weight))
+    largest = max(values.max(initial=0.0), np.finfo(np.float64).tiny)
+    return float(largest * np.sqrt(np.mean(np.square(values / largest)))) if len(values) else 0.0

@@ -48,16 +48,13 @@ class Erasure(Damage):
     ) -> tuple[Shaped[Tensor, "*weight"], Faults]:
         rows = weight.shape[0] if weight.dim() > 1 else 1
         columns = weight.numel() // rows if rows else 0
-        if self.pattern == "channel" and weight.dim() > 2:
-            cells = torch.arange(weight.numel()).view(rows, weight.shape[1], -1)
-            index = cells[:, self._drawn(weight.shape[1], generator)].flatten().to(weight.device)
-        else:
-            index = self._erased(rows, columns, generator).to(weight.device)
+        channels = weight.shape[1] if weight.dim() > 1 else columns
+        index = self._erased(rows, columns, channels, generator).to(weight.device)
         old = weight.detach().reshape(-1)[index]
         faults = Faults(shape=tuple(weight.shape), index=index, old=old, new=filled(old, self.value))
         return faults.replay(weight), faults
 
-    def _erased(self, rows: int, columns: int, generator: torch.Generator) -> Int64[Tensor, " faults"]:
+    def _erased(self, rows: int, columns: int, channels: int, generator: torch.Generator) -> Int64[Tensor, " faults"]:
         cells = torch.arange(rows * columns).view(rows, columns)
         if self.pattern == "block":
             height, width = (math.ceil(size * math.sqrt(self.fraction)) for size in (rows, columns))
@@ -68,8 +65,11 @@ class Erasure(Damage):
             return cells[top : top + height, left : left + width].flatten()
         if self.pattern == "row":
             return cells[self._drawn(rows, generator)].flatten()
-        if self.pattern in ("column", "channel"):
+        if self.pattern == "column":
             return cells[:, self._drawn(columns, generator)].flatten()
+        if self.pattern == "channel":
+            grouped = cells.view(rows, channels, columns // max(channels, 1))
+            return grouped[:, self._drawn(channels, generator)].flatten()
         if self.pattern == "ring":
             return self._ring(rows, columns, generator)
         return self._drawn(rows * columns, generator)

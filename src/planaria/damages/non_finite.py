@@ -7,7 +7,7 @@ from planaria.errors import InvalidInput
 
 
 class NonFinite(SetValue):
-    """Gives weights of floats, drawn uniformly without replacement, NaN or an infinity.
+    """Gives weights, drawn uniformly without replacement, NaN or an infinity.
 
     Args:
         value: NaN, or positive or negative infinity.
