@@ -68,7 +68,7 @@ MEMBERS = {
     "bit flip": Member(BitFlip(0.1), BitFlip(0.0)),
     "bit flip, one way": Member(BitFlip(0.2, direction="0to1"), BitFlip(0.0, direction="1to0")),
     "burst flip": Member(BurstFlip(0.3, length=5), BurstFlip(0.0, length=5)),
-    "adjacent double": Member(AdjacentDouble(0.5), AdjacentDouble(0.0), tuple(set(DTYPES) - {torch.bool})),
+    "adjacent double": Member(AdjacentDouble(0.5), AdjacentDouble(0.0), (*REAL, torch.complex64)),
     "stuck at": Member(StuckAt(0.3, value=1), StuckAt(0.0, value=1)),
     "whole weight": Member(WholeWeight(0.3), WholeWeight(0.0)),
     "run": Member(Run(20)),
@@ -90,7 +90,9 @@ MEMBERS = {
     ),
     "non-finite": Member(NonFinite(0.5), NonFinite(0.0), (*FLOATS, torch.complex64)),
     **{
-        f"erasure, {pattern}": Member(Erasure(0.4, pattern=pattern), Erasure(0, pattern=pattern), listed_unchanged=True)
+        f"erasure, {pattern}": Member(
+            Erasure(0.4, pattern=pattern), Erasure(0.0, pattern=pattern), listed_unchanged=True
+        )
         for pattern in ("iid", "block", "row", "column", "channel", "ring")
     },
     "erasure, tensor": Member(Erasure(1.0, pattern="tensor"), listed_unchanged=True),
