@@ -10,7 +10,7 @@ from torch import Tensor
 from planaria.attacks.base import ObjectiveAttack
 from planaria.attacks.objective import Objective
 from planaria.attacks.victim import Victim, Weights, trainable, working
-from planaria.damages.bit_flip import MANTISSA_BITS, Field
+from planaria.damages.bits import MANTISSA_BITS, Field
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from planaria.attacks.bit_search import BitSearch
 from planaria.attacks.objective import Objective
-from planaria.damages.bit_flip import Field
+from planaria.damages.bits import Field
 
 
 class TargetedBitSearch(BitSearch):
