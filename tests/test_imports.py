@@ -17,6 +17,7 @@ ALLOWED = {
     "hints": {"hints"},
     "layouts": {"layouts"},
     "damages": {"damages"},
+    "attacks": {"attacks", "damages"},
     "detectors": {"detectors"},
     "codes": {"codes"},
     "checkpoints": {"checkpoints"},

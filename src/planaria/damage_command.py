@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,42 +18,136 @@ if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from planaria.checkpoints import Checkpoint
     from planaria.damages import Damage
 
-OPTIONS = {
-    "bit-flip": ("rate", "count", "bits"),
-    "whole-weight": ("rate", "count"),
-    "run": ("bytes",),
-    "erasure": ("rate", "pattern"),
-}
+# Each is a class of planaria.damages; what its constructor takes are the options that fit.
+KINDS = (
+    "bit-flip",
+    "burst-flip",
+    "adjacent-double",
+    "stuck-at",
+    "whole-weight",
+    "run",
+    "page",
+    "device-stuck-at",
+    "corrupt-device",
+    "programming-noise",
+    "drift",
+    "conductance-quantisation",
+    "set-zero",
+    "set-value",
+    "uniform-random",
+    "normal-random",
+    "disturb",
+    "non-finite",
+    "erasure",
+    "zeroed-tensor",
+    "swapped-tensors",
+    "truncated-file",
+)
 
 
 def damage(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the broken model here.")],
-    kind: Annotated[str | None, typer.Option(help=f"How to break it: {', '.join(OPTIONS)}.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Share of bits (bit-flip) or weights that break.")] = None,
-    count: Annotated[int | None, typer.Option(help="How many bits or weights break, instead of a rate.")] = None,
-    nbytes: Annotated[int | None, typer.Option("--bytes", help="Length of a run.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"How to break it: {', '.join(KINDS)}.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Share of bits, weights, pages or tensors that break.")] = None,
+    count: Annotated[int | None, typer.Option(help="How many of them break, instead of a rate.")] = None,
+    tensors: Annotated[
+        list[str] | None,
+        typer.Option(help="Break only tensors of such names, as '*.scale'; may be given more than once."),
+    ] = None,
     bits: Annotated[
-        str | None, typer.Option(help="Bits that may flip: all, sign, exponent, mantissa or msb.", show_default="all")
+        str | None,
+        typer.Option(
+            help="Bits that may break: all, sign, exponent, mantissa, msb, or positions, as 0,30.", show_default="all"
+        ),
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Which bits may flip: both, 0to1 or 1to0.", show_default="both")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Bits of a burst.")] = None,
+    nbytes: Annotated[int | None, typer.Option("--bytes", help="Length of a run, or of a page.")] = None,
+    fill: Annotated[
+        str | None, typer.Option(help="What a run or page holds then: random or zero.", show_default="random")
     ] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="What is erased: iid, block, row, column or tensor.", show_default="iid")
+        str | None,
+        typer.Option(help="What is erased: iid, block, row, column, channel, ring or tensor.", show_default="iid"),
     ] = None,
+    kept: Annotated[
+        float | None, typer.Option(help="Share of a truncated file before its end.", show_default="drawn")
+    ] = None,
+    value: Annotated[
+        float | None, typer.Option(help="What weights hold (nan, inf and -inf too), or bits: 0 or 1.")
+    ] = None,
+    low: Annotated[float | None, typer.Option(help="Least uniform number.", show_default="-1")] = None,
+    high: Annotated[float | None, typer.Option(help="Largest uniform number.", show_default="1")] = None,
+    mean: Annotated[float | None, typer.Option(help="Mean of normal numbers.", show_default="0")] = None,
+    std: Annotated[float | None, typer.Option(help="Their standard deviation.", show_default="1")] = None,
+    size: Annotated[float | None, typer.Option(help="Size of a disturbance.")] = None,
+    distribution: Annotated[
+        str | None, typer.Option(help="Its distribution: normal or uniform.", show_default="normal")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Its unit: rms (of the tensor) or absolute.", show_default="rms")
+    ] = None,
+    spread: Annotated[
+        float | None, typer.Option(help="Range of corrupt devices, of the largest weight.", show_default="0.01")
+    ] = None,
+    sa0: Annotated[
+        float | None, typer.Option(help="Share of devices stuck at zero conductance.", show_default="0.0175")
+    ] = None,
+    sa1: Annotated[
+        float | None, typer.Option(help="Share of devices stuck at full conductance.", show_default="0.0904")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="What is programmed: pcm, reram, reram-1-day, ...", show_default="pcm")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor of programming noise.", show_default="1")] = None,
+    seconds: Annotated[float | None, typer.Option(help="How long devices drift.")] = None,
+    read_noise: Annotated[float | None, typer.Option(help="Factor of their read noise.", show_default="1")] = None,
+    levels: Annotated[int | None, typer.Option(help="Conductances that a device can hold.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which weights break depends on it.", show_default="0")] = None,
     faults: Annotated[Path | None, typer.Option(help="Write the exact list of faults here.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Break what this list of faults says.")] = None,
 ) -> None:
     """Break a copy of a model, for trials; with --faults, so that it can be broken or mended again exactly.
 
-    All of a model's tensors are struck together, but for an erasure, which takes its share of each.
+    Most kinds strike all of a model's tensors together; an erasure takes its share of each, and analog devices are
+    broken tensor by tensor.
     """
-    given = {"rate": rate, "count": count, "bytes": nbytes, "bits": bits, "pattern": pattern}
-    given = {name: value for name, value in given.items() if value is not None}
+    settings = {
+        "rate": rate,
+        "count": count,
+        "bits": bits if bits is None or not set(bits) <= set("0123456789,") else _positions(bits),
+        "direction": direction,
+        "length": length,
+        "bytes": nbytes,
+        "fill": fill,
+        "pattern": pattern,
+        "kept": kept,
+        "value": value,
+        "low": low,
+        "high": high,
+        "mean": mean,
+        "std": std,
+        "size": size,
+        "distribution": distribution,
+        "unit": unit,
+        "spread": spread,
+        "sa0": sa0,
+        "sa1": sa1,
+        "device": device,
+        "scale": scale,
+        "seconds": seconds,
+        "read_noise": read_noise,
+        "levels": levels,
+    }
+    given = {name: setting for name, setting in settings.items() if setting is not None}
     if (kind is None) == (replay is None):
         raise InvalidInput("Say how to break the model: exactly one of --kind and --replay.")
-    if replay is not None and (given or seed is not None or faults is not None):
+    if replay is not None and (given or tensors or seed is not None or faults is not None):
         raise InvalidInput("--replay breaks what its list says, and takes --output alone.")
-    chosen = None if kind is None else _chosen(kind, given)
+    chosen = None if kind is None else _chosen(kind, given, tensors)
     require_output(output, model, replay, faults)
     require_same_format(output, model)
     if faults is not None:
@@ -63,10 +158,10 @@ def damage(
 
     recipe = (chosen, seed or 0, replay, faults)
     if is_archive(model):
-        tensors = load_state_dict(model)
-        with open_checkpoint(tensors, writable=True) as checkpoint:
+        state = load_state_dict(model)
+        with open_checkpoint(state, writable=True) as checkpoint:
             changed = _break(checkpoint, *recipe)
-        write_state_dict(output, tensors)
+        write_state_dict(output, state)
     else:
         with open_checkpoint(model) as source:
             headers = source.headers
@@ -104,24 +199,34 @@ class TensorsOf(Mapping[str, "Tensor"]):
         return len(self.checkpoint.entries)
 
 
-def _chosen(kind: str, given: Mapping[str, Any]) -> "Damage":
-    """The damage of that kind. Raises `InvalidInput` on options that it lacks or needs."""
-    from planaria.damages import BitFlip, Erasure, Run, WholeWeight
+def _chosen(kind: str, given: Mapping[str, Any], tensors: Sequence[str] | None) -> "Damage":
+    """The damage of that kind, of some tensors. Raises `InvalidInput` on options that it lacks or needs."""
+    from planaria import damages
 
-    if kind not in OPTIONS:
-        raise InvalidInput(f"Unknown kind {kind!r}. Kinds are: {', '.join(OPTIONS)}.")
-    takes = f"--kind {kind} takes --{' and --'.join(OPTIONS[kind])}"
-    if surplus := [name for name in given if name not in OPTIONS[kind]]:
-        raise InvalidInput(f"--{surplus[0]} does not fit: {takes}.")
-    if not given.keys() & {"rate", "count", "bytes"} or {"rate", "count"} <= given.keys():
-        raise InvalidInput(f"Say how much to break, in one way: {takes}.")
-    if kind == "run":
-        return Run(given["bytes"])
-    if kind == "erasure":
-        return Erasure(given["rate"], pattern=given.get("pattern", "iid"))
-    if kind == "bit-flip":
-        return BitFlip(given.get("rate"), count=given.get("count"), bits=given.get("bits", "all"))
-    return WholeWeight(given.get("rate"), count=given.get("count"))
+    if kind not in KINDS:
+        raise InvalidInput(f"Unknown kind {kind!r}. Kinds are: {', '.join(KINDS)}.")
+    of_kind = getattr(damages, kind.title().replace("-", ""))
+    # What share of a tensor is erased is a rate here, as for every other kind.
+    parameters = {"rate" if name == "fraction" else name: each for name, each in signature(of_kind).parameters.items()}
+    takes = f"--kind {kind} takes {' and '.join(map(_option, parameters)) or 'no options of its own'}"
+    if surplus := [name for name in given if name not in parameters]:
+        raise InvalidInput(f"{_option(surplus[0])} does not fit: {takes}.")
+    if missing := [name for name, each in parameters.items() if each.default is each.empty and name not in given]:
+        raise InvalidInput(f"{_option(missing[0])} is missing: {takes}.")
+    chosen = of_kind(**{parameters[name].name: setting for name, setting in given.items()})
+    return chosen if not tensors else damages.OnTensors(chosen, names=tensors)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _positions(text: str) -> list[int]:
+    """The positions of bits in a text of digits and commas. Raises `InvalidInput`."""
+    try:
+        return [int(position) for position in text.split(",")]
+    except ValueError as error:
+        raise InvalidInput(f"Positions of bits are numbers with a comma between two, as 0,30; not {text!r}.") from error
 
 
 def _break(

@@ -136,7 +136,7 @@ def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, An
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "WholeWeight"', 'kind = "Moth"', "Unknown kind 'Moth'. Kinds are: BitFlip"),
+        ('kind = "WholeWeight"', 'kind = "Moth"', "Unknown kind 'Moth'. Kinds are: AdjacentDouble"),
         ('kind = "StoredCopy"', 'kind = "WholeWeight"', "Unknown kind 'WholeWeight'. Kinds are: ClipToRange"),
         ("each.count = [0, 30]", "rate = 1.5", "A rate lies in"),
         ("each.count = [0, 30]", "rite = 0.5", "rite"),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from weights import DTYPES, FLOATS, SIGNED, bits_of, far_from_even, random_weight, shapes, width
 
 from planaria.damages import BitFlip
-from planaria.damages.base import drawn_without_replacement
 from planaria.damages.faults import integers
+from planaria.damages.sampling import drawn_without_replacement
 from planaria.errors import InvalidInput
 from planaria.streams import generator
 
@@ -165,3 +165,65 @@ def test_a_position_or_count_beyond_the_tensor_is_refused(dtype: torch.dtype) ->
         BitFlip(0.1, bits=[0, bits]).apply(random_weight(dtype, 3), generator(0, "damage"))
     with pytest.raises(InvalidInput, match=f"{3 * bits + 1} places cannot break where there are {3 * bits}"):
         BitFlip(count=3 * bits + 1).apply(random_weight(dtype, 3), generator(0, "damage"))
+
+
+@pytest.mark.parametrize("direction", ["0to1", "1to0"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(shape=shapes, share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_direction_flips_exactly_count_bits_that_hold_its_start(
+    direction: str, dtype: torch.dtype, shape: tuple[int, ...], share: float, seed: int
+) -> None:
+    weight = random_weight(dtype, *shape, seed=seed)
+    before = bits_of(weight)
+    may = before if direction == "1to0" else ~before
+    count = int(share * may.sum())
+    damaged, faults = BitFlip(count=count, direction=direction).apply(weight, generator(seed, "damage"))
+    flipped = bits_of(damaged) ^ before
+    assert int(flipped.sum()) == count and not (flipped & ~may).any()
+    assert torch.equal(faults.index, flipped.any(1).nonzero().flatten())
+    with pytest.raises(
+        InvalidInput, match=f"{int(may.sum()) + 1} places cannot break where there are {int(may.sum())}"
+    ):
+        BitFlip(count=int(may.sum()) + 1, direction=direction).apply(weight, generator(seed, "damage"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_direction_at_rate_one_sets_or_clears_all_its_bits(dtype: torch.dtype) -> None:
+    weight = random_weight(dtype, 5, 3)
+    top = [width(dtype) - 1]
+    for bits in ("all", "msb"):
+        allowed = top if bits == "msb" else list(range(width(dtype)))
+        rising = BitFlip(1.0, direction="0to1", bits=bits).apply(weight, generator(0, "damage"))[0]
+        falling = BitFlip(1.0, direction="1to0", bits=bits).apply(weight, generator(0, "damage"))[0]
+        assert bits_of(rising)[:, allowed].all() and not bits_of(falling)[:, allowed].any()
+        spared = [bit for bit in range(width(dtype)) if bit not in allowed]
+        assert torch.equal(bits_of(rising)[:, spared], bits_of(weight)[:, spared])
+
+
+def test_a_rate_is_of_the_bits_that_may_flip() -> None:
+    weight = torch.full((100_000,), 0b00000111, dtype=torch.uint8)
+    flips = bits_of(BitFlip(0.25, direction="1to0").apply(weight, generator(0, "damage"))[0] ^ weight)
+    assert abs(int(flips.sum()) - 75_000) < 5 * math.sqrt(300_000 * 0.25 * 0.75)
+    assert not far_from_even(flips.sum(0)[:3])
+
+
+def test_every_eligible_bit_is_as_likely_as_the_others() -> None:
+    weight = torch.tensor([0b0110, 0, 0b1011], dtype=torch.int16)
+    counts = sum(
+        bits_of(BitFlip(count=2, direction="1to0").apply(weight, generator(seed, "damage"))[0] ^ weight).long()
+        for seed in range(400)
+    )
+    assert not far_from_even(counts[bits_of(weight)])
+
+
+def test_a_direction_is_drawn_over_all_tensors_together() -> None:
+    model = {"ones": torch.full((10,), -1, dtype=torch.int8), "zeros": torch.zeros(10), "few": torch.tensor([1, 2, 3])}
+    faults = BitFlip(count=84, direction="1to0").apply_to_model(model, generator(0, "damage"))
+    assert not any(bool(weight.any()) for weight in faults.replay(model).values())
+    with pytest.raises(InvalidInput, match="85 places cannot break where there are 84"):
+        BitFlip(count=85, direction="1to0").apply_to_model(model, generator(0, "damage"))
+
+
+def test_an_unknown_direction_is_answered_with_those_that_exist(unchecked: None) -> None:
+    with pytest.raises(InvalidInput, match=r"'up'.*both, 0to1, 1to0"):
+        BitFlip(0.1, direction="up")

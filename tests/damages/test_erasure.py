@@ -12,7 +12,7 @@ from planaria.damages import Erasure, Faults
 from planaria.errors import InvalidInput
 from planaria.streams import generator
 
-PATTERNS = ["iid", "block", "row", "column"]
+PATTERNS = ["iid", "block", "row", "column", "channel", "ring"]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8]
 
 fractions = st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5, 1e-9])
@@ -115,7 +115,7 @@ def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
 
 
 def test_an_unknown_pattern_is_answered_with_those_that_exist(unchecked: None) -> None:
-    with pytest.raises(InvalidInput, match=r"'diagonal'.*iid, block, row, column, tensor"):
+    with pytest.raises(InvalidInput, match=r"'diagonal'.*iid, block, row, column, channel, ring, tensor"):
         Erasure(0.5, pattern="diagonal")  # type: ignore[arg-type]
 
 

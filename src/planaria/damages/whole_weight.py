@@ -1,36 +1,26 @@
 """Weights whose every bit is random, as a lost and reused memory word leaves them."""
 
 import torch
-from jaxtyping import Int64, Integer
+from jaxtyping import Shaped
 from torch import Tensor
 
-from planaria.damages.base import ScatteredDamage
-from planaria.damages.run import random_bytes
+from planaria.damages.byte_damage import random_bytes
+from planaria.damages.faults import integers
+from planaria.damages.weight_damage import WeightDamage
 
 
-class WholeWeight(ScatteredDamage):
+class WholeWeight(WeightDamage):
     """Gives weights, drawn uniformly without replacement, random bits: any but those they held. Bools flip.
 
     Args:
-        rate: probability of each weight to break, in [0, 1].
-        count: how many weights break, instead of a rate; over all tensors together.
-
-    Raises:
-        InvalidInput: as `ScatteredDamage` does.
+        rate, count: as of `WeightDamage`.
     """
 
-    def _places(self, dtype: torch.dtype) -> int:
-        return 1
-
-    def _broken(
-        self,
-        old: Integer[Tensor, " weights"],
-        owner: Int64[Tensor, " struck"],
-        place: Int64[Tensor, " struck"],
-        dtype: torch.dtype,
-        generator: torch.Generator,
-    ) -> Integer[Tensor, " weights"]:
-        new = old.clone()
-        while (same := new == old).any():
-            new[same] = random_bytes(int(same.sum()) * dtype.itemsize, dtype, generator).view(old.dtype)
-        return new
+    def _replaced(
+        self, old: Shaped[Tensor, " struck"], weight: Shaped[Tensor, "*weight"], generator: torch.Generator
+    ) -> Shaped[Tensor, " struck"]:
+        before, after = integers(old), integers(old).clone()
+        while (same := after == before).any():
+            content = random_bytes(int(same.sum()) * old.element_size(), old.dtype, generator)
+            after[same] = content.view(before.dtype)
+        return after.view(old.dtype)
