@@ -1,6 +1,7 @@
 """The commands that protect, break, check and repair, as a user meets them."""
 
 import json
+import re
 import shutil
 import stat
 import sys
@@ -18,9 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from planaria import command_line
+from planaria import command_line, damages
 from planaria.checkpoints import open_checkpoint, write_state_dict
-from planaria.damages import ModelFaults, Run
+from planaria.damage_command import KINDS
+from planaria.damages import Damage, ModelFaults, Run
 from planaria.errors import InvalidInput
 from planaria.guard import Guard, Region, Report, TensorReport, container, protect
 from planaria.guard import repair as repairing
@@ -264,6 +266,19 @@ KEEPS = ["-o", "m.safetensors"]
         ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--count", "3"],
         ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "lucky"],
         ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "sign"],  # of int8
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "3,,4"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--bits", "99"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "0.1", "--direction", "up"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--rate", "nan"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "bit-flip", "--count", "999999999"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "burst-flip", "--rate", "0.1"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "stuck-at", "--rate", "0.1", "--value", "0.5"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "drift"],
+        ["damage", "model.safetensors", *KEEPS, "--kind", "drift", "--seconds", "60"],  # of int8
+        ["damage", "model.safetensors", *KEEPS, "--kind", "non-finite", "--rate", "0.1"],  # of int8
+        ["damage", "model.safetensors", *KEEPS, "--kind", "swapped-tensors"],  # all shapes differ
+        ["damage", "model.safetensors", *KEEPS, *FEW, "--tensors", "*.bias"],
+        ["damage", "model.safetensors", *KEEPS, "--replay", "faults", "--tensors", "*"],
         ["damage", "model.safetensors", *KEEPS, *FEW, "--replay", "faults"],
         ["damage", "model.safetensors", *KEEPS, "--replay", "faults", "--seed", "3"],
         ["damage", "model.safetensors", "-o", "m.pt", *FEW],
@@ -280,12 +295,67 @@ def test_wrong_usage_is_exit_code_three_and_writes_nothing(
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("kind", ["bit-flip", "whole-weight", "run", "erasure"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_options_that_do_not_fit_are_answered_with_those_that_do(kind: str, folder: Path, planaria: Planaria) -> None:
-    surplus = "--bytes" if kind != "run" else "--count"
+    surplus = "--levels" if kind != "conductance-quantisation" else "--count"
     outcome = planaria(*arguments("damage", folder, "-o", folder / "d.safetensors", "--kind", kind, surplus, "3"))
     assert outcome.failed_with(3)
-    assert surplus in outcome.err and f"--kind {kind} takes --" in outcome.err
+    assert surplus in outcome.err and re.search(f"--kind {kind} takes (--|no options)", outcome.err)
+
+
+def test_every_damage_is_a_kind() -> None:
+    classes = {name for name, kind in vars(damages).items() if isinstance(kind, type) and issubclass(kind, Damage)}
+    assert {kind.title().replace("-", "") for kind in KINDS} == classes - {"Damage", "OnTensors"}
+
+
+EVERY_KIND = [
+    ("bit-flip", "--rate", "0.3", "--direction", "1to0", "--bits", "3,30"),
+    ("burst-flip", "--count", "3", "--length", "40"),
+    ("adjacent-double", "--rate", "0.1"),
+    ("stuck-at", "--rate", "0.1", "--value", "1", "--bits", "mantissa"),
+    ("whole-weight", "--rate", "0.1"),
+    ("run", "--bytes", "40", "--fill", "zero"),
+    ("page", "--count", "3", "--bytes", "64"),
+    ("device-stuck-at", "--sa0", "0.1", "--sa1", "0.2"),
+    ("corrupt-device", "--spread", "0.1"),
+    ("programming-noise", "--device", "reram", "--scale", "0.5"),
+    ("drift", "--seconds", "3600", "--read-noise", "0"),
+    ("conductance-quantisation", "--levels", "5"),
+    ("set-zero", "--count", "9"),
+    ("set-value", "--count", "9", "--value", "-2.5"),
+    ("uniform-random", "--rate", "0.1", "--low", "-9", "--high", "9"),
+    ("normal-random", "--rate", "0.1", "--mean", "1", "--std", "2"),
+    ("disturb", "--rate", "0.1", "--size", "0.2", "--distribution", "uniform", "--unit", "absolute"),
+    ("non-finite", "--count", "2", "--value", "-inf"),
+    ("erasure", "--rate", "0.3", "--pattern", "ring", "--value", "nan"),
+    ("zeroed-tensor", "--count", "1"),
+    ("swapped-tensors",),
+    ("truncated-file", "--kept", "0.5"),
+]
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=lambda kind: kind[0])
+def test_every_kind_breaks_a_file_and_only_the_tensors_named(
+    kind: tuple[str, ...], tmp_path: Path, planaria: Planaria
+) -> None:
+    tensors = {"one": drawn(9, 8), "two": drawn(9, 8, seed=1), "scale": drawn(3).double(), "steps": torch.tensor([7])}
+    save_file(tensors, tmp_path / "model.safetensors")
+    chosen = ("--tensors", "one", "--tensors", "t*")
+    common = ("damage", tmp_path / "model.safetensors", "-o", tmp_path / "broken.safetensors")
+    outcome = planaria(*common, "--kind", *kind, *chosen, "--faults", tmp_path / "faults")
+    assert outcome.code == 0, outcome.err
+    broken = load_file(tmp_path / "broken.safetensors")
+    assert same_bits(broken["scale"], tensors["scale"]) and same_bits(broken["steps"], tensors["steps"])
+    assert not all(same_bits(broken[name], tensors[name]) for name in ("one", "two"))
+    restored = ModelFaults.load(tmp_path / "faults").undo(broken)
+    assert all(same_bits(restored[name], tensors[name]) for name in tensors)
+    content = (tmp_path / "broken.safetensors").read_bytes()
+    assert planaria(*common, "--replay", tmp_path / "faults").code == 0
+    assert (tmp_path / "broken.safetensors").read_bytes() == content
+
+
+def test_every_kind_is_tried() -> None:
+    assert [kind for kind, *_ in EVERY_KIND] == list(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,20 @@ def test_a_killed_campaign_resumes_to_the_same_result(whole: tuple[Path, dict[st
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_an_attack_is_a_damage(tmp_path: Path) -> None:
+    attacked = replace(
+        SMALL,
+        damages=[{"kind": "BitSearch", "count": 3, "bits": "exponent"}, {"kind": "BitFlip", "count": 3}],
+        runs=2,
+        most_runs=2,
+    )
+    chosen, drawn = run(attacked, tmp_path, progress=quiet)["points"].values()
+    assert chosen["defences"]["nothing"]["accuracy"]["maximum"] < drawn["defences"]["nothing"]["accuracy"]["minimum"]
+    assert chosen["defences"]["parity"]["exact"]["minimum"] == chosen["defences"]["parity"]["detected"]["mean"] == 1
+    lists = [path.read_bytes() for path in sorted((tmp_path / "faults").glob("*bit-search*"))]
+    assert len(set(lists)) == 2  # every run sees other inputs
+
+
 def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = whole
     with pytest.raises(InvalidFile, match=r"settings\.seed was 0 and is 1"):

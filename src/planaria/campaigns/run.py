@@ -18,6 +18,7 @@ import torch
 from joblib import Parallel, delayed
 
 from planaria import __version__, streams
+from planaria.attacks import Attack
 from planaria.bench.provenance import provenance
 from planaria.bench.statistics import proportion, summary
 from planaria.campaigns.defences import Defence, Protection
@@ -27,6 +28,8 @@ from planaria.campaigns.subjects import Answers, Subject, subject
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import make_folder, write_atomically
+
+ATTACKED = 128  # inputs that an attacker has in a run, with the intact model's answers as labels
 
 Progress = Callable[[int, int, str], None]
 Run = dict[str, dict[str, float | None]]  # by defence
@@ -131,7 +134,12 @@ def _faults(settings: Settings, folder: Path, of: Subject, damage: str, number: 
     if file.exists():
         return ModelFaults.load(file)
     draws = streams.generator(settings.seed, f"{of.name}, {damage}, run {number}")
-    faults = dict(settings.all_damages())[damage].apply_to_model(of.tensors, draws)
+    how = dict(settings.all_damages())[damage]
+    if isinstance(how, Attack):
+        seen = torch.randperm(len(of.sample), generator=draws)[:ATTACKED]
+        faults = how.apply(of.module, of.sample[seen], of.sample_labels[seen], draws)
+    else:
+        faults = how.apply_to_model(of.tensors, draws)
     faults.save(file)
     return faults
 

@@ -10,7 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from planaria import damages
+from planaria import attacks, damages
+from planaria.attacks import Attack
 from planaria.campaigns import defences
 from planaria.campaigns.defences import Defence
 from planaria.campaigns.subjects import SUBJECTS
@@ -31,8 +32,8 @@ class Settings:
 
     Attributes:
         models: by name, see `planaria.campaigns.subjects`.
-        damages: tables with a `kind`, a class of `planaria.damages`, and its arguments; `each` names arguments of which
-            every value in a list is one damage.
+        damages: tables with a `kind`, a class of `planaria.damages` or `planaria.attacks`, and its arguments; `each`
+            names arguments of which every value in a list is one damage.
         defences: tables with a `kind`, a class of `planaria.campaigns.defences`, and its arguments; `name` is optional.
         seed: of the damages.
         runs: of each damage, at least.
@@ -66,8 +67,8 @@ class Settings:
             if doubled := sorted({name for name in names if names.count(name) > 1}):
                 raise InvalidInput(f"{doubled[0]!r} comes twice in the campaign. Name each once.")
 
-    def all_damages(self) -> Iterator[tuple[str, Damage]]:
-        """Every damage by its name."""
+    def all_damages(self) -> Iterator[tuple[str, Damage | Attack]]:
+        """Every damage or attack by its name."""
         for table in self.damages:
             each = table.get("each", {})
             if not isinstance(each, Mapping) or not all(isinstance(values, list) for values in each.values()):
@@ -75,14 +76,14 @@ class Settings:
             fixed = {name: value for name, value in table.items() if name not in ("kind", "each")}
             for values in product(*each.values()):
                 arguments = fixed | dict(zip(each, values, strict=True))
-                made = _made(table.get("kind"), arguments, damages, Damage)
+                made = _made(table.get("kind"), arguments, (damages, attacks), (Damage, Attack))
                 yield _named(str(table["kind"]), arguments), made
 
     def all_defences(self) -> Iterator[tuple[str, Defence]]:
         """Every defence by its name."""
         for table in self.defences:
             arguments = {name: value for name, value in table.items() if name not in ("kind", "name")}
-            made = _made(table.get("kind"), arguments, defences, Defence)
+            made = _made(table.get("kind"), arguments, (defences,), (Defence,))
             yield table.get("name") or _named(str(table["kind"]), arguments), made
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,12 +112,13 @@ class Settings:
         return cls(**table)
 
 
-def _made(kind: Any, arguments: Mapping[str, Any], of: Any, base: type) -> Any:
-    """An object of the class `kind` in the package `of`. Raises `InvalidInput` on other names or arguments."""
+def _made(kind: Any, arguments: Mapping[str, Any], packages: Sequence[Any], bases: tuple[type, ...]) -> Any:
+    """An object of the class `kind` in one of the packages. Raises `InvalidInput` on other names or arguments."""
     classes = {
         name: one
-        for name, one in vars(of).items()
-        if inspect.isclass(one) and issubclass(one, base) and not inspect.isabstract(one)
+        for package in packages
+        for name, one in vars(package).items()
+        if inspect.isclass(one) and issubclass(one, bases) and not inspect.isabstract(one)
     }
     if kind not in classes:
         raise InvalidInput(f"Unknown kind {kind!r}. Kinds are: {', '.join(sorted(classes))}.")

@@ -14,7 +14,6 @@ from planaria.bench import resnet, tinymlp
 from planaria.bench.frontier import convnet
 from planaria.errors import InvalidInput
 
-ATTACKED = 128  # calibration images that an attacker has, with the intact model's answers as labels
 BATCH = 500
 Tensors = Mapping[str, Shaped[Tensor, "..."]]
 
@@ -42,7 +41,7 @@ class Subject:
         tensors: its state dict.
         module: the model, for attacks that need gradients.
         inputs, labels: what the answers are about.
-        sample, sample_labels: what attackers have, calibration inputs and the intact model's answers to them.
+        sample, sample_labels: what attackers draw from, calibration inputs and the intact model's answers to them.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Subject:
 def _subject(name: str, module: nn.Module, prepare: Callable[[Tensor], Tensor], images: int) -> Subject:
     module = module.eval()
     shown, labels = datasets.mnist_test()
-    sample = prepare(datasets.mnist_calibration()[:ATTACKED])
+    sample = prepare(datasets.mnist_calibration())
     tensors = {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
     with torch.no_grad():
         sample_labels = module(sample).argmax(1)

@@ -1,7 +1,6 @@
 """Bits that hold one value whatever is written, as broken memory cells do."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class StuckAt(BitDamage):
         self,
         rate: float | None = None,
         *,
-        value: Literal[0, 1],
+        value: int | float,
         count: int | None = None,
         bits: Field | Sequence[int] = "all",
     ):
