@@ -86,6 +86,8 @@ def drawn_without_replacement(count: int, total: int, generator: torch.Generator
 
 def few_without_replacement(count: int, total: int, generator: torch.Generator) -> Int64[Tensor, " {count}"]:
     """The same in simple steps, for few of many; they draw more often the nearer `count` is to `total`."""
+    if count == total:
+        return torch.arange(total)
     # A round draws as many as are missing, never too many, and what was drawn before falls out.
     drawn = torch.empty(0, dtype=torch.int64)
     while missing := count - len(drawn):
