@@ -18,11 +18,12 @@ from torch import nn
 from typing_extensions import Self
 
 from planaria.checkpoints import Checkpoint, open_checkpoint
-from planaria.detectors.digest import tile_digests
 from planaria.errors import InvalidInput, LooksDifferent, PlanariaError
 from planaria.guard import Guard, Report
+from planaria.guard.digests import bundle_digests
 from planaria.guard.draft import Draft
 from planaria.guard.repair import diagnose
+from planaria.guard.stream import SYMBOL
 
 logger = logging.getLogger(__name__)
 REST = 0.1  # seconds between two looks: waking up takes longer than a look at a few tiles
@@ -102,7 +103,7 @@ class Scrubber:
         self._stop = threading.Event()
         self._status = ScrubberStatus()
         self._intact = guard.arrays["digest.tiles"]
-        self._left = self._intact  # digests of the tiles as the last repair left them: intact, or given up
+        self._left = self._intact  # digests of the bundles as the last repair left them: intact, or given up
         with self._open():
             pass
 
@@ -150,11 +151,13 @@ class Scrubber:
         """All tiles once."""
         began = time.monotonic()
         with self._open() as checkpoint:  # anew for each pass: the module may have moved to another device
-            for tiles, name, start, stop in self._blocks():
-                self._rest((stop - start) / self.rate)
-                found = self._digests(checkpoint, name, start, stop)
-                self._count(checked=len(found))
-                if ((found != self._intact[tiles]).any(1) & (found != self._left[tiles]).any(1)).any():
+            for bundles in self._blocks():
+                tiles = self.guard.stream.tiles_in(bundles)
+                begins, ends = self.guard.stream.tile_bounds(tiles)
+                self._rest(SYMBOL * int((ends - begins).sum()) / self.rate)
+                found = self._digests(checkpoint, bundles)
+                self._count(checked=len(tiles))
+                if ((found != self._intact[bundles]).any(1) & (found != self._left[bundles]).any(1)).any():
                     self._repair()
         self._count(passes=1)
         self._rest(began + REST - time.monotonic())
@@ -165,9 +168,7 @@ class Scrubber:
                 report, draft = diagnose(self.guard, checkpoint, action="repair", progress=lambda _: self._rest())
             except LooksDifferent:
                 # Said once, and again only if the model changes further.
-                self._left = np.concatenate(
-                    [self._digests(checkpoint, name, start, stop) for _, name, start, stop in self._blocks()]
-                )
+                self._left = np.concatenate([self._digests(checkpoint, bundles) for bundles in self._blocks()])
                 raise
             if report.verdict == "intact":  # it was put right meanwhile
                 return
@@ -187,33 +188,30 @@ class Scrubber:
             self.callback(report)
 
     def _after(self, report: Report, draft: Draft) -> tuple[NDArray[np.generic], Counter[str]]:
-        """What the digests will be once the draft is written; and by verdict, how many unproven tiles are news."""
+        """What the digests will be once the draft is written; and by verdict, how many unproven bundles are news."""
         stream, left = self.guard.stream, self._intact.copy()
         changed: Counter[str] = Counter()
         for tensor, region in report.regions():
             if region.verdict != "exact":
-                digests = self._digests(draft, tensor.name, region.start, region.stop)
                 first = stream.first_tiles[stream.index[tensor.name]] + region.start // stream.tile
-                tiles = slice(first, first + len(digests))
-                left[tiles] = digests
-                changed[region.verdict] += int((digests != self._left[tiles]).any(1).sum())
+                last = first + (region.stop - region.start - 1) // stream.tile
+                bundles = np.unique(stream.bundle_of[first : last + 1])
+                left[bundles] = self._digests(draft, bundles)
+                changed[region.verdict] += int((left[bundles] != self._left[bundles]).any(1).sum())
         return left, changed
 
     def _open(self, *, writable: bool = False) -> Checkpoint:
         return open_checkpoint(self.module, headers=self.guard.headers_for(self.module), writable=writable)
 
-    def _blocks(self) -> Iterator[tuple[slice, str, int, int]]:
-        """All tiles, a few neighbours at a time: as (tiles, tensor, first byte, last byte + 1)."""
+    def _blocks(self) -> Iterator[NDArray[np.int64]]:
+        """All bundles of tiles, a few neighbours at a time."""
         stream = self.guard.stream
-        at_once = max(1, int(min(REST * self.rate, MOST_AT_ONCE)) // stream.tile) * stream.tile
-        for index, entry in enumerate(stream.entries):
-            for start in range(0, entry.nbytes, at_once):
-                stop = min(start + at_once, entry.nbytes)
-                first = stream.first_tiles[index]
-                yield slice(first + start // stream.tile, first + -(-stop // stream.tile)), entry.name, start, stop
+        at_once = max(1, int(min(REST * self.rate, MOST_AT_ONCE)) // stream.tile)
+        for start in range(0, stream.bundles, at_once):
+            yield np.arange(start, min(start + at_once, stream.bundles))
 
-    def _digests(self, content: Checkpoint | Draft, name: str, start: int, stop: int) -> NDArray[np.uint8]:
-        return tile_digests(content.read(name, start, stop), tile=self.guard.stream.tile, key=self.guard.key)
+    def _digests(self, content: Checkpoint | Draft, bundles: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return bundle_digests(content, self.guard.stream, bundles, key=self.guard.key)
 
     def _synchronise(self) -> None:
         """Waits until accelerators are done: a pass returns before they are."""

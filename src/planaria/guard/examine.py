@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.checkpoints import Checkpoint, Entry
-from planaria.detectors.digest import tile_digests
 from planaria.errors import LooksDifferent
 from planaria.guard import parity
-from planaria.guard.container import DIGEST_BYTES
+from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, pieces, weights_of
-from planaria.guard.file import TILE_DIGEST_BYTES, GuardFile
-from planaria.guard.hashing import hasher
-from planaria.guard.stream import CHUNK, SYMBOL
+from planaria.guard.estimate import pieces, weights_of
+from planaria.guard.file import GuardFile
+from planaria.guard.stream import SYMBOL
 
 Known = dict[str, Bool[Tensor, "*weight"]]
 SHOWING = 0.25  # share of unproven tiles that must show impossible weights for scattered damage to be believed
@@ -77,7 +75,7 @@ def examine(
             guard.arrays["parity"].astype(np.uint16, copy=False),
             unproven,
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
-            verify=lambda tiles: _verified(guard, draft, tiles),
+            proven=lambda tiles: _proven(guard, draft, tiles),
             threads=threads,
             progress=progress,
         )
@@ -91,28 +89,37 @@ def examine(
         tiles = unproven.nonzero()[0]
         showing = np.unique(stream.tiles_of(_broken_symbols(guard, draft, tiles, None)))
         scattered = len(showing) >= SHOWING * len(tiles)
+    if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
+        damaged = unproven.copy()
+        damaged[stream.tiles_of(draft.symbols)] = True
     return Examination(draft, damaged, unproven, scattered, unsolved)
 
 
 def damaged_tiles(
     guard: GuardFile, draft: Draft, progress: Callable[[int], None] = lambda count: None
 ) -> NDArray[np.bool_]:
-    """Tiles that do not match. A tensor that matches as a whole is hashed in one pass, without its tiles."""
+    """Tiles of bundles that do not match. A group that matches is hashed in one pass, without its bundles."""
     stream = guard.stream
     damaged = np.zeros(stream.tiles, bool)
-    whole = guard.arrays.get("digest.tensors")
-    for index, entry in enumerate(stream.entries):
-        tiles = np.arange(stream.tiles)[stream.tiles_of_tensor(index)]
-        if whole is None or _tensor_digest(guard, draft, entry.name, entry.nbytes) != whole[index].tobytes():
-            good = _verified(guard, draft, tiles)
-            # Tiles that all match in a tensor that does not: their shorter digests were forged.
-            damaged[tiles] = ~good if not good.all() or whole is None else True
-        progress(entry.nbytes)
+    for group in range(stream.groups):
+        tensors = stream.tensors_in(group)
+        tiles = np.arange(stream.first_tiles[tensors.start], stream.first_tiles[tensors.stop])
+        if "digest.tensors" not in guard.arrays or not _matches(guard, draft, group):
+            damaged[tiles] = True
+            proven = _proven(guard, draft, tiles)
+            # Tiles that all match in a group that does not: their shorter digests were forged.
+            if len(proven) < len(tiles) or "digest.tensors" not in guard.arrays:
+                damaged[proven] = False
+        progress(sum(stream.entries[tensor].nbytes for tensor in tensors))
     return damaged
 
 
 def _copy_back(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> None:
-    """Replaces damaged tiles of tensors that the guard holds a copy of, and marks in `unproven` those proven again."""
+    """Replaces damaged tiles of tensors that the guard holds a copy of, and marks in `unproven` those proven again.
+
+    A copy is as well proven as a digest, by the guard's seal: where a tile shares its digest with others, which may
+    be broken, it needs no other proof.
+    """
     stream = guard.stream
     for index in guard.manifest.copied:
         bounds, content, name = stream.tiles_of_tensor(index), guard.copy_of(index), guard.entries[index].name
@@ -122,37 +129,31 @@ def _copy_back(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> N
             start = int(tile) * stream.tile
             found = draft.read(name, start, min(start + stream.tile, len(content))).copy()
             draft.replace(name, start, content[start : start + stream.tile])
-            if _verified(guard, draft, np.array([bounds.start + tile]))[0]:
+            proven = _proven(guard, draft, np.array([bounds.start + tile]))
+            unproven[proven] = False
+            if guard.manifest.lean:
                 unproven[bounds.start + tile] = False
-            else:
+            elif not len(proven):
                 draft.replace(name, start, found)
 
 
-def _tensor_digest(guard: GuardFile, draft: Draft, name: str, nbytes: int) -> bytes:
-    digest = hasher(guard.key)
-    for start in range(0, nbytes, CHUNK):
-        digest.update(draft.read(name, start, min(start + CHUNK, nbytes)).data)
-    return digest.digest(length=DIGEST_BYTES)
-
-
-def _verified(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of these tiles, ascending, matches its digest; without tile digests, whether its tensor does."""
+def _proven(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All tiles of those bundles of these tiles that match; without bundles' digests, of groups that match."""
     stream = guard.stream
     if "digest.tiles" not in guard.arrays:
         tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
-        good = np.zeros(len(stream.entries), bool)
-        for index in np.unique(tensors):
-            entry = stream.entries[index]
-            stored = guard.arrays["digest.tensors"][index].tobytes()
-            good[index] = _tensor_digest(guard, draft, entry.name, entry.nbytes) == stored
-        return good[tensors]
-    found = [np.empty((0, TILE_DIGEST_BYTES), np.uint8)]
-    at_once = max(CHUNK // stream.tile, 1) * stream.tile
-    for name, start, stop in stream.bytes_of(tiles):
-        for begin in range(start, stop, at_once):
-            content = draft.read(name, begin, min(begin + at_once, stop))
-            found.append(tile_digests(content, tile=stream.tile, key=guard.key, size=TILE_DIGEST_BYTES))
-    return (np.concatenate(found) == guard.arrays["digest.tiles"][tiles]).all(1)
+        whole = [group for group in np.unique(stream.group_of[tensors]) if _matches(guard, draft, int(group))]
+        found = [
+            np.arange(stream.tiles)[stream.tiles_of_tensor(of)] for group in whole for of in stream.tensors_in(group)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *found])
+    bundles = np.unique(stream.bundle_of[tiles])
+    digests = bundle_digests(draft, stream, bundles, key=guard.key)
+    return stream.tiles_in(bundles[(digests == guard.arrays["digest.tiles"][bundles]).all(1)])
+
+
+def _matches(guard: GuardFile, draft: Draft, group: int) -> bool:
+    return group_digest(draft, guard.stream, group, key=guard.key) == guard.arrays["digest.tensors"][group].tobytes()
 
 
 def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], known: Known | None) -> NDArray[np.int64]:
@@ -166,9 +167,9 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
             whole = known[piece.name].flatten()
             nbytes, count = guard.entries[index].nbytes, whole.numel()
             broken = ~whole[piece.start * count // nbytes : (piece.start + piece.nbytes) * count // nbytes]
-        elif piece.dtype in FLOATS and "statistics" in guard.arrays:
+        elif (of := guard.statistics(index)) is not None:
             content = draft.read(piece.name, piece.start, piece.start + piece.nbytes)
-            broken = guard.statistics(index).broken(weights_of(content, piece)).flatten()
+            broken = of.broken(weights_of(content, piece)).flatten()
         else:
             continue
         weights = broken.numpy().nonzero()[0]
@@ -185,19 +186,19 @@ def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bo
     """Whether no weight is far outside the intact range, nothing was zeroed, and every tensor has about its scale."""
     if "statistics" not in guard.arrays:
         return False
-    squares, sizes = np.zeros(len(guard.entries)), np.zeros(len(guard.entries))
+    intact, squares, sizes = np.zeros((3, len(guard.entries)))
     for index, piece in _pieces(guard, unproven.nonzero()[0]):
-        if piece.dtype not in FLOATS:
-            continue
         of = guard.statistics(index)
+        if of is None:
+            continue
         weight = weights_of(draft.read(piece.name, piece.start, piece.start + piece.nbytes), piece)
         largest = FAR_OUT * max(abs(of.lowest), abs(of.highest))
         if not bool((weight.abs() <= largest).all()) or float((weight == 0).double().mean()) > of.zeros + ZEROED:
             return False
+        intact[index] = of.rms
         squares[index] += float(weight.double().square().sum())
         sizes[index] += weight.numel()
     rms = np.sqrt(squares / np.maximum(sizes, 1))
-    intact = np.array([guard.statistics(index).rms for index in range(len(sizes))])
     return bool(((SCALE[0] * intact <= rms) & (rms <= SCALE[1] * intact))[sizes > 0].all())
 
 

@@ -1,7 +1,6 @@
 """What a guard file holds, read and validated."""
 
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,9 +17,10 @@ from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
 from planaria.files import write_atomically
 from planaria.guard import container
-from planaria.guard.container import DIGEST_BYTES
+from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES
 from planaria.guard.estimate import FLOATS, Statistics
 from planaria.guard.hashing import hasher
+from planaria.guard.headers import LARGEST_EXPANSION, unpack_headers
 from planaria.guard.manifest import FINGERPRINT, Manifest, RememberedShape
 from planaria.guard.stream import Stream
 from planaria.memory import Memory
@@ -28,8 +28,6 @@ from planaria.memory.ladder import Ladder
 from planaria.memory.memory import PRIOR_BYTES, Remembered, matrix_shape
 
 KEY_BYTES = 32
-TILE_DIGEST_BYTES = 8
-LARGEST_EXPANSION = 64  # a header that zlib packs tighter than this is stored as it is
 STATISTICS = 8  # numbers a tensor
 FEWEST = 256  # weights of a tensor that is remembered
 
@@ -57,12 +55,9 @@ class GuardFile:
     @cached_property
     def headers(self) -> dict[str, bytes]:
         """The model's file headers, exactly as they were; one of the name "" for a model in memory."""
-        content = unpack_headers(self.arrays["headers"].tobytes(), sum(size for _, size in self.manifest.files))
-        headers, start = {}, 0
-        for name, size in self.manifest.files:
-            headers[name] = content[start : start + size]
-            start += size
-        return headers
+        names, sizes = zip(*self.manifest.files, strict=True)
+        packed = self.arrays["headers"].tobytes()
+        return dict(zip(names, unpack_headers(packed, sizes, bare=self.manifest.lean), strict=True))
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -73,13 +68,22 @@ class GuardFile:
     @cached_property
     def stream(self) -> Stream:
         """The model as symbols and tiles."""
-        return Stream(self.entries, tile=self.manifest.tile)
+        return Stream(self.entries, tile=self.manifest.tile, bundled=self.manifest.lean)
 
-    def statistics(self, tensor: int) -> Statistics:
-        """Of the intact tensor."""
-        numbers = (float(number) for number in self.arrays["statistics"][tensor])
+    def statistics(self, tensor: int) -> Statistics | None:
+        """Of the intact tensor; None if it was not measured, is of whole numbers, or the tier is lost."""
+        if tensor not in self._measured:
+            return None
+        numbers = (float(number) for number in self.arrays["statistics"][self._measured[tensor]])
         lowest, highest, mean, rms, rows, columns, floor, zeros = numbers
         return Statistics(lowest, highest, mean, rms, (rows, columns), floor, zeros)
+
+    @cached_property
+    def _measured(self) -> dict[int, int]:
+        """The row of each floating-point tensor that has statistics."""
+        rows = len(self.arrays.get("statistics", ()))
+        measured = largest_floats(self.entries, rows) if self.manifest.lean else range(rows)
+        return {tensor: row for row, tensor in enumerate(measured) if self.entries[tensor].dtype in FLOATS}
 
     def memory(self) -> Memory | None:
         """What is remembered of the model, but for what is lost of it; None if that is nothing.
@@ -208,11 +212,16 @@ class GuardFile:
         tensors = len(stream.entries)
         if len(stream.index) != tensors:
             raise InvalidGuard("The guard names one tensor twice.")
-        self._require("digest.tensors", np.uint8, (tensors, DIGEST_BYTES))
-        self._require("digest.tiles", np.uint8, (stream.tiles, TILE_DIGEST_BYTES))
-        self._require("statistics", np.float32, (tensors, STATISTICS))
+        self._require("digest.tensors", np.uint8, (stream.groups, GROUP_DIGEST_BYTES))
+        self._require("digest.tiles", np.uint8, (stream.bundles, BUNDLE_DIGEST_BYTES))
+        statistics = self.arrays.get("statistics", np.empty((0, STATISTICS), np.float32))
+        rows = tensors
+        if self.manifest.lean:
+            rows = min(len(statistics), sum(entry.dtype in FLOATS for entry in stream.entries))
+        if rows or "statistics" in self.arrays:
+            self._require("statistics", np.float32, (rows, STATISTICS))
         # Where all weights are equal, the limits of the detector's scores are no numbers.
-        if "statistics" not in self.lost and np.isnan(np.delete(self.arrays["statistics"], (4, 5), axis=1)).any():
+        if "statistics" not in self.lost and np.isnan(np.delete(statistics, (4, 5), axis=1)).any():
             raise InvalidGuard("The guard's statistics are not all numbers.")
         parity = self.manifest.parity
         if parity is not None:
@@ -275,6 +284,12 @@ def remembers(entry: Entry) -> bool:
     return entry.dtype in FLOATS and entry.dtype != "F64" and len(entry.shape) > 1 and prod(entry.shape) >= FEWEST
 
 
+def largest_floats(entries: Sequence[Entry], count: int) -> list[int]:
+    """The indices, ascending, of so many floating-point tensors of most weights; of equal ones the first."""
+    floats = [index for index, entry in enumerate(entries) if entry.dtype in FLOATS]
+    return sorted(sorted(floats, key=lambda index: (-prod(entries[index].shape), index))[:count])
+
+
 def ladder_columns(entries: Sequence[Entry]) -> int:
     """For how many columns a ladder over these tensors stores a rung: packed so well that it has to be limited."""
     return sum(matrix_shape(entry.shape)[1] for entry in entries)
@@ -293,27 +308,6 @@ def check_key(key: bytes | None) -> None:
 def fingerprint(key: bytes | None) -> str:
     """Tells keys apart without telling them; "" for none."""
     return "" if key is None else hasher(key, b"planaria key fingerprint").hexdigest(length=FINGERPRINT)
-
-
-def pack_headers(headers: Mapping[str, bytes]) -> bytes:
-    """All headers, packed by zlib unless they pack suspiciously well."""
-    content = b"".join(headers.values())
-    packed = zlib.compress(content, 9)
-    return packed if len(content) <= LARGEST_EXPANSION * len(packed) else zlib.compress(content, 0)
-
-
-def unpack_headers(packed: bytes, size: int) -> bytes:
-    """Reverses `pack_headers`. Raises `InvalidGuard` on anything else, before it is expanded."""
-    if size > LARGEST_EXPANSION * len(packed):
-        raise InvalidGuard(f"The guard's {len(packed)} bytes of headers claim to hold {size}.")
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise InvalidGuard(f"The guard's headers cannot be unpacked: {error}.") from error
-    if len(content) != size or not stream.eof:
-        raise InvalidGuard("The guard's headers have another size than its manifest says.")
-    return content
 
 
 def _check_fingerprint(manifest: Manifest, key: bytes | None) -> None:

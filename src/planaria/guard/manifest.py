@@ -13,7 +13,8 @@ from planaria.errors import InvalidGuard
 from planaria.memory.ladder import MOST_STAGES
 from planaria.memory.memory import CODECS
 
-VERSION = 2
+VERSION = 3
+LEAN = 3  # the version from which small tensors cost less
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
@@ -95,7 +96,7 @@ class Manifest:
     """The manifest.
 
     Attributes:
-        version: of the format.
+        version: of the format; 3 for the lean one, see `lean`.
         key: fingerprint of the key, or "" for a guard made without one.
         tile: bytes of a tile.
         files: (name, bytes of its header) of each file of the model; one of the name "" for a model in memory.
@@ -117,6 +118,11 @@ class Manifest:
     reasons: Mapping[str, Sequence[int]] = field(default_factory=dict)
     copied: Sequence[int] = ()
     memory: MemoryShape | None = None
+
+    @property
+    def lean(self) -> bool:
+        """Whether small tensors share digests, only large ones have statistics, and headers come without offsets."""
+        return self.version >= LEAN
 
     def encode(self) -> NDArray[np.uint8]:
         """As the bytes of a tier; what is empty is left out."""

@@ -13,7 +13,7 @@ from planaria.guard.stream import CHUNK, SYMBOL, Readable, Stream
 
 SEGMENT = 2**26  # symbols: 128 MiB
 # Symbols of a codeword. Time grows with its length, which a small model does not notice.
-SHORT, LONG, LONGER = 1024, 4096, 16384
+SHORT, LONG, LONGER, LONGEST = 1024, 4096, 16384, 49152
 SMALL = 2**22  # symbols
 USED = 0.99  # of the bytes that could be used at best
 CROWDED = 0.9  # share of failed codewords from which damage may be anything
@@ -44,24 +44,26 @@ class Unsolved:
         return self.failed[segment, within % shape.width]
 
 
-def shape_for(symbols: int, nbytes: int) -> ParityShape | None:
+def shape_for(symbols: int, nbytes: int, *, lean: bool = False) -> ParityShape | None:
     """The parity of at most `nbytes` for a stream of so many symbols, or None if there is no room.
 
-    Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them.
+    Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them. Where
+    every byte counts, `lean`, they are so long that a small model has a handful.
     """
     if symbols == 0:
         return None
     segments = -(-symbols // SEGMENT)
     segment = -(-symbols // segments)
     budget = nbytes // SYMBOL // segments
-    longest = LONG if segment > SMALL else LONGER
+    longest = LONG if segment > SMALL else LONGEST if lean else LONGER
     shapes = []
     for width in range(-(-segment // longest), max(-(-segment // SHORT), 1) + 1):
         check = min(budget // width, segment, 65535 - -(-segment // width))
         if check > 1:
             shapes.append(ParityShape(segment=segment, width=width, check=check))
     most = max((shape.width * shape.check for shape in shapes), default=0)
-    return next((shape for shape in shapes if shape.width * shape.check >= USED * most), None)
+    # A few check symbols in all divide badly, and are worth most in the longest codeword.
+    return next((shape for shape in shapes if shape.width * (shape.check + lean) >= USED * most), None)
 
 
 def encode(
@@ -109,7 +111,7 @@ def correct(
     damaged: NDArray[np.bool_],
     *,
     suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-    verify: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
+    proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     threads: int,
     progress: Callable[[int], None],
 ) -> Unsolved:
@@ -121,7 +123,7 @@ def correct(
 
     Args:
         suspects: answers with the symbols of these tiles that are broken on their face, ascending.
-        verify: whether each of these tiles is what the digest says.
+        proven: all tiles that are proven by the digests that these tiles have a part in.
     """
     all_failed = np.zeros((len(stored), shape.width), bool)
     density = 0.0
@@ -131,7 +133,7 @@ def correct(
             progress((stop - start) * SYMBOL)
             continue
         remainder = _remainder(draft, stream, shape, start, threads, progress) ^ stored[segment]
-        failed = _solve(draft, stream, shape, remainder, start, stop, damaged, suspects, verify, threads)
+        failed = _solve(draft, stream, shape, remainder, start, stop, damaged, suspects, proven, threads)
         if failed.any():
             begins, ends = stream.tile_bounds(_touching(stream, damaged, start, stop))
             in_a_codeword = (ends - begins).sum() / shape.width
@@ -149,7 +151,7 @@ def _solve(
     stop: int,
     damaged: NDArray[np.bool_],
     suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-    verify: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
+    proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     threads: int,
 ) -> NDArray[np.bool_]:
     """Corrects one segment; answers which codewords failed."""
@@ -180,8 +182,7 @@ def _solve(
         use = in_data & ~refused[found.columns]
         if use.any():
             draft.xor(at[use], found.values[use])
-            touched = np.unique(tiles[use])
-            damaged[touched[verify(touched)]] = False
+            damaged[proven(np.unique(tiles[use]))] = False
         return progressed
 
     failed: NDArray[np.bool_] = np.logical_or.reduce(remainder != 0, axis=0)

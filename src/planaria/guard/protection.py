@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from planaria.calibration import load_calibration
 from planaria.checkpoints import Checkpoint, Entry, open_checkpoint
 from planaria.detectors import Detector, Outlier, Residual
-from planaria.detectors.digest import tile_digests
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import Schedule
 from planaria.guard import parity, rules
-from planaria.guard.container import DIGEST_BYTES, packed_size
+from planaria.guard.container import packed_size
 from planaria.guard.copies import file_state
+from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bundle_digests, group_digest
 from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
-from planaria.guard.file import STATISTICS, TILE_DIGEST_BYTES, check_key, fingerprint, pack_headers
+from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats
 from planaria.guard.guard import Guard
-from planaria.guard.hashing import hasher
-from planaria.guard.manifest import Manifest, ParityShape
+from planaria.guard.headers import pack_headers
+from planaria.guard.manifest import LEAN, Manifest, ParityShape
 from planaria.guard.remember import Explain, remember
 from planaria.guard.stream import CHUNK, Stream
 from planaria.repairers.regrow import Precision
@@ -33,6 +33,8 @@ Progress = Callable[[int, int, str], None]
 TIERS = ("digest", "copy", "parity", "hint", "ladder", "rule")
 TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
 DIGEST_SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
+LEAN_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
+STATISTICS_SHARE = 0.05  # of the budget, for the lean form
 RULE_SHARE = 0.6  # of what digests leave; a rule that takes more leaves too little parity for small damage
 LARGEST_RULE = 0.1  # of the bytes for memory: there one tensor's rule takes from all others
 COPY_SHARE = 0.25  # of what digests and description leave
@@ -110,8 +112,7 @@ def protect(
             files=tuple((name, len(header)) for name, header in checkpoint.headers.items()),
             aliases=dict(checkpoint.aliases),
         )
-        headers = np.frombuffer(pack_headers(checkpoint.headers), np.uint8)
-        manifest, stream, plan = _plan(manifest, entries, headers, allowed)
+        manifest, stream, plan = _plan(manifest, entries, list(checkpoint.headers.values()), allowed)
         say(f"digests and description take {_size(manifest, plan):,} of {allowed:,} bytes; tiles of {stream.tile:,}")
         made: dict[str, NDArray[np.generic]] = {}
         if "copy" in tiers:
@@ -131,7 +132,8 @@ def protect(
             progress=report,
         )
         made |= rule_arrays
-        if _size(manifest, plan | made) > allowed:
+        reasons = manifest.reasons
+        if manifest.lean or _size(manifest, plan | made) > allowed:
             manifest = replace(manifest, reasons={})  # the smallest guard has no room to explain itself
         if remembering:
             most = min(_size(manifest, plan | made) + room - sum(of.nbytes for of in rule_arrays.values()), allowed)
@@ -155,10 +157,10 @@ def protect(
             if shape is not None:
                 manifest = replace(manifest, parity=shape)
             say(_parity_line(shape, stream))
-        for reason, indices in manifest.reasons.items():
+        for reason, indices in reasons.items():
             say(f"no rule for {len(indices)} tensors: {reason}")
-        arrays = _measured(checkpoint, stream, manifest, key, detectors, threads, report)
-        arrays = {"headers": headers} | arrays | made
+        arrays = _measured(checkpoint, stream, manifest, plan, key, detectors, threads, report)
+        arrays = {"headers": plan["headers"]} | arrays | made
         if _file_states(model, checkpoint) != before:
             raise InvalidFile(f"{model} changed while it was being protected. Protect it again when it is complete.")
     guard = Guard(manifest, {"manifest": manifest.encode()} | arrays, key)
@@ -217,7 +219,7 @@ def _copies(
     copied = tuple(sorted(taken))
     content = np.concatenate([checkpoint.read(stream.entries[index].name) for index in copied])
     arrays: dict[str, NDArray[np.generic]] = {"copy": content}
-    with_copy = replace(manifest, version=2, copied=copied)
+    with_copy = replace(manifest, version=max(manifest.version, 2), copied=copied)
     return (with_copy, arrays) if _size(with_copy, {**plan, **arrays}) <= allowed else (manifest, {})
 
 
@@ -264,26 +266,43 @@ def _parity_line(shape: ParityShape | None, stream: Stream) -> str:
 
 
 def _plan(
-    manifest: Manifest, entries: Sequence[Entry], headers: NDArray[np.uint8], allowed: int
+    manifest: Manifest, entries: Sequence[Entry], headers: Sequence[bytes], allowed: int
 ) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
-    """The finest tile whose digests leave room for the rest, and arrays of the sizes that the guard will have."""
+    """What every guard has, in arrays of the sizes that they will have: the lean form where that saves enough."""
+    plain = _planned(manifest, entries, headers, allowed)
+    lean = _planned(replace(manifest, version=LEAN), entries, headers, allowed)
+    sizes = [_size(manifest, plan) for manifest, _, plan in (plain, lean)]
+    manifest, stream, plan = lean if sizes[0] - sizes[1] > LEAN_SAVES * allowed else plain
+    if min(sizes) > allowed:
+        raise InvalidInput(
+            f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {min(sizes):,} bytes, "
+            f"{100.5 * min(sizes) / stream.nbytes:.3g} %. Raise the budget."  # never rounded down
+        )
+    return manifest, stream, plan
+
+
+def _planned(
+    manifest: Manifest, entries: Sequence[Entry], headers: Sequence[bytes], allowed: int
+) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
+    """With the finest tile whose digests leave room for the rest."""
+    measured = len(entries)
+    if manifest.lean:
+        row = STATISTICS * np.dtype(np.float32).itemsize
+        measured = len(largest_floats(entries, int(STATISTICS_SHARE * allowed) // row))
+    packed = np.frombuffer(pack_headers(headers, bare=manifest.lean), np.uint8)
     for tile in TILES:
-        stream = Stream(entries, tile=tile)
+        stream = Stream(entries, tile=tile, bundled=manifest.lean)
         manifest = replace(manifest, tile=tile)
         plan: dict[str, NDArray[np.generic]] = {
-            "headers": headers,
-            "digest.tensors": np.zeros((len(stream.entries), DIGEST_BYTES), np.uint8),
-            "digest.tiles": np.zeros((stream.tiles, TILE_DIGEST_BYTES), np.uint8),
-            "statistics": np.zeros((len(stream.entries), STATISTICS), np.float32),
+            "headers": packed,
+            "digest.tensors": np.zeros((stream.groups, GROUP_DIGEST_BYTES), np.uint8),
+            "digest.tiles": np.zeros((stream.bundles, BUNDLE_DIGEST_BYTES), np.uint8),
         }
+        if measured:
+            plan["statistics"] = np.zeros((measured, STATISTICS), np.float32)
         size = _size(manifest, plan)
-        if stream.tiles * TILE_DIGEST_BYTES <= DIGEST_SHARE * allowed and size <= allowed:
-            return manifest, stream, plan
-    if size > allowed:
-        raise InvalidInput(
-            f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {size:,} bytes, "
-            f"{100.5 * size / stream.nbytes:.3g} %. Raise the budget."  # never rounded down
-        )
+        if stream.bundles * BUNDLE_DIGEST_BYTES <= DIGEST_SHARE * allowed and size <= allowed:
+            break
     return manifest, stream, plan
 
 
@@ -298,7 +317,7 @@ def _parity_shape(
     """The most parity that the budget leaves room for."""
     room = allowed - _size(manifest, plan)
     while room > 0:
-        shape = parity.shape_for(stream.symbols, room)
+        shape = parity.shape_for(stream.symbols, room, lean=manifest.lean)
         if shape is None:
             return None
         segments = -(-stream.symbols // shape.segment)
@@ -314,13 +333,14 @@ def _measured(
     checkpoint: Checkpoint,
     stream: Stream,
     manifest: Manifest,
+    plan: Mapping[str, NDArray[np.generic]],
     key: bytes | None,
     detectors: Mapping[str, Detector],
     threads: int,
     progress: Progress,
 ) -> dict[str, NDArray[np.generic]]:
     """The tiers that one pass each over the model gives."""
-    passes = 2 if manifest.parity is None else 3
+    passes = 3 if manifest.parity is None else 4
     total, done = passes * stream.nbytes, 0
 
     def more(count: int) -> None:
@@ -328,33 +348,49 @@ def _measured(
         done += count
         progress(min(done, total), total, "digests and parity")
 
-    tensor_digests, tiles, statistics = [], [], []
-    for entry in stream.entries:
-        whole = hasher(key)
-        for start in range(0, entry.nbytes, CHUNK):
-            content = checkpoint.read(entry.name, start, min(start + CHUNK, entry.nbytes))
-            whole.update(content.data)
-            tiles.append(tile_digests(content, tile=stream.tile, key=key, size=TILE_DIGEST_BYTES))
-            more(len(content))
-        tensor_digests.append(np.frombuffer(whole.digest(length=DIGEST_BYTES), np.uint8))
-    for entry in stream.entries:
-        parts = []
-        detector = detectors.get(entry.name, Outlier())
-        small = pieces(entry, stream.tile) if entry.dtype in FLOATS and entry.nbytes else ()
-        for piece in small:
-            content = checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
-            parts.append((Statistics.of(weights_of(content, piece), detector), piece.nbytes))
-        of = Statistics.merged([part for part, _ in parts], [size for _, size in parts])
-        statistics.append((of.lowest, of.highest, of.mean, of.rms, *of.limits, of.floor, of.zeros))
-        more(entry.nbytes)
+    groups, bundles = [], []
+    for group in range(stream.groups):
+        groups.append(group_digest(checkpoint, stream, group, key=key))
+        more(sum(stream.entries[tensor].nbytes for tensor in stream.tensors_in(group)))
+    at_once = max(CHUNK // stream.tile, 1)
+    for start in range(0, stream.bundles, at_once):
+        some = np.arange(start, min(start + at_once, stream.bundles))
+        bundles.append(bundle_digests(checkpoint, stream, some, key=key))
+        more(len(some) * stream.tile)
     arrays: dict[str, NDArray[np.generic]] = {
-        "digest.tensors": np.stack(tensor_digests),
-        "digest.tiles": np.concatenate([np.empty((0, TILE_DIGEST_BYTES), np.uint8), *tiles]),
-        "statistics": np.array(statistics, np.float32),
+        "digest.tensors": np.frombuffer(b"".join(groups), np.uint8).reshape(-1, GROUP_DIGEST_BYTES),
+        "digest.tiles": np.concatenate(bundles),
     }
+    if "statistics" in plan:
+        rows = [
+            _statistics(checkpoint, stream, stream.entries[tensor], detectors, more)
+            for tensor in (
+                largest_floats(stream.entries, len(plan["statistics"])) if manifest.lean else range(len(stream.entries))
+            )
+        ]
+        arrays["statistics"] = np.array(rows, np.float32)
     if manifest.parity is not None:
         arrays["parity"] = parity.encode(checkpoint, stream, manifest.parity, threads=threads, progress=more)
     return arrays
+
+
+def _statistics(
+    checkpoint: Checkpoint,
+    stream: Stream,
+    entry: Entry,
+    detectors: Mapping[str, Detector],
+    progress: Callable[[int], None],
+) -> tuple[float, ...]:
+    """The row of one tensor; zeros where it has no floats."""
+    parts = []
+    detector = detectors.get(entry.name, Outlier())
+    small = pieces(entry, stream.tile) if entry.dtype in FLOATS and entry.nbytes else ()
+    for piece in small:
+        content = checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
+        parts.append((Statistics.of(weights_of(content, piece), detector), piece.nbytes))
+    of = Statistics.merged([part for part, _ in parts], [size for _, size in parts])
+    progress(entry.nbytes)
+    return (of.lowest, of.highest, of.mean, of.rms, *of.limits, of.floor, of.zeros)
 
 
 def _rules(

@@ -13,7 +13,8 @@ from planaria.checkpoints import Checkpoint
 from planaria.guard import rules
 from planaria.guard.container import packed_size
 from planaria.guard.estimate import weights_of
-from planaria.guard.file import LARGEST_EXPANSION, ladder_columns, remembers
+from planaria.guard.file import ladder_columns, remembers
+from planaria.guard.headers import LARGEST_EXPANSION
 from planaria.guard.manifest import Manifest, MemoryShape, RememberedShape
 from planaria.guard.stream import Stream
 from planaria.memory import Memory, Planner
@@ -151,7 +152,7 @@ def _stored(
     if memory.ladder is not None:
         arrays["ladder"] = memory.ladder.to_bytes()
     shape = MemoryShape(tensors=tuple(shapes), strengths=tuple(float(f"{one:.4g}") for one in memory.strengths))
-    return replace(manifest, version=2, memory=shape), arrays
+    return replace(manifest, version=max(manifest.version, 2), memory=shape), arrays
 
 
 def _left(of: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:

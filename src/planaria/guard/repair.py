@@ -15,7 +15,18 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import InvalidInput, VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, Estimate, Located, Recollection, estimate, locate, part_of, pieces
+from planaria.guard.estimate import (
+    FLOATS,
+    Estimate,
+    Located,
+    Recollection,
+    Statistics,
+    estimate,
+    locate,
+    part_of,
+    pieces,
+    weights_of,
+)
 from planaria.guard.examine import Examination, Known, damaged_tiles, examine
 from planaria.guard.file import GuardFile
 from planaria.guard.manifest import RuleShape
@@ -56,9 +67,10 @@ def diagnose(
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
-        of.tensor: _located_whole(guard, examination, of.tensor, known)
+        of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
         for of in remembered
-        if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any() and "statistics" in guard.arrays
+        if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any()
+        and (statistics := guard.statistics(of.tensor)) is not None
     }
     told = recollect(guard, examination.draft, located, mapped=known is not None, threads=threads)
     tensors = []
@@ -67,7 +79,7 @@ def diagnose(
         tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
         if action == "repair" and flush:
             examination.draft.commit()
-    if action == "repair" and (damaged_tiles(guard, examination.draft) & ~examination.unproven).any():
+    if action == "repair" and (damaged_tiles(guard, examination.draft) & ~_sharing(guard, examination.unproven)).any():
         raise VerificationFailed(
             "A repaired tile did not read back as its digest says. Nothing was written; try again."
         )
@@ -101,9 +113,12 @@ def _diagnosed(
     report = TensorReport(
         name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
     )
-    if unproven.any() and (entry.dtype not in FLOATS or "statistics" not in guard.arrays):
+    statistics = guard.statistics(index)
+    if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
-    elif unproven.any():
+        if apply and entry.dtype in FLOATS:
+            _zero_what_is_no_number(examination.draft, entry, unproven, known)
+    elif unproven.any() and statistics is not None:
         shape, repairer = _rule(guard, index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
         squares, methods = 0.0, []
@@ -111,13 +126,17 @@ def _diagnosed(
             tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
             if not unproven[tiles].any():
                 continue
-            found = memory[0].part(piece, entry) if memory else _located(guard, examination, index, piece, known)
+            found = (
+                memory[0].part(piece, entry)
+                if memory
+                else _located(guard, examination, index, piece, known, statistics)
+            )
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
                 found,
                 tile=stream.tile,
-                statistics=guard.statistics(index),
+                statistics=statistics,
                 rule=repairer,
                 shape=shape,
                 recollection=memory[1].part(piece, entry) if memory else None,
@@ -143,6 +162,22 @@ def _diagnosed(
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
+def _zero_what_is_no_number(draft: Draft, entry: Entry, unproven: NDArray[np.bool_], known: Known | None) -> None:
+    """The least that keeps a network alive where nothing is known of a tensor. Other weights stay as found."""
+    content = draft.read(entry.name).copy()
+    stored = torch.from_numpy(content).view(FLOATS[entry.dtype])
+    tiles = torch.from_numpy(np.repeat(unproven, draft.stream.tile // stored.element_size())[: len(stored)])
+    missing = tiles if known is None or entry.name not in known else tiles & ~known[entry.name].flatten()
+    stored[missing & ~weights_of(content, entry).flatten().isfinite()] = 0
+    draft.replace(entry.name, 0, content)
+
+
+def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """These tiles, and all that share a digest with any of them."""
+    bundle_of = guard.stream.bundle_of
+    return np.isin(bundle_of, bundle_of[tiles])
+
+
 def _rule(guard: GuardFile, index: int) -> tuple[RuleShape | None, Repairer | None]:
     """The tensor's rule, if there is one and it is not lost."""
     shape = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
@@ -157,7 +192,9 @@ def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[En
     return [Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)] if rule else pieces(entry, guard.stream.tile)
 
 
-def _located(guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None) -> Located:
+def _located(
+    guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None, statistics: Statistics
+) -> Located:
     """What is to be distrusted of a piece."""
     entry, unsolved = guard.entries[index], examination.unsolved
     mask = None
@@ -170,17 +207,20 @@ def _located(guard: GuardFile, examination: Examination, index: int, piece: Entr
         tile=guard.stream.tile,
         density=unsolved.density if unsolved else 0.0,
         scattered=examination.scattered,
-        statistics=guard.statistics(index),
+        statistics=statistics,
         rule=_rule(guard, index)[1],
         known=mask,
     )
 
 
-def _located_whole(guard: GuardFile, examination: Examination, index: int, known: Known | None) -> Located:
+def _located_whole(
+    guard: GuardFile, examination: Examination, index: int, known: Known | None, statistics: Statistics
+) -> Located:
     """What is to be distrusted of a tensor, piece by piece."""
     entry = guard.entries[index]
     found = [
-        _located(guard, examination, index, piece, known) for piece in _parts(guard, entry, _rule(guard, index)[1])
+        _located(guard, examination, index, piece, known, statistics)
+        for piece in _parts(guard, entry, _rule(guard, index)[1])
     ]
     masks = ([of.doubtful, of.bounded, of.missing, of.kept] for of in found)
     return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))
@@ -198,8 +238,12 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Ent
     if examination.unsolved is None or shape is None:
         return doubtful
     failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
-    # A tile that does not match though all its codewords do was decoded wrongly: none of it can be believed.
-    either = np.add.reduceat(doubtful & failed, np.arange(0, stop - start, per_tile)) > 0
+    # A bundle that does not match though all its codewords do was decoded wrongly: none of it can be believed.
+    bundles = stream.bundle_of[tiles : tiles + count]
+    sharing = stream.tiles_in(np.unique(bundles))
+    symbols = stream.symbols_of(sharing[examination.unproven[sharing]], 0, stream.symbols)
+    blamed = stream.bundle_of[stream.tiles_of(symbols[examination.unsolved.doubtful(symbols, shape)])]
+    either = np.isin(bundles, blamed)
     return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
 
 

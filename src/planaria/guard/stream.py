@@ -13,6 +13,7 @@ from planaria.checkpoints import Entry
 
 SYMBOL = 2  # bytes
 CHUNK = 4 * 2**20  # bytes read at once
+GROUP = 2**20  # bytes of tensors that share a digest, where they do
 
 
 class Readable(Protocol):
@@ -35,10 +36,17 @@ class Place:
 class Stream:
     """Tensors one after the other, each padded to whole symbols with zeros that are stored nowhere.
 
-    Symbols are the code's unit, tiles the digest's. Tiles never cross tensors: the last one of a tensor is short.
+    Symbols are the code's unit, tiles the report's. Tiles never cross tensors: the last one of a tensor is short.
+
+    Digests are of bundles of neighbouring tiles, and of groups of neighbouring tensors: of every tile and every tensor
+    by itself, or, if `bundled`, of as many as make up one tile and 1 MiB.
+
+    Attributes:
+        bundle_of: by tile, the bundle that it lies in, ascending.
+        group_of: by tensor, the group that it lies in, ascending.
     """
 
-    def __init__(self, entries: Sequence[Entry], *, tile: int):
+    def __init__(self, entries: Sequence[Entry], *, tile: int, bundled: bool = False):
         self.entries = tuple(entries)
         self.tile = tile
         self.index = {entry.name: index for index, entry in enumerate(self.entries)}
@@ -49,6 +57,35 @@ class Stream:
         self.first_tiles = [0, *accumulate(tiles)]
         self.tiles = self.first_tiles[-1]
         self.nbytes = sum(entry.nbytes for entry in self.entries)
+        sizes = [entry.nbytes for entry in self.entries]
+        if bundled:
+            lasts = [(count, size - (count - 1) * tile) for count, size in zip(tiles, sizes, strict=True) if count]
+            # Only the last tile of a tensor leaves room, and takes it: all others are full.
+            joins = _joins([tile if count > 1 else last for count, last in lasts], [last for _, last in lasts], tile)
+            new = np.ones(self.tiles, np.int64)
+            new[[first for first, count in zip(self.first_tiles, tiles, strict=False) if count]] = ~joins
+            self.bundle_of, self.group_of = new.cumsum() - 1, (~_joins(sizes, sizes, GROUP)).cumsum() - 1
+        else:
+            self.bundle_of, self.group_of = np.arange(self.tiles), np.arange(len(sizes))
+
+    @property
+    def bundles(self) -> int:
+        """How many there are."""
+        return int(self.bundle_of[-1]) + 1 if self.tiles else 0
+
+    @property
+    def groups(self) -> int:
+        """How many there are."""
+        return int(self.group_of[-1]) + 1 if len(self.entries) else 0
+
+    def tiles_in(self, bundles: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tiles of these bundles, ascending like them."""
+        begins, ends = (np.searchsorted(self.bundle_of, bundles, side=side) for side in ("left", "right"))
+        return _runs(begins, ends)
+
+    def tensors_in(self, group: int) -> range:
+        """The indices of a group's tensors."""
+        return range(*(int(at) for at in np.searchsorted(self.group_of, [group, group + 1])))
 
     def places(self, start: int, stop: int) -> Iterator[Place]:
         """The tensors that hold symbols `[start, stop)`, in order."""
@@ -84,10 +121,7 @@ class Stream:
     def symbols_of(self, tiles: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
         """All symbols of those tiles that lie in `[start, stop)`, ascending."""
         begins, ends = self.tile_bounds(tiles)
-        begins, ends = begins.clip(start, stop), ends.clip(start, stop)
-        counts = ends - begins
-        offsets = np.repeat(begins - np.concatenate(([0], counts.cumsum()[:-1])), counts)
-        return offsets + np.arange(counts.sum())
+        return _runs(begins.clip(start, stop), ends.clip(start, stop))
 
     def tile_bounds(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First symbol of each tile, and the first after it."""
@@ -112,3 +146,21 @@ class Stream:
                 int(tiles[begin] - first) * self.tile,
                 min(int(tiles[end - 1] - first + 1) * self.tile, entry.nbytes),
             )
+
+
+def _runs(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All numbers of the runs `[begin, end)`, one run after the other."""
+    counts = ends - begins
+    return np.repeat(begins - np.concatenate(([0], counts.cumsum()[:-1])), counts) + np.arange(counts.sum())
+
+
+def _joins(sizes: Sequence[int], lasts: Sequence[int], most: int) -> NDArray[np.bool_]:
+    """Whether each of these joins the one before it, when together they may have `most` bytes.
+
+    A part that joins none leaves the room that its last piece, of `lasts` bytes, does not take.
+    """
+    joins, room = [], -1
+    for size, last in zip(sizes, lasts, strict=True):
+        joins.append(size <= room)
+        room = room - size if size <= room else most - last
+    return np.array(joins, bool)
