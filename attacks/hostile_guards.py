@@ -25,6 +25,8 @@ from planaria.codes import ReedSolomon
 from planaria.errors import PlanariaError
 from planaria.guard import Guard, protect, rules
 from planaria.guard.container import geometry, pack
+from planaria.guard.headers import unpack_headers
+from planaria.guard.manifest import LEAN
 from planaria.streams import generator
 
 SPACE = (8, 8)
@@ -425,14 +427,13 @@ def hostile_model_headers(tiers: Tiers, fields: Fields, draw: np.random.Generato
 
     Some leave their offsets out, which a lean guard adds again.
     """
-    content = zlib.decompress(tiers["headers"].tobytes())
+    size = fields["files"][0][1]
+    (content,) = unpack_headers(tiers["headers"].tobytes(), [size], bare=fields.get("version", 1) >= LEAN)
     content = rewrite_the_header(content, draw) if draw.random() < 0.8 else flip_bits(content, draw)
     if draw.random() < 0.5:
         content = re.sub(rb',\s*"data_offsets":\s*\[[^\]]*\]', b"", content)
     tiers["headers"] = np.frombuffer(zlib.compress(content, 0), np.uint8)
-    fields["files"] = [
-        ["", int(_any(draw, [len(content), fields["files"][0][1], 3 * len(content), 60 * len(content)]))]
-    ]
+    fields["files"] = [["", int(_any(draw, [len(content), size, 3 * len(content), 60 * len(content)]))]]
 
 
 def hostile_json(tiers: Tiers, fields: Fields, draw: np.random.Generator) -> bytes:

@@ -96,14 +96,14 @@ class Coded:
     ) -> Unsolved:
         return correct(
             self.draft, self.stream, self.shape, self.stored, damaged,
-            suspects=suspects, verify=self.verified, threads=1, progress=silent,
+            suspects=suspects, proven=self.proven, threads=1, progress=silent,
         )  # fmt: skip
 
-    def verified(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def proven(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
         begins, ends = self.stream.tile_bounds(tiles)
         now = self.now
         right = [(now[b:e] == self.intact[b:e]).all() for b, e in zip(begins, ends, strict=True)]
-        return np.array(right, bool)
+        return tiles[np.array(right, bool)]
 
     def marked(self, symbols: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The tiles of these symbols."""
