@@ -30,6 +30,8 @@ SETTINGS = {
     },
     "v2-memory": {"budget": 0.28, "tiers": ("digest", "copy", "parity", "hint", "ladder")},
     "v2-ladder": {"budget": 0.25, "tiers": ("digest", "copy", "parity", "ladder")},
+    "v3-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
+    "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "hint", "ladder"), "key": KEY},
 }
 
 
@@ -45,6 +47,8 @@ def model(name: str) -> dict[str, Tensor]:
         "scale": 1 + torch.randn(31, generator=source) / 8,
         "half": torch.randn(41, 33, generator=source),
     }
+    if name.startswith("v3"):
+        tensors |= {f"norm.{place}": 1 + torch.randn(30, generator=source) / 8 for place in range(20)}
     exact = {key: (64 * tensor).round().clamp(-256, 256) / 64 for key, tensor in tensors.items()}
     return {key: tensor.contiguous() for key, tensor in exact.items()} | {
         "half": exact["half"].half(),

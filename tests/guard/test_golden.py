@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from planaria.guard import Guard, protect
 
 GOLDEN = Path(__file__).parent / "golden"
-KEYS = {"v1-plain": None, "v1-keyed": KEY, "v1-rule": None, "v2-memory": None, "v2-ladder": None}
+KEYS = {"v1-plain": None, "v1-keyed": KEY, "v1-rule": None, "v2-memory": None, "v2-ladder": None, "v3-plain": None, "v3-memory": KEY}
 every = pytest.mark.parametrize("name", KEYS)
 
 
