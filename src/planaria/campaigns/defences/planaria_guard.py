@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
-from planaria.errors import LooksDifferent
+from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
+from planaria.errors import InvalidGuard, InvalidInput, LooksDifferent, OtherModel, VerificationFailed
 from planaria.guard import Guard, TensorReport, protect
 from planaria.guard.protection import TIERS
 from planaria.guard.report import VERDICTS
@@ -53,13 +53,41 @@ class _Guarded(Protection):
     def nbytes(self) -> int:
         return self.guard.size
 
+    @property
+    def file(self) -> bytes | None:
+        return self.guard.to_bytes()
+
+    def reading(self, file: bytes) -> Protection:
+        try:
+            return _Guarded(Guard.from_bytes(file, key=self.guard.key))
+        except (InvalidGuard, InvalidInput):  # InvalidInput: another key, or none
+            return _Refused(self.guard.size)
+
     def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
-            report = self.guard.repair(copies, known=known, threads=1)
-        except LooksDifferent:
-            report = self.guard.repair(copies, known=known, threads=1, force=True)
+            try:
+                report = self.guard.repair(copies, known=known, threads=1)
+            except LooksDifferent:
+                report = self.guard.repair(copies, known=known, threads=1, force=True)
+        except (InvalidGuard, OtherModel, VerificationFailed):  # seen only when a tier is needed
+            return _Refused(self.guard.size).restore(tensors)
         return Restored(copies, {of.name: _verdicts(of, tensors[of.name]) for of in report.tensors if of.regions})
+
+
+class _Refused(Protection):
+    """A guard that cannot be used: nothing is known of any weight, and all are left as found."""
+
+    def __init__(self, nbytes: int):
+        self._nbytes = nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
+        everywhere = {name: torch.ones(tensor.shape, dtype=torch.bool) for name, tensor in tensors.items()}
+        return Restored(tensors, {name: verdict(mask, "lost") for name, mask in everywhere.items()})
 
 
 def _verdicts(report: TensorReport, tensor: Tensor) -> Tensor:
