@@ -51,6 +51,7 @@ TAMPERINGS: list[Tampering] = [
         for kind in (ForgedDigests, ForgedParity, ForgedCopies, ForeignTiers)
         for seal in ("kept", "new")
     ),
+    ForeignTiers(["copy", "parity"]),
     SwappedDigests(),
     SwappedDigests(seal="new"),
     SwappedDigests(["digest.tiles"]),
@@ -238,6 +239,7 @@ def test_pasted_fingerprints_and_missing_ones_are_refused_by_name() -> None:
         (lambda: RemovedTiers([]), "one tier or more"),
         (lambda: NoisyTiers([""]), "one tier or more"),
         (lambda: SwappedDigests([]), "one tier or more"),
+        (lambda: ForeignTiers(["rule"]), r"some of copy, parity, hint, ladder, not \['rule'\]"),
     ],
 )
 def test_settings_out_of_range_are_named(make: Callable[[], Tampering], message: str) -> None:
