@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from planaria import streams
 from planaria.attacks import PGD, Attack
+from planaria.bench.int8 import quantised
 from planaria.campaigns.adaptive import BelowResidual
 from planaria.campaigns.defences import ResidualRepair
 from planaria.damages import ModelFaults
@@ -106,6 +107,7 @@ def test_faults_are_saved_and_drawn_alike(tmp_path: Path) -> None:
         (lambda: BelowResidual(0.1, spaces=SPACES, share=0.0), r"\(0, 1\], not 0.0"),
         (lambda: BelowResidual(0.0, spaces=SPACES), "positive share"),
         (lambda: faults_of(BelowResidual(0.1, spaces={"moth": []}), smooth_model()), "moth"),
+        (lambda: faults_of(BelowResidual(0.1, spaces={"0.weight": []}), quantised(smooth_model())), "int8. Leave it"),
     ],
 )
 def test_settings_out_of_range_are_named(make: Callable[[], object], message: str) -> None:
