@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from planaria.attacks import PGD, Objective
 from planaria.campaigns import Settings, run
 from planaria.campaigns.tables import tables
 from planaria.errors import InvalidFile, InvalidInput
@@ -177,3 +180,94 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "campaign.json").write_text("{")
     with pytest.raises(InvalidFile, match="no campaign"):
         run(SMALL, tmp_path, progress=quiet)
+
+
+TAMPERED = """
+models = ["TinyMLP A"]
+runs = 2
+most_runs = 2
+images = 200
+[[damages]]
+kind = "WholeWeight"
+count = 3
+each.tampering = ["NoTampering", "NewGuard", "ForgedParity", {kind = "RandomBytes", rate = 0.2}]
+[[defences]]
+kind = "NoDefence"
+name = "nothing"
+[[defences]]
+kind = "PlanariaGuard"
+name = "key"
+budget = 0.05
+tiers = ["parity"]
+key = "0707070707070707070707070707070707070707070707070707070707070707"
+[[defences]]
+kind = "PlanariaGuard"
+name = "no key"
+budget = 0.05
+tiers = ["parity"]
+"""
+
+
+@pytest.fixture(scope="module")
+def tampered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("tampered")
+    (folder / "campaign.toml").write_text(TAMPERED)
+    settings = Settings.load(folder / "campaign.toml")
+    return folder, settings, run(settings, folder / "whole", progress=quiet)
+
+
+def test_tampering_is_met_by_guards_alone_with_the_same_faults(
+    tampered: tuple[Path, Settings, dict[str, Any]],
+) -> None:
+    folder, _, result = tampered
+    names = ["", "; new guard", "; forged parity", "; random bytes, rate 0.2"]
+    assert list(result["points"]) == [f"TinyMLP A, whole weight, count 3{name}" for name in names]
+    assert len(list((folder / "whole" / "faults").iterdir())) == 2  # those of the runs, whatever the tampering
+    plain, new, parity, noise = (point["defences"] for point in result["points"].values())
+    assert plain["nothing"]["accuracy"] == new["nothing"]["accuracy"] == noise["nothing"]["accuracy"]
+    for of in (plain, new, parity, noise):
+        assert of["key"]["detected"]["mean"] == of["key"]["recall"]["minimum"] == 1
+        assert of["key"]["claimed_wrongly"]["maximum"] == of["key"]["silent"]["maximum"] == 0
+        assert of["key"]["nbytes"] == plain["key"]["nbytes"]
+    assert plain["key"]["exact"]["minimum"] == plain["no key"]["exact"]["minimum"] == 1
+    assert new["key"]["exact"]["maximum"] == noise["key"]["exact"]["maximum"] == parity["key"]["exact"]["maximum"] == 0
+    assert noise["key"]["false_repairs"]["maximum"] == 0  # a refused guard touches nothing
+    assert new["no key"]["detected"]["mean"] == 0  # by design: a guard without a key is anybody's
+    assert new["no key"]["claimed_wrongly"]["mean"] == 3
+
+
+def test_a_tampered_campaign_that_was_cut_goes_on_to_the_same_result(
+    tampered: tuple[Path, Settings, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, settings, whole = tampered
+    shutil.copytree(folder / "whole", tmp_path / "cut")
+    points = sorted((tmp_path / "cut" / "points").iterdir())
+    points[0].unlink()
+    runs = json.loads(points[1].read_text())["runs"]
+    points[1].write_text(json.dumps({"runs": runs[:1]}))
+    assert without_seconds(run(settings, tmp_path / "cut", jobs=2, progress=quiet)) == without_seconds(whole)
+
+
+def test_an_objective_is_a_table() -> None:
+    objective = {"source": 3, "target": 5, "stealth": 1.0}
+    settings = replace(SMALL, damages=[{"kind": "PGD", "budget": 0.01, "objective": objective}])
+    ((name, threat),) = settings.all_damages()
+    assert name == "pgd, budget 0.01, objective source 3+target 5+stealth 1"
+    assert isinstance(threat.damage, PGD) and threat.damage.objective == Objective(source=3, target=5, stealth=1.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"tampering": "Moth"}, "Unknown kind 'Moth'. Kinds are: ForeignTiers"),
+        ({"tampering": 3}, "kind or a table with one"),
+        ({"tampering": {"kind": "RandomBytes"}}, "RandomBytes cannot be made of {}"),
+        ({"tampering": {"kind": "RandomBytes", "rate": "half"}}, "Mend the value"),
+        ({"kind": "PGD", "budget": 0.1, "objective": {"aim": 3}}, "Objective cannot be made of {'aim': 3}"),
+        ({"kind": "PGD", "budget": 0.1, "objective": {"stealth": 1.0}}, "name the source class"),
+        ({"kind": "BelowResidual", "budget": 0.1, "spaces": {}}, "Spaces are by tensor"),
+    ],
+)
+def test_what_does_not_fit_a_threat_is_named(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        replace(SMALL, damages=[{"kind": "WholeWeight", "rate": 0.1} | table if "kind" not in table else table])

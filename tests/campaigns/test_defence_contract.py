@@ -31,6 +31,7 @@ DEFENCES: list[Defence] = [
     PlanariaGuard(0.2),
     PlanariaGuard(0.1, tiers=["parity"], key="00" * 32),
     PlanariaGuard(0.2, tiers=["hint", "ladder"], told=True),
+    PlanariaGuard(0.1, tiers=["parity"], force=False),
     ResidualRepair({"layer.weight": (8, 8), "head.weight": ()}),
 ]
 NAMES = [f"{number} {type(one).__name__}" for number, one in enumerate(DEFENCES)]
@@ -121,3 +122,28 @@ def test_clipping_brings_back_into_the_range_and_leaves_no_infinity(intact: dict
 def test_groups_have_weights() -> None:
     with pytest.raises(InvalidInput, match="1 or more weights"):
         ZeroGroups(0)
+
+
+def test_what_looks_like_another_model_is_repaired_by_force_alone(intact: dict[str, Tensor]) -> None:
+    tuned = {name: tensor * 1.001 if tensor.is_floating_point() else tensor for name, tensor in intact.items()}
+    for force in (True, False):
+        restored = PlanariaGuard(0.1, tiers=["parity"], force=force).prepare(intact).restore(tuned)
+        assert restored.verdicts["layer.weight"].all()
+        assert equal(restored.tensors, tuned) == (not force)
+
+
+def test_only_guards_keep_a_file_and_one_that_is_none_is_refused(intact: dict[str, Tensor]) -> None:
+    for defence in DEFENCES:
+        protection = defence.prepare(intact)
+        assert (protection.file is not None) == isinstance(defence, PlanariaGuard)
+        if protection.file is None:
+            assert protection.reading(b"") is protection
+            continue
+        refused = protection.reading(b"no guard")
+        restored = refused.restore(intact)
+        assert equal(restored.tensors, intact)
+        assert all(bool((of == 4).all()) for of in restored.verdicts.values())
+        assert refused.nbytes == protection.nbytes
+        known = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in intact.items()}
+        again = protection.reading(protection.file).restore(intact, known if defence.told else None)
+        assert equal(again.tensors, intact) and not any(of.any() for of in again.verdicts.values())

@@ -23,8 +23,9 @@ from planaria.bench.provenance import provenance
 from planaria.bench.statistics import proportion, summary
 from planaria.campaigns.defences import Defence, Protection
 from planaria.campaigns.measures import BETTER, measured
-from planaria.campaigns.settings import Settings
+from planaria.campaigns.settings import Settings, Threat
 from planaria.campaigns.subjects import Answers, Subject, subject
+from planaria.campaigns.tampering import NoTampering
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import make_folder, write_atomically
@@ -117,10 +118,14 @@ def _run(settings: Settings, folder: Path, model: str, damage: str, number: int)
     """One run of all defences. What it costs to prepare is kept for the next one in this process."""
     torch.set_num_threads(1)
     of = _subject(model, settings.images)
-    faults = _faults(settings, folder, of, damage, number)
+    threat = dict(settings.all_damages())[damage]
+    faults = _faults(settings, folder, of, threat, number)
     damaged = faults.replay(of.tensors)
     results = {}
     for name, (defence, protection) in _protected(settings, model).items():
+        if protection.file is not None and not isinstance(threat.tampering, NoTampering):
+            draws = streams.generator(settings.seed, f"{of.name}, {damage}, run {number}, file of {name}")
+            protection = protection.reading(threat.tampering.apply(protection.file, of.tensors, damaged, draws))
         began = time.perf_counter()
         restored = protection.restore(damaged, faults.known if defence.told else None)
         seconds = time.perf_counter() - began
@@ -128,13 +133,13 @@ def _run(settings: Settings, folder: Path, model: str, damage: str, number: int)
     return results
 
 
-def _faults(settings: Settings, folder: Path, of: Subject, damage: str, number: int) -> ModelFaults:
-    """The stored faults of a run; drawn and stored where they are not there."""
-    file = folder / "faults" / f"{_slug(f'{of.name} {damage}')}-{number}.safetensors"
+def _faults(settings: Settings, folder: Path, of: Subject, threat: Threat, number: int) -> ModelFaults:
+    """The stored faults of a run, the same for every tampering; drawn and stored where they are not there."""
+    file = folder / "faults" / f"{_slug(f'{of.name} {threat.broken}')}-{number}.safetensors"
     if file.exists():
         return ModelFaults.load(file)
-    draws = streams.generator(settings.seed, f"{of.name}, {damage}, run {number}")
-    how = dict(settings.all_damages())[damage]
+    draws = streams.generator(settings.seed, f"{of.name}, {threat.broken}, run {number}")
+    how = threat.damage
     if isinstance(how, Attack):
         seen = torch.randperm(len(of.sample), generator=draws)[:ATTACKED]
         faults = how.apply(of.module, of.sample[seen], of.sample_labels[seen], draws)

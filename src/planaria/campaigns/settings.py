@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from planaria import attacks, damages
-from planaria.attacks import Attack
-from planaria.campaigns import defences
+from planaria.attacks import Attack, Objective
+from planaria.campaigns import adaptive, defences, tampering
 from planaria.campaigns.defences import Defence
 from planaria.campaigns.subjects import SUBJECTS
+from planaria.campaigns.tampering import NoTampering, Tampering
 from planaria.damages import Damage
 from planaria.errors import InvalidFile, InvalidInput
 
@@ -26,14 +27,31 @@ else:
 Table = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Threat:
+    """What befalls a model.
+
+    Attributes:
+        broken: the name of what breaks the weights. Threats that share it meet the same faults.
+        damage: what that is.
+        tampering: what befalls the files that defences keep.
+    """
+
+    broken: str
+    damage: Damage | Attack
+    tampering: Tampering
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Damages by models by defences.
 
     Attributes:
         models: by name, see `planaria.campaigns.subjects`.
-        damages: tables with a `kind`, a class of `planaria.damages` or `planaria.attacks`, and its arguments; `each`
-            names arguments of which every value in a list is one damage.
+        damages: tables with a `kind`, a class of `planaria.damages`, `planaria.attacks` or
+            `planaria.campaigns.adaptive`, and its arguments; an `objective` is a table of those of `Objective`. `each`
+            names arguments of which every value in a list is one damage. A `tampering` is a class of
+            `planaria.campaigns.tampering`, by its name or as a table of `kind` and arguments.
         defences: tables with a `kind`, a class of `planaria.campaigns.defences`, and its arguments; `name` is optional.
         seed: of the damages.
         runs: of each damage, at least.
@@ -67,8 +85,8 @@ class Settings:
             if doubled := sorted({name for name in names if names.count(name) > 1}):
                 raise InvalidInput(f"{doubled[0]!r} comes twice in the campaign. Name each once.")
 
-    def all_damages(self) -> Iterator[tuple[str, Damage | Attack]]:
-        """Every damage or attack by its name."""
+    def all_damages(self) -> Iterator[tuple[str, Threat]]:
+        """Every damage or attack by its name, with its tampering."""
         for table in self.damages:
             each = table.get("each", {})
             if not isinstance(each, Mapping) or not all(isinstance(values, list) for values in each.values()):
@@ -76,8 +94,14 @@ class Settings:
             fixed = {name: value for name, value in table.items() if name not in ("kind", "each")}
             for values in product(*each.values()):
                 arguments = fixed | dict(zip(each, values, strict=True))
-                made = _made(table.get("kind"), arguments, (damages, attacks), (Damage, Attack))
-                yield _named(str(table["kind"]), arguments), made
+                tampered, meddling = _tampering(arguments.pop("tampering", "NoTampering"))
+                if isinstance(arguments.get("objective"), Mapping):
+                    named = arguments | {"objective": _made_of(Objective, arguments["objective"])}
+                else:
+                    named = arguments
+                made = _made(table.get("kind"), named, (damages, attacks, adaptive), (Damage, Attack))
+                broken = _named(str(table["kind"]), arguments)
+                yield broken + tampered, Threat(broken, made, meddling)
 
     def all_defences(self) -> Iterator[tuple[str, Defence]]:
         """Every defence by its name."""
@@ -112,6 +136,16 @@ class Settings:
         return cls(**table)
 
 
+def _tampering(table: Any) -> tuple[str, Tampering]:
+    """A tampering, and what it adds to a damage's name. Raises `InvalidInput`."""
+    table = {"kind": table} if isinstance(table, str) else table
+    if not isinstance(table, Mapping):
+        raise InvalidInput(f'A tampering is a kind or a table with one, such as "NewGuard"; not {table!r}.')
+    arguments = {name: value for name, value in table.items() if name != "kind"}
+    made = _made(table.get("kind"), arguments, (tampering,), (Tampering,))
+    return "" if isinstance(made, NoTampering) else f"; {_named(str(table['kind']), arguments)}", made
+
+
 def _made(kind: Any, arguments: Mapping[str, Any], packages: Sequence[Any], bases: tuple[type, ...]) -> Any:
     """An object of the class `kind` in one of the packages. Raises `InvalidInput` on other names or arguments."""
     classes = {
@@ -122,14 +156,19 @@ def _made(kind: Any, arguments: Mapping[str, Any], packages: Sequence[Any], base
     }
     if kind not in classes:
         raise InvalidInput(f"Unknown kind {kind!r}. Kinds are: {', '.join(sorted(classes))}.")
+    return _made_of(classes[kind], arguments)
+
+
+def _made_of(one: type, arguments: Mapping[str, Any]) -> Any:
+    """An object of a class. Raises `InvalidInput` on arguments that it does not have or take."""
     try:
-        inspect.signature(classes[kind]).bind(**arguments)
+        inspect.signature(one).bind(**arguments)
     except TypeError as error:
-        raise InvalidInput(f"{kind} cannot be made of {dict(arguments)}: {error}.") from error
+        raise InvalidInput(f"{one.__name__} cannot be made of {dict(arguments)}: {error}.") from error
     try:
-        return classes[kind](**arguments)
+        return one(**arguments)
     except TypeError as error:
-        raise InvalidInput(f"{kind} cannot be made of {dict(arguments)}: {error}. Mend the value.") from error
+        raise InvalidInput(f"{one.__name__} cannot be made of {dict(arguments)}: {error}. Mend the value.") from error
 
 
 def _named(kind: str, arguments: Mapping[str, Any]) -> str:
@@ -140,4 +179,6 @@ def _named(kind: str, arguments: Mapping[str, Any]) -> str:
 def _said(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(_said, value))
+    if isinstance(value, Mapping):
+        return "+".join(f"{name} {_said(one)}" for name, one in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

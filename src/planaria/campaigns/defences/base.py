@@ -39,6 +39,15 @@ class Protection(ABC):
     def nbytes(self) -> int:
         """All that it has to keep."""
 
+    @property
+    def file(self) -> bytes | None:
+        """What it keeps in a file beside the model, where an attacker may write it; None if it keeps none."""
+        return None
+
+    def reading(self, file: bytes) -> "Protection":
+        """The same defence after its file was replaced by this one, of any bytes."""
+        return self
+
     @abstractmethod
     def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
         """The best that can be made of a damaged model, whose tensors stay as they are.

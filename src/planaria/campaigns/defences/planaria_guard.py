@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
-from planaria.errors import LooksDifferent
-from planaria.guard import Guard, TensorReport, protect
+from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
+from planaria.errors import InvalidGuard, InvalidInput, LooksDifferent, OtherModel, VerificationFailed
+from planaria.guard import Guard, Report, TensorReport, protect
 from planaria.guard.protection import TIERS
 from planaria.guard.report import VERDICTS
 
@@ -21,6 +21,8 @@ class PlanariaGuard(Defence):
         expect: share of weights that is expected to be lost; None for any.
         key: 64 hexadecimal digits, for a keyed digest; None for one without a key.
         told: whether it is told which weights are damaged.
+        force: whether it repairs also what looks like another model. If not, that counts as damage, and all weights
+            stay as found.
         seed: of fits.
     """
 
@@ -32,34 +34,69 @@ class PlanariaGuard(Defence):
         expect: float | None = None,
         key: str | None = None,
         told: bool = False,
+        force: bool = True,
         seed: int = 0,
     ):
         self.budget, self.tiers, self.expect, self.seed = budget, tuple(tiers), expect, seed
         self.key = None if key is None else bytes.fromhex(key)
         self.told = told  # type: ignore[misc]
+        self.force = force
 
     def prepare(self, tensors: Tensors) -> Protection:
         made = protect(
             tensors, budget=self.budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
         )
-        return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key))
+        return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key), force=self.force)
 
 
 class _Guarded(Protection):
-    def __init__(self, guard: Guard):
-        self.guard = guard
+    def __init__(self, guard: Guard, *, force: bool):
+        self.guard, self.force = guard, force
 
     @property
     def nbytes(self) -> int:
         return self.guard.size
 
+    @property
+    def file(self) -> bytes | None:
+        return self.guard.to_bytes()
+
+    def reading(self, file: bytes) -> Protection:
+        try:
+            return _Guarded(Guard.from_bytes(file, key=self.guard.key), force=self.force)
+        except (InvalidGuard, InvalidInput):  # InvalidInput: another key, or none
+            return _Refused(self.guard.size)
+
     def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
-            report = self.guard.repair(copies, known=known, threads=1)
-        except LooksDifferent:
-            report = self.guard.repair(copies, known=known, threads=1, force=True)
+            report = self._repaired(copies, known)
+        except (InvalidGuard, LooksDifferent, OtherModel, VerificationFailed):  # seen only when a tier is needed
+            return _Refused(self.guard.size).restore(tensors)
         return Restored(copies, {of.name: _verdicts(of, tensors[of.name]) for of in report.tensors if of.regions})
+
+    def _repaired(self, copies: dict[str, Tensor], known: Masks | None) -> Report:
+        try:
+            return self.guard.repair(copies, known=known, threads=1)
+        except LooksDifferent:
+            if not self.force:
+                raise
+            return self.guard.repair(copies, known=known, threads=1, force=True)
+
+
+class _Refused(Protection):
+    """A guard that cannot be used: nothing is known of any weight, and all are left as found."""
+
+    def __init__(self, nbytes: int):
+        self._nbytes = nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def restore(self, tensors: Tensors, known: Masks | None = None) -> Restored:
+        everywhere = {name: torch.ones(tensor.shape, dtype=torch.bool) for name, tensor in tensors.items()}
+        return Restored(tensors, {name: verdict(mask, "lost") for name, mask in everywhere.items()})
 
 
 def _verdicts(report: TensorReport, tensor: Tensor) -> Tensor:

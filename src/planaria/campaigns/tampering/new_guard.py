@@ -1,0 +1,18 @@
+"""A guard of the damaged model."""
+
+import torch
+
+from planaria.campaigns.tampering.base import Tampering, Tensors
+from planaria.campaigns.tampering.forgery import opened, share_of
+from planaria.guard import protect
+
+
+class NewGuard(Tampering):
+    """The victim's guard is thrown away, and the damaged model protected anew, without a key.
+
+    Against a guard without a key this always succeeds, by design: digests without a key tell accidents, not attacks.
+    """
+
+    def apply(self, content: bytes, intact: Tensors, damaged: Tensors, generator: torch.Generator) -> bytes:
+        budget = share_of(opened(content), damaged)
+        return protect(damaged, budget=budget, tiers=("copy", "parity"), threads=1).to_bytes()
