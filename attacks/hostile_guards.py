@@ -147,7 +147,7 @@ def forge(guard: Guard, change: Callable[[Tiers, Fields, np.random.Generator], b
     text = change(tiers, fields, np.random.default_rng(seed))
     if "manifest" in tiers and tiers["manifest"].tobytes() == guard.arrays["manifest"].tobytes():
         tiers["manifest"] = np.frombuffer(json.dumps(fields).encode() if text is None else text, np.uint8)
-    return pack(tiers, key=guard.key)
+    return pack(tiers, key=guard.key, bound=guard.manifest.lean)
 
 
 def with_new_parity(content: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The guard file: a safetensors container that repairs itself. Specified in FORMAT.md, sections 1 and 2."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import numpy as np
@@ -31,11 +31,13 @@ class Contents:
         arrays: the tiers, by name.
         mended: bytes of the file that were broken and are restored here.
         broken: tiers that could not be restored, or not be proven.
+        together: whether the seal proves that the tiers, but for broken ones, were sealed as one guard.
     """
 
     arrays: dict[str, NDArray[np.generic]]
     mended: int
     broken: tuple[str, ...]
+    together: bool
 
 
 def geometry(length: int) -> tuple[int, int]:
@@ -60,13 +62,19 @@ def survives_a_lost_page(length: int) -> bool:
     return length >= PAGE_PROTECTED
 
 
-def pack(arrays: Mapping[str, NDArray[np.generic]], *, key: bytes | None) -> bytes:
-    """The guard file of these tiers, sealed and with its own parity. The same tiers and key give the same bytes."""
+def pack(arrays: Mapping[str, NDArray[np.generic]], *, key: bytes | None, bound: bool = False) -> bytes:
+    """The guard file of these tiers, sealed and with its own parity. The same tiers and key give the same bytes.
+
+    Args:
+        bound: the seal's first part is of the header and of the digests of the tiers, as from version 3 on, so it holds
+            also where a tier is broken; before, it was of everything.
+    """
     content = _laid_out(arrays)
     tiers = _parsed(content)
     sealed = len(content) - tiers[SELF].nbytes - tiers[SEAL].nbytes
     digests = b"".join(_digest(array, key) for name, array in tiers.items() if name not in (SEAL, SELF))
-    seal = hasher(key, content[:sealed] + digests).digest() + digests
+    covered = content[: parse_header(content).nbytes if bound else sealed]
+    seal = hasher(key, covered + digests).digest() + digests
     content = content[:sealed] + seal + content[sealed + len(seal) :]
     width, check = geometry(len(content))
     covered = content[: len(content) - width * check * 2]
@@ -85,19 +93,16 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
         InvalidGuard: if it is not a guard, or so damaged that not even its container can be read.
     """
     repaired, mended = _repaired(content)  # also where the seal is right: it does not cover the parity itself
-    sound = _sound(content, key)
-    if not sound:
-        content = repaired
-        sound = _sound(content, key)
-    tiers = _parsed(content)
-    seal = tiers.pop(SEAL).tobytes()
-    del tiers[SELF]
-    digests = [seal[at : at + DIGEST_BYTES] for at in range(SEAL_BYTES, len(seal), DIGEST_BYTES)]
-    broken = tuple(name for name, digest in zip(tiers, digests, strict=True) if _digest(tiers[name], key) != digest)
-    if broken == () and not sound:
+    try:
+        contents = _unsealed(content, key)
+    except InvalidGuard:
+        contents = None
+    if contents is None or contents.broken or not contents.together:
+        contents = _unsealed(repaired, key)
+    if contents.broken == () and not contents.together:
         # Every tier matches its digest, but the container around them was rewritten.
         raise InvalidGuard("The guard's seal is broken: it was changed, or made with another key.")
-    return Contents(tiers, mended, broken)
+    return replace(contents, mended=mended)
 
 
 def _laid_out(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -112,15 +117,17 @@ def _laid_out(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
         spare = max(spare + 1, width * check * 2)
 
 
-def _sound(content: bytes, key: bytes | None) -> bool:
-    """Whether the seal proves the whole file."""
-    try:
-        tiers = _parsed(content)
-    except InvalidGuard:
-        return False
-    seal = tiers[SEAL].tobytes()
-    sealed = len(content) - tiers[SELF].nbytes - len(seal)
-    return hasher(key, content[:sealed] + seal[SEAL_BYTES:]).digest() == seal[:SEAL_BYTES]
+def _unsealed(content: bytes, key: bytes | None) -> Contents:
+    """The tiers, and what the seal says of them. Raises `InvalidGuard` if it is no guard."""
+    tiers = _parsed(content)
+    seal = tiers.pop(SEAL).tobytes()
+    sealed = len(content) - tiers.pop(SELF).nbytes - len(seal)
+    first, digests = seal[:SEAL_BYTES], seal[SEAL_BYTES:]
+    parts = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+    broken = tuple(name for name, part in zip(tiers, parts, strict=True) if _digest(tiers[name], key) != part)
+    bound = content[: parse_header(content).nbytes]
+    together = any(hasher(key, covered + digests).digest() == first for covered in (bound, content[:sealed]))
+    return Contents(tiers, 0, broken, together)
 
 
 def _digest(tier: NDArray[np.generic], key: bytes | None) -> bytes:

@@ -152,7 +152,7 @@ class GuardFile:
 
     def to_bytes(self) -> bytes:
         """The guard file."""
-        return container.pack(dict(self.arrays), key=self.key)
+        return container.pack(dict(self.arrays), key=self.key, bound=self.manifest.lean)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the guard file, whole or not at all. Raises `OutputFailed`."""
@@ -193,6 +193,11 @@ class GuardFile:
         if {"manifest", "headers"} & set(lost) or {"digest.tensors", "digest.tiles"} <= set(lost):
             raise InvalidGuard(
                 f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it."
+            )
+        if not contents.together and (key is not None or manifest.lean):
+            raise InvalidGuard(
+                "The guard is damaged beyond its own repair, or put together from several: nothing proves that its "
+                "tiers belong together. Use another copy of it."
             )
         guard = cls(manifest, arrays, key, len(content), contents.mended, lost)
         guard._validate()  # lost tiers too: their sizes bound what the manifest may claim

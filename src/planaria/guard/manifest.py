@@ -121,7 +121,8 @@ class Manifest:
 
     @property
     def lean(self) -> bool:
-        """Whether small tensors share digests, only large ones have statistics, and headers come without offsets."""
+        """Whether small tensors share digests, only large ones have statistics, headers come without offsets, and one
+        seal binds all tiers together."""
         return self.version >= LEAN
 
     def encode(self) -> NDArray[np.uint8]:

@@ -34,6 +34,7 @@ TIERS = ("digest", "copy", "parity", "hint", "ladder", "rule")
 TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
 DIGEST_SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
 LEAN_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
+DESCRIPTION_SHARE = 0.02  # of the budget, for the lean form
 STATISTICS_SHARE = 0.05  # of the budget, for the lean form
 RULE_SHARE = 0.6  # of what digests leave; a rule that takes more leaves too little parity for small damage
 LARGEST_RULE = 0.1  # of the bytes for memory: there one tensor's rule takes from all others
@@ -133,7 +134,8 @@ def protect(
         )
         made |= rule_arrays
         reasons = manifest.reasons
-        if manifest.lean or _size(manifest, plan | made) > allowed:
+        wordy = manifest.lean and manifest.encode().nbytes > DESCRIPTION_SHARE * allowed
+        if wordy or _size(manifest, plan | made) > allowed:
             manifest = replace(manifest, reasons={})  # the smallest guard has no room to explain itself
         if remembering:
             most = min(_size(manifest, plan | made) + room - sum(of.nbytes for of in rule_arrays.values()), allowed)
@@ -268,11 +270,11 @@ def _parity_line(shape: ParityShape | None, stream: Stream) -> str:
 def _plan(
     manifest: Manifest, entries: Sequence[Entry], headers: Sequence[bytes], allowed: int
 ) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
-    """What every guard has, in arrays of the sizes that they will have: the lean form where that saves enough."""
+    """What every guard has, in arrays of the sizes that they will have: lean if that saves enough, or with a key."""
     plain = _planned(manifest, entries, headers, allowed)
     lean = _planned(replace(manifest, version=LEAN), entries, headers, allowed)
     sizes = [_size(manifest, plan) for manifest, _, plan in (plain, lean)]
-    manifest, stream, plan = lean if sizes[0] - sizes[1] > LEAN_SAVES * allowed else plain
+    manifest, stream, plan = lean if manifest.key or sizes[0] - sizes[1] > LEAN_SAVES * allowed else plain
     if min(sizes) > allowed:
         raise InvalidInput(
             f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {min(sizes):,} bytes, "

@@ -15,7 +15,7 @@ from planaria.codes import ReedSolomon
 from planaria.errors import InvalidInput
 from planaria.guard import Guard, container, protect
 from planaria.guard.container import DIGEST_BYTES, SEAL, SEAL_BYTES
-from planaria.guard.manifest import Manifest
+from planaria.guard.manifest import LEAN, Manifest
 
 Tiers = Mapping[str, NDArray[np.generic]]
 Seal = Literal["kept", "new"]
@@ -64,7 +64,8 @@ def closed(tiers: Tiers, *, seals_of: Sequence[bytes] = ()) -> bytes:
         seals_of: guard files whose seals are kept: for the file that of the first; for each tier that of the first in
             which it has the same bytes. Without any the seal is a sound one of no key.
     """
-    content = container.pack(tiers, key=None)
+    manifest = json.loads(tiers["manifest"].tobytes()) if "manifest" in tiers else {}
+    content = container.pack(tiers, key=None, bound=manifest.get("version", 1) >= LEAN)
     if not seals_of:
         return content
     head, start = _sealed_from(seals_of[0])[0], _start_of_seal(content)
