@@ -24,7 +24,7 @@ from planaria.bench.statistics import proportion, summary
 from planaria.campaigns.defences import Defence, Protection
 from planaria.campaigns.measures import BETTER, measured
 from planaria.campaigns.settings import Settings
-from planaria.campaigns.subjects import Answers, Subject, subject
+from planaria.campaigns.subjects import Answers, Classifier, Subject, subject
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import make_folder, write_atomically
@@ -136,6 +136,8 @@ def _faults(settings: Settings, folder: Path, of: Subject, damage: str, number: 
     draws = streams.generator(settings.seed, f"{of.name}, {damage}, run {number}")
     how = dict(settings.all_damages())[damage]
     if isinstance(how, Attack):
+        if not isinstance(of, Classifier):
+            raise InvalidInput(f"{type(how).__name__} needs labelled inputs, which {of.name} does not have.")
         seen = torch.randperm(len(of.sample), generator=draws)[:ATTACKED]
         faults = how.apply(of.module, of.sample[seen], of.sample_labels[seen], draws)
     else:

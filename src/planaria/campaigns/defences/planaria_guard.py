@@ -21,6 +21,8 @@ class PlanariaGuard(Defence):
         expect: share of weights that is expected to be lost; None for any.
         key: 64 hexadecimal digits, for a keyed digest; None for one without a key.
         told: whether it is told which weights are damaged.
+        force: whether a model that looks retrained is repaired all the same, as by `planaria repair --force`; else the
+            guard refuses it.
         seed: of fits.
     """
 
@@ -32,22 +34,25 @@ class PlanariaGuard(Defence):
         expect: float | None = None,
         key: str | None = None,
         told: bool = False,
+        force: bool = True,
         seed: int = 0,
     ):
         self.budget, self.tiers, self.expect, self.seed = budget, tuple(tiers), expect, seed
         self.key = None if key is None else bytes.fromhex(key)
+        self.force = force
         self.told = told  # type: ignore[misc]
 
     def prepare(self, tensors: Tensors) -> Protection:
         made = protect(
             tensors, budget=self.budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
         )
-        return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key))
+        return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key), force=self.force)
 
 
 class _Guarded(Protection):
-    def __init__(self, guard: Guard):
+    def __init__(self, guard: Guard, *, force: bool):
         self.guard = guard
+        self.force = force
 
     @property
     def nbytes(self) -> int:
@@ -58,6 +63,8 @@ class _Guarded(Protection):
         try:
             report = self.guard.repair(copies, known=known, threads=1)
         except LooksDifferent:
+            if not self.force:
+                return Restored(tensors, refused=True)
             report = self.guard.repair(copies, known=known, threads=1, force=True)
         return Restored(copies, {of.name: _verdicts(of, tensors[of.name]) for of in report.tensors if of.regions})
 
