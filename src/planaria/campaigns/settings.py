@@ -12,9 +12,9 @@ from typing import Any
 
 from planaria import attacks, damages
 from planaria.attacks import Attack
+from planaria.bench.guard import MINILM
 from planaria.campaigns import defences
 from planaria.campaigns.defences import Defence
-from planaria.bench.guard import MINILM
 from planaria.campaigns.subjects import MOST_SENTENCES, SUBJECTS
 from planaria.damages import Damage
 from planaria.errors import InvalidFile, InvalidInput

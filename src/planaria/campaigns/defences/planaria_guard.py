@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
-from planaria.errors import LooksDifferent
+from planaria.errors import InvalidInput, LooksDifferent
 from planaria.guard import Guard, TensorReport, protect
 from planaria.guard.protection import TIERS
 from planaria.guard.report import VERDICTS
 
 
 class PlanariaGuard(Defence):
-    """A guard of at most `budget`, as `planaria.protect` makes it, read back from its bytes.
+    """A guard of at most `budget`, or of at most `nbytes`, as `planaria.protect` makes it, read back from its bytes.
 
     Args:
-        budget: share of the model's bytes, in (0, 1].
+        budget: share of the model's bytes, in (0, 1]; 0.02 if neither is given.
+        nbytes: the same in bytes, for models of several sizes.
         tiers: those that are made, beside the digest.
         expect: share of weights that is expected to be lost; None for any.
         key: 64 hexadecimal digits, for a keyed digest; None for one without a key.
@@ -28,8 +29,9 @@ class PlanariaGuard(Defence):
 
     def __init__(
         self,
-        budget: float = 0.02,
+        budget: float | None = None,
         *,
+        nbytes: int | None = None,
         tiers: Sequence[str] = TIERS,
         expect: float | None = None,
         key: str | None = None,
@@ -37,14 +39,20 @@ class PlanariaGuard(Defence):
         force: bool = True,
         seed: int = 0,
     ):
-        self.budget, self.tiers, self.expect, self.seed = budget, tuple(tiers), expect, seed
+        if budget is not None and nbytes is not None:
+            raise InvalidInput(f"A guard has a budget or a number of bytes, not both: {budget} and {nbytes}.")
+        self.nbytes = nbytes
+        self.budget, self.tiers, self.expect, self.seed = 0.02 if budget is None else budget, tuple(tiers), expect, seed
         self.key = None if key is None else bytes.fromhex(key)
         self.force = force
         self.told = told  # type: ignore[misc]
 
     def prepare(self, tensors: Tensors) -> Protection:
+        budget = self.budget
+        if self.nbytes is not None:
+            budget = self.nbytes / max(sum(tensor.nbytes for tensor in tensors.values()), 1)
         made = protect(
-            tensors, budget=self.budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
+            tensors, budget=budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
         )
         return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key), force=self.force)
 
