@@ -37,7 +37,7 @@ def measured(
     - claimed_wrongly: weights that are wrong and said to be intact or exact.
     - rewritten: weights that the defence changed, damaged ones or not. Of a model that was changed on purpose, such as
       by `planaria.attacks.FineTune`, all of them are wrongly undone.
-    - refused: 1 if the defence says that this is another model, and leaves it alone.
+    - refused: 1 if the defence says that this is another model, leaves it alone, and says nothing of single weights.
     """
     damaged = named = named_damaged = exact = false_repairs = claimed = rewritten = changed = 0
     called = dict.fromkeys(("bounded", "estimated"), 0)
@@ -72,7 +72,7 @@ def measured(
         "exact": _share(exact, damaged),
         **{what: _share(count, damaged) for what, count in called.items()},
         "false_repairs": float(false_repairs),
-        "claimed_wrongly": float(claimed),
+        "claimed_wrongly": 0.0 if restored.refused else float(claimed),
         "rewritten": float(rewritten),
         "refused": float(restored.refused),
         "seconds": seconds,
