@@ -117,10 +117,11 @@ def _run(settings: Settings, folder: Path, model: str, damage: str, number: int)
     """One run of all defences. What it costs to prepare is kept for the next one in this process."""
     torch.set_num_threads(1)
     of = _subject(model, settings.images)
+    protected = _protected(settings, model)  # before anything is written: one may not fit
     faults = _faults(settings, folder, of, damage, number)
     damaged = faults.replay(of.tensors)
     results = {}
-    for name, (defence, protection) in _protected(settings, model).items():
+    for name, (defence, protection) in protected.items():
         began = time.perf_counter()
         restored = protection.restore(damaged, faults.known if defence.told else None)
         seconds = time.perf_counter() - began
@@ -182,7 +183,10 @@ def _identity(settings: Settings) -> dict[str, Any]:
 
 
 def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
-    """Writes who the folder's results are of, or raises `InvalidFile` if they are of somebody else."""
+    """Writes who the folder's results are of, or raises `InvalidFile` if they are of somebody else.
+
+    Where a campaign left none, since it fitted no model, another one may begin.
+    """
     identity = json.loads(json.dumps(identity))
     if not file.exists():
         write_atomically(file, json.dumps(identity, indent=1).encode())
@@ -191,7 +195,11 @@ def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InvalidFile(f"{file} is no campaign: {error}. Choose another folder.") from error
+    begun = any(next((file.parent / name).iterdir(), None) for name in ("faults", "points"))
     for path, old, new in _differences(before, identity):
+        if not begun:
+            write_atomically(file, json.dumps(identity, indent=1).encode())
+            return
         raise InvalidFile(
             f"The results in {file.parent} are of another campaign: {path} was {old!r} and is {new!r}. "
             "Choose another folder."

@@ -43,7 +43,10 @@ class PlanariaGuard(Defence):
             raise InvalidInput(f"A guard has a budget or a number of bytes, not both: {budget} and {nbytes}.")
         self.nbytes = nbytes
         self.budget, self.tiers, self.expect, self.seed = 0.02 if budget is None else budget, tuple(tiers), expect, seed
-        self.key = None if key is None else bytes.fromhex(key)
+        try:
+            self.key = None if key is None else bytes.fromhex(key)
+        except ValueError as error:
+            raise InvalidInput(f"A key is 64 hexadecimal digits: {error}.") from error
         self.force = force
         self.told = told  # type: ignore[misc]
 
