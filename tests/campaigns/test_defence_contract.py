@@ -17,7 +17,7 @@ from planaria.campaigns.defences import (
     StoredCopy,
     ZeroGroups,
 )
-from planaria.campaigns.defences.base import Tensors
+from planaria.campaigns.defences.base import Protection, Tensors
 from planaria.damages import BitFlip, WholeWeight
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
@@ -51,6 +51,12 @@ def intact() -> dict[str, Tensor]:
     }
 
 
+@pytest.fixture(scope="module")
+def prepared(intact: dict[str, Tensor]) -> dict[int, Protection]:
+    """What each defence notes of the intact model, made once."""
+    return {id(defence): defence.prepare(copies(intact)) for defence in DEFENCES}
+
+
 def copies(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
@@ -65,9 +71,10 @@ def test_every_defence_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=NAMES)
-def test_an_intact_model_is_left_as_it_is(defence: Defence, intact: dict[str, Tensor]) -> None:
-    given = copies(intact)
-    protection = defence.prepare(given)
+def test_an_intact_model_is_left_as_it_is(
+    defence: Defence, intact: dict[str, Tensor], prepared: dict[int, Protection]
+) -> None:
+    given, protection = copies(intact), prepared[id(defence)]
     known = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in intact.items()}
     restored = protection.restore(given, known if defence.told else None)
     assert equal(restored.tensors, intact)
@@ -79,9 +86,9 @@ def test_an_intact_model_is_left_as_it_is(defence: Defence, intact: dict[str, Te
 @pytest.mark.parametrize("damage", [WholeWeight(count=20), BitFlip(0.01)], ids=repr)
 @pytest.mark.parametrize("defence", DEFENCES, ids=NAMES)
 def test_damaged_models_are_not_written_to_and_answers_repeat(
-    defence: Defence, damage: BitFlip | WholeWeight, intact: dict[str, Tensor]
+    defence: Defence, damage: BitFlip | WholeWeight, intact: dict[str, Tensor], prepared: dict[int, Protection]
 ) -> None:
-    protection = defence.prepare(intact)
+    protection = prepared[id(defence)]
     faults = damage.apply_to_model(intact, streams.generator(0, "damage of a defended model"))
     damaged = faults.replay(intact)
     given = copies(damaged)

@@ -103,7 +103,7 @@ class Retriever(Subject):
     def answers(self, tensors: Tensors) -> Answers:
         try:
             embeddings = minilm.embeddings(self.module, self.sentences, tensors)
-        except IndexError:  # a damaged position that the table of positions does not have
+        except (IndexError, RuntimeError):  # a damaged position, which no table has
             embeddings = torch.full((len(self.right), 1), torch.nan)
         finite = embeddings.isfinite().all(1).double().mean().item()
         choices = _nearest(embeddings)
