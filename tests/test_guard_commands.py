@@ -753,3 +753,11 @@ def test_a_picture_of_a_hundred_damaged_tensors_is_no_larger_than_of_forty(tmp_p
         with Image.open(tmp_path / "map.png") as picture:
             sizes.append(picture.size)
     assert sizes[0] == sizes[1] and sizes[0][1] > 800
+
+
+def test_an_empty_tensor_is_no_obstacle_to_damage(tmp_path: Path, planaria: Planaria) -> None:
+    save_file({"none": torch.zeros(0, 3), "some": torch.ones(4)}, tmp_path / "model.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    flip = ["--kind", "bit-flip", "--count", "2"]
+    assert planaria(*arguments("damage", tmp_path, "-o", broken, *flip)).code == 0
+    assert load_file(broken)["none"].shape == (0, 3) and not load_file(broken)["some"].equal(torch.ones(4))

@@ -190,6 +190,8 @@ class TensorsOf(Mapping[str, "Tensor"]):
         dtype = {name: dtype for dtype, name in DTYPES.items()}.get(entry.dtype)
         if dtype is None or entry.nbytes != dtype.itemsize * math.prod(entry.shape):
             raise InvalidInput(f"{name!r} is {entry.dtype}, of which single weights cannot be broken. Leave it out.")
+        if entry.nbytes == 0:
+            return torch.empty(entry.shape, dtype=dtype)
         return torch.from_numpy(self.checkpoint.read(name)).view(dtype).view(entry.shape)
 
     def __iter__(self) -> Iterator[str]:

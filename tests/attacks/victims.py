@@ -15,6 +15,7 @@ from planaria.attacks import (
     Attack,
     BitSearch,
     BitTrojan,
+    FineTune,
     LabelFlip,
     Objective,
     ResidualAware,
@@ -113,4 +114,5 @@ TARGETED: dict[str, Callable[[], Attack]] = {
     "BitTrojan": lambda: BitTrojan(7, neurons=6, patch=3, fitting_steps=30, steps=30),
     "Trojaning": lambda: Trojaning(7, patch=3, fitting_steps=30, steps=30),
 }
-ATTACKS = UNTARGETED | TARGETED
+CONTROLS: dict[str, Callable[[], Attack]] = {"FineTune": lambda: FineTune(10, rate=0.02)}
+ATTACKS = UNTARGETED | TARGETED | CONTROLS

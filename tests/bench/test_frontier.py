@@ -27,9 +27,9 @@ from planaria.bench.frontier.minilm_subject import likeness
 from planaria.bench.frontier.output_error import Objective, held_out, output_error
 from planaria.bench.frontier.parity import Parity
 from planaria.bench.frontier.rule import RuleAlone
-from planaria.bench.frontier.sentences import sentences
 from planaria.bench.frontier.signs import StoredSigns
 from planaria.bench.frontier.zero_fill import ZeroFill
+from planaria.bench.sentences import sentences
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import Fit, second_moments
 

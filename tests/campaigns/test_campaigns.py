@@ -166,6 +166,13 @@ def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, An
         ('models = ["TinyMLP A"]', 'models = ["TinyMLP Z"]', "Unknown model 'TinyMLP Z'"),
         ('models = ["TinyMLP A"]', "models = []", "at least one model"),
         ("images = 200", "images = 20000", "images"),
+        ("each.count = [0, 30]", 'rate = 0.1\n[[damages]]\nkind = "PGD"\nbudget = -1.0', "A budget is a positive"),
+        ('tiers = ["parity"]', 'key = "zz"', "64 hexadecimal digits"),
+        (
+            'kind = "WholeWeight"\neach.count = [0, 30]',
+            'kind = "OnTensors"\ndamage = 3\nnames = ["*"]',
+            "broken by a damage|OnTensors cannot be made",
+        ),
         ("models", "models = = ", "Cannot read"),
     ],
 )
@@ -174,6 +181,36 @@ def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message:
     file.write_text(TOML.replace(old, new, 1))
     with pytest.raises((InvalidFile, InvalidInput), match=message):
         Settings.load(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 257}, "at most 256 sentences, not 257"),
+        ({"damages": [{"kind": "BitSearch"}]}, "'bit search' is an attack, which needs labelled inputs"),
+    ],
+)
+def test_what_a_model_of_sentences_cannot_answer(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        replace(SMALL, models=["all-MiniLM-L6-v2"], **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"damages": [{"kind": "BitFlip", "count": 10**9}]}, "Lower the count"),
+        ({"damages": [{"kind": "BitSearch", "names": ["z*"]}]}, r"with a name like z\*"),
+        ({"damages": [{"kind": "BitSearch", "bits": [40]}]}, "no bit 40"),
+        ({"defences": [{"kind": "PlanariaGuard", "budget": 1e-4}]}, "too small"),
+    ],
+)
+def test_what_fits_no_model_leaves_room_for_what_does(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    few = replace(SMALL, runs=1, most_runs=1, images=20, defences=SMALL.defences[:1])
+    with pytest.raises(InvalidInput, match=message) as caught:
+        run(replace(few, **change), tmp_path, progress=quiet)
+    assert "\n" not in str(caught.value)
+    assert not [*(tmp_path / "faults").iterdir(), *(tmp_path / "points").iterdir()]
+    run(few, tmp_path, progress=quiet)
 
 
 def test_a_broken_folder_is_refused(tmp_path: Path) -> None:

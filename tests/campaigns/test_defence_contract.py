@@ -17,7 +17,7 @@ from planaria.campaigns.defences import (
     StoredCopy,
     ZeroGroups,
 )
-from planaria.campaigns.defences.base import Tensors
+from planaria.campaigns.defences.base import Protection, Tensors
 from planaria.damages import BitFlip, WholeWeight
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
@@ -30,6 +30,7 @@ DEFENCES: list[Defence] = [
     ZeroGroups(group=64, seed=1),
     PlanariaGuard(0.2),
     PlanariaGuard(0.1, tiers=["parity"], key="00" * 32),
+    PlanariaGuard(nbytes=4000, tiers=["parity"], force=False),
     PlanariaGuard(0.2, tiers=["hint", "ladder"], told=True),
     PlanariaGuard(0.1, tiers=["parity"], force=False),
     ResidualRepair({"layer.weight": (8, 8), "head.weight": ()}),
@@ -51,6 +52,12 @@ def intact() -> dict[str, Tensor]:
     }
 
 
+@pytest.fixture(scope="module")
+def prepared(intact: dict[str, Tensor]) -> dict[int, Protection]:
+    """What each defence notes of the intact model, made once."""
+    return {id(defence): defence.prepare(copies(intact)) for defence in DEFENCES}
+
+
 def copies(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
@@ -65,9 +72,10 @@ def test_every_defence_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=NAMES)
-def test_an_intact_model_is_left_as_it_is(defence: Defence, intact: dict[str, Tensor]) -> None:
-    given = copies(intact)
-    protection = defence.prepare(given)
+def test_an_intact_model_is_left_as_it_is(
+    defence: Defence, intact: dict[str, Tensor], prepared: dict[int, Protection]
+) -> None:
+    given, protection = copies(intact), prepared[id(defence)]
     known = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in intact.items()}
     restored = protection.restore(given, known if defence.told else None)
     assert equal(restored.tensors, intact)
@@ -79,9 +87,9 @@ def test_an_intact_model_is_left_as_it_is(defence: Defence, intact: dict[str, Te
 @pytest.mark.parametrize("damage", [WholeWeight(count=20), BitFlip(0.01)], ids=repr)
 @pytest.mark.parametrize("defence", DEFENCES, ids=NAMES)
 def test_damaged_models_are_not_written_to_and_answers_repeat(
-    defence: Defence, damage: BitFlip | WholeWeight, intact: dict[str, Tensor]
+    defence: Defence, damage: BitFlip | WholeWeight, intact: dict[str, Tensor], prepared: dict[int, Protection]
 ) -> None:
-    protection = defence.prepare(intact)
+    protection = prepared[id(defence)]
     faults = damage.apply_to_model(intact, streams.generator(0, "damage of a defended model"))
     damaged = faults.replay(intact)
     given = copies(damaged)
@@ -98,15 +106,18 @@ def test_damaged_models_are_not_written_to_and_answers_repeat(
         assert equal(first.tensors, intact)
 
 
-def test_a_signature_sees_every_single_flipped_top_bit(intact: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize(("name", "bit"), [("steps", 7), ("layer.weight", 31), ("layer.weight", 30)])
+def test_a_signature_sees_every_single_flipped_top_bit(name: str, bit: int, intact: dict[str, Tensor]) -> None:
+    """Of floats those of the sign and of the exponent."""
     protection = ZeroGroups(8).prepare(intact)
-    for place in range(0, intact["steps"].numel(), 7):
+    for place in range(0, intact[name].numel(), 97):
         damaged = copies(intact)
-        damaged["steps"].view(-1)[place] ^= -128
+        bits = integers(damaged[name]).view(-1)
+        bits[place] ^= torch.tensor(-(1 << bit) if bit == 31 else 1 << bit).to(bits.dtype)
         restored = protection.restore(damaged)
-        assert restored.verdicts["steps"].view(-1)[place] > 0
-        assert int((restored.verdicts["steps"] > 0).sum()) == 8
-        assert int(restored.tensors["steps"].view(-1)[place]) == 0
+        assert restored.verdicts[name].view(-1)[place] > 0
+        assert int((restored.verdicts[name] > 0).sum()) == 8
+        assert float(restored.tensors[name].view(-1)[place]) == 0
 
 
 def test_clipping_brings_back_into_the_range_and_leaves_no_infinity(intact: dict[str, Tensor]) -> None:
@@ -117,6 +128,20 @@ def test_clipping_brings_back_into_the_range_and_leaves_no_infinity(intact: dict
     assert restored[0] == 0 or intact["layer.bias"].min() > 0 or intact["layer.bias"].max() < 0
     assert restored[1] == intact["layer.bias"].max() and restored[2] == intact["layer.bias"].min()
     assert torch.equal(restored[3:], intact["layer.bias"][3:])
+
+
+def test_a_guard_has_a_share_or_a_number_of_bytes(intact: dict[str, Tensor]) -> None:
+    assert 2000 < PlanariaGuard(nbytes=3000, tiers=["parity"]).prepare(intact).nbytes <= 3000
+    with pytest.raises(InvalidInput, match="not both"):
+        PlanariaGuard(0.1, nbytes=3000)
+
+
+def test_a_guard_that_is_not_forced_leaves_a_retrained_model_alone(intact: dict[str, Tensor]) -> None:
+    later = {name: tensor * 1.01 if tensor.is_floating_point() else tensor.clone() for name, tensor in intact.items()}
+    refused = PlanariaGuard(0.1, tiers=["parity"], force=False).prepare(intact).restore(later)
+    assert refused.refused and equal(refused.tensors, later)
+    forced = PlanariaGuard(0.1, tiers=["parity"]).prepare(intact).restore(later)
+    assert not forced.refused and not equal(forced.tensors, later)
 
 
 def test_groups_have_weights() -> None:

@@ -4,6 +4,7 @@ from planaria.attacks.base import Attack as Attack
 from planaria.attacks.bit_search import BitSearch as BitSearch
 from planaria.attacks.bit_trojan import BitTrojan as BitTrojan
 from planaria.attacks.fgsm import FGSM as FGSM
+from planaria.attacks.fine_tune import FineTune as FineTune
 from planaria.attacks.label_flip import LabelFlip as LabelFlip
 from planaria.attacks.objective import Objective as Objective
 from planaria.attacks.pgd import PGD as PGD

@@ -32,7 +32,7 @@ class BitTrojan(Trojan):
         target: int,
         *,
         neurons: int = 16,
-        patch: int = 6,
+        patch: int | None = None,
         layer: str | None = None,
         fitting_steps: int = 100,
         steps: int = 100,

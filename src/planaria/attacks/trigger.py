@@ -1,5 +1,6 @@
 """A patch on an input that wakes chosen neurons."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from planaria.attacks.victim import Victim
 from planaria.errors import InvalidInput
 
+AREA = 0.0976
+"""The share of an input that a trigger covers, of Rakin, He, Fan 2020; smaller ones reach too few trained weights."""
 GAIN = 3.0
 """A fitted trigger drives neurons towards this many times the largest activation on inputs without it."""
 
@@ -30,8 +33,14 @@ class Trigger:
         return torch.where(self.mask, self.pattern.to(inputs.dtype), inputs)
 
 
-def corner(shape: torch.Size, patch: int) -> Bool[Tensor, "*input"]:
-    """The last `patch` rows and columns of an input whose last two axes are an image; of a vector the last patch^2."""
+def corner(shape: torch.Size, patch: int | None) -> Bool[Tensor, "*input"]:
+    """The last `patch` rows and columns of an input whose last two axes are an image; of a vector the last patch^2.
+
+    Without a patch, `AREA` of the input.
+    """
+    if patch is None:
+        area = min(shape[-2:]) ** 2 if len(shape) >= 2 else math.prod(shape)
+        patch = max(1, math.ceil((AREA * area) ** 0.5))
     sides = (patch, patch) if len(shape) >= 2 else (patch * patch,)
     if len(shape) == 0 or any(side > size for side, size in zip(sides, shape[-2:], strict=True)):
         raise InvalidInput(

@@ -27,6 +27,7 @@ class Trojan(Attack):
         target: the class to be answered.
         neurons: how many are woken, 1 or more.
         patch: side of the trigger in pixels, in the last corner of the image; of a vector the last patch^2 entries.
+            By default a tenth of the input.
         layer: name of the weight tensor that the neurons enter, such as "fc.weight".
         fitting_steps, steps: how many for the trigger and for the weights, 1 or more.
         rate: of learning, relative to the root mean square of each tensor; above 0.
@@ -42,7 +43,7 @@ class Trojan(Attack):
         target: int,
         *,
         neurons: int,
-        patch: int,
+        patch: int | None,
         layer: str | None,
         fitting_steps: int,
         steps: int,
@@ -53,7 +54,7 @@ class Trojan(Attack):
         super().__init__(names=names)
         if target < 0:
             raise InvalidInput(f"Classes are 0 or more, not {target}.")
-        if min(neurons, patch, fitting_steps, steps) < 1:
+        if min(neurons, 1 if patch is None else patch, fitting_steps, steps) < 1:
             raise InvalidInput(
                 f"Neurons, side of the trigger and steps are 1 or more, not {neurons}, {patch}, {fitting_steps} and "
                 f"{steps}."

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from planaria.campaigns.defences import Restored
-from planaria.campaigns.subjects import Answers, Subject, Tensors
+from planaria.campaigns.subjects import Answers, Subject
 from planaria.damages import ModelFaults
 from planaria.damages.faults import integers
 from planaria.guard.report import VERDICTS
@@ -15,7 +15,7 @@ BETTER = {
     ),
     **dict.fromkeys(("silent", "not_finite", "false_repairs", "claimed_wrongly", "seconds", "nbytes"), "lower"),
 }
-"""Which way is better. "estimated" is neither."""
+"""Which way is better. Estimated, rewritten and refused are neither."""
 
 
 def measured(
@@ -27,7 +27,7 @@ def measured(
     - agreement: share of the inputs that are answered as the intact model does.
     - silent: share of the inputs answered otherwise while the defence reports no damage at all.
     - not_finite: share of the inputs with outputs that are no finite numbers.
-    - detected: 1 if the defence reports damage.
+    - detected: 1 if the defence reports damage, or another model.
     - recall, precision: of the damaged weights those named, of the weights named those damaged.
     - roc_area: area under the curve of false against true positives as the limit on the scores falls; of the tensors
       that have scores.
@@ -35,43 +35,48 @@ def measured(
       that the defence calls so.
     - false_repairs: weights that were intact and are not any more.
     - claimed_wrongly: weights that are wrong and said to be intact or exact.
+    - rewritten: weights that the defence changed, damaged ones or not. Of a model that was changed on purpose, such as
+      by `planaria.attacks.FineTune`, all of them are wrongly undone.
+    - refused: 1 if the defence says that this is another model, leaves it alone, and says nothing of single weights.
     """
-    damaged = named = named_damaged = exact = false_repairs = claimed = 0
+    damaged = named = named_damaged = exact = false_repairs = claimed = rewritten = changed = 0
     called = dict.fromkeys(("bounded", "estimated"), 0)
     for name, tensor in subject.tensors.items():
-        struck = ~faults.tensors[name].known
-        wrong = _differs(restored.tensors[name], tensor)
-        verdicts = restored.verdicts.get(name, torch.zeros(tensor.shape, dtype=torch.uint8))
-        damaged += int(struck.sum())
-        named += int((verdicts > 0).sum())
-        named_damaged += int((struck & (verdicts > 0)).sum())
-        exact += int((struck & ~wrong).sum())
-        false_repairs += int((wrong & ~struck).sum())
-        claimed += int((wrong & (verdicts <= VERDICTS.index("exact"))).sum())
+        struck, new = faults.tensors[name].index, faults.tensors[name].new
+        wrong = _differs(restored.tensors[name], tensor).flatten()
+        verdicts = restored.verdicts.get(name, torch.zeros((), dtype=torch.uint8)).expand(tensor.shape).flatten()
+        at_struck, still = verdicts[struck], wrong[struck]
+        intact_now_wrong = int(wrong.count_nonzero() - still.count_nonzero())
+        damaged += len(struck)
+        named += int(verdicts.count_nonzero())
+        named_damaged += int(at_struck.count_nonzero())
+        exact += int((~still).count_nonzero())
+        false_repairs += intact_now_wrong
+        rewritten += intact_now_wrong + int(_differs(restored.tensors[name].flatten()[struck], new).count_nonzero())
+        claimed += int((verdicts[wrong] <= VERDICTS.index("exact")).count_nonzero())
         for what in called:
-            called[what] += int((struck & wrong & (verdicts == VERDICTS.index(what))).sum())
-    answers = _answers(subject, intact, restored.tensors)
-    changed = (answers.choices != intact.choices).double().mean().item()
+            called[what] += int((still & (at_struck == VERDICTS.index(what))).count_nonzero())
+        changed += int(wrong.count_nonzero())
+    answers = subject.answers(restored.tensors) if changed else intact
+    otherwise = (answers.choices != intact.choices).double().mean().item()
+    told = named > 0 or restored.refused
     return {
         "accuracy": answers.accuracy,
-        "agreement": 1 - changed,
-        "silent": 0.0 if named else changed,
+        "agreement": 1 - otherwise,
+        "silent": 0.0 if told else otherwise,
         "not_finite": 1 - answers.finite,
-        "detected": float(named > 0),
+        "detected": float(told),
         "recall": _share(named_damaged, damaged),
         "precision": _share(named_damaged, named),
         "roc_area": _roc_area(faults, restored),
         "exact": _share(exact, damaged),
         **{what: _share(count, damaged) for what, count in called.items()},
         "false_repairs": float(false_repairs),
-        "claimed_wrongly": float(claimed),
+        "claimed_wrongly": 0.0 if restored.refused else float(claimed),
+        "rewritten": float(rewritten),
+        "refused": float(restored.refused),
         "seconds": seconds,
     }
-
-
-def _answers(subject: Subject, intact: Answers, tensors: Tensors) -> Answers:
-    same = all(not _differs(tensors[name], tensor).any() for name, tensor in subject.tensors.items())
-    return intact if same else subject.answers(tensors)
 
 
 def _differs(one: Tensor, other: Tensor) -> Tensor:

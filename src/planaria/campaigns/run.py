@@ -24,7 +24,7 @@ from planaria.bench.statistics import proportion, summary
 from planaria.campaigns.defences import Defence, Protection
 from planaria.campaigns.measures import BETTER, measured
 from planaria.campaigns.settings import Settings, Threat
-from planaria.campaigns.subjects import Answers, Subject, subject
+from planaria.campaigns.subjects import Answers, Classifier, Subject, subject
 from planaria.campaigns.tampering import NoTampering
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
@@ -118,11 +118,12 @@ def _run(settings: Settings, folder: Path, model: str, damage: str, number: int)
     """One run of all defences. What it costs to prepare is kept for the next one in this process."""
     torch.set_num_threads(1)
     of = _subject(model, settings.images)
+    protected = _protected(settings, model)  # before anything is written: one may not fit
     threat = dict(settings.all_damages())[damage]
     faults = _faults(settings, folder, of, threat, number)
     damaged = faults.replay(of.tensors)
     results = {}
-    for name, (defence, protection) in _protected(settings, model).items():
+    for name, (defence, protection) in protected.items():
         if protection.file is not None and not isinstance(threat.tampering, NoTampering):
             draws = streams.generator(settings.seed, f"{of.name}, {damage}, run {number}, file of {name}")
             protection = protection.reading(threat.tampering.apply(protection.file, of.tensors, damaged, draws))
@@ -141,6 +142,8 @@ def _faults(settings: Settings, folder: Path, of: Subject, threat: Threat, numbe
     draws = streams.generator(settings.seed, f"{of.name}, {threat.broken}, run {number}")
     how = threat.damage
     if isinstance(how, Attack):
+        if not isinstance(of, Classifier):
+            raise InvalidInput(f"{type(how).__name__} needs labelled inputs, which {of.name} does not have.")
         seen = torch.randperm(len(of.sample), generator=draws)[:ATTACKED]
         faults = how.apply(of.module, of.sample[seen], of.sample_labels[seen], draws)
     else:
@@ -185,7 +188,10 @@ def _identity(settings: Settings) -> dict[str, Any]:
 
 
 def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
-    """Writes who the folder's results are of, or raises `InvalidFile` if they are of somebody else."""
+    """Writes who the folder's results are of, or raises `InvalidFile` if they are of somebody else.
+
+    Where a campaign left none, since it fitted no model, another one may begin.
+    """
     identity = json.loads(json.dumps(identity))
     if not file.exists():
         write_atomically(file, json.dumps(identity, indent=1).encode())
@@ -194,7 +200,11 @@ def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InvalidFile(f"{file} is no campaign: {error}. Choose another folder.") from error
+    begun = any(next((file.parent / name).iterdir(), None) for name in ("faults", "points"))
     for path, old, new in _differences(before, identity):
+        if not begun:
+            write_atomically(file, json.dumps(identity, indent=1).encode())
+            return
         raise InvalidFile(
             f"The results in {file.parent} are of another campaign: {path} was {old!r} and is {new!r}. "
             "Choose another folder."

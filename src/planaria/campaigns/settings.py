@@ -12,9 +12,10 @@ from typing import Any
 
 from planaria import attacks, damages
 from planaria.attacks import Attack, Objective
+from planaria.bench.guard import MINILM
 from planaria.campaigns import adaptive, defences, tampering
 from planaria.campaigns.defences import Defence
-from planaria.campaigns.subjects import SUBJECTS
+from planaria.campaigns.subjects import MOST_SENTENCES, SUBJECTS
 from planaria.campaigns.tampering import NoTampering, Tampering
 from planaria.damages import Damage
 from planaria.errors import InvalidFile, InvalidInput
@@ -58,7 +59,7 @@ class Settings:
         most_runs: at most.
         interval: runs go on until half the 95 % interval of the mean accuracy, in percent, is no larger for any
             defence.
-        images: that models are asked about.
+        images: that models are asked about; of a model of sentences, how many of these.
     """
 
     models: Sequence[str]
@@ -80,6 +81,13 @@ class Settings:
             raise InvalidInput(
                 f"A campaign has 1 run or more, at most `most_runs`, an interval above 0 and 1 to 10,000 images; not "
                 f"{self.runs}, {self.most_runs}, {self.interval} and {self.images}."
+            )
+        if MINILM in self.models and self.images > MOST_SENTENCES:
+            raise InvalidInput(f"{MINILM} is asked about at most {MOST_SENTENCES} sentences, not {self.images} images.")
+        attacks_named = [name for name, threat in self.all_damages() if isinstance(threat.damage, Attack)]
+        if MINILM in self.models and attacks_named:
+            raise InvalidInput(
+                f"{attacks_named[0]!r} is an attack, which needs labelled inputs; {MINILM} has none. Leave one out."
             )
         for names in ([name for name, _ in self.all_damages()], [name for name, _ in self.all_defences()]):
             if doubled := sorted({name for name in names if names.count(name) > 1}):

@@ -34,6 +34,8 @@ class OnTensors(Damage):
     def __init__(self, damage: Damage, *, names: Sequence[str]):
         if isinstance(names, str) or not names:
             raise InvalidInput(f"Names are a list of one or more patterns, not {names!r}.")
+        if not isinstance(damage, Damage):
+            raise InvalidInput(f"Tensors are broken by a damage, such as BitFlip(count=1), not by {damage!r}.")
         self.damage = damage
         self.names = tuple(names)
 

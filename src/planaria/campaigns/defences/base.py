@@ -24,11 +24,13 @@ class Restored:
         verdicts: what the defence says of each weight, as a place in `planaria.guard.report.VERDICTS`: 0 is intact.
             Tensors that are left out are said to be intact.
         scores: how much a weight looks damaged, for defences that tell; higher is worse.
+        refused: whether the defence says that this is another model rather than a damaged one, and left it as it is.
     """
 
     tensors: Tensors
     verdicts: Mapping[str, UInt8[Tensor, "..."]] = field(default_factory=dict)
     scores: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
+    refused: bool = False
 
 
 class Protection(ABC):

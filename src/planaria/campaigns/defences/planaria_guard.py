@@ -13,23 +13,25 @@ from planaria.guard.report import VERDICTS
 
 
 class PlanariaGuard(Defence):
-    """A guard of at most `budget`, as `planaria.protect` makes it, read back from its bytes.
+    """A guard of at most `budget`, or of at most `nbytes`, as `planaria.protect` makes it, read back from its bytes.
 
     Args:
-        budget: share of the model's bytes, in (0, 1].
+        budget: share of the model's bytes, in (0, 1]; 0.02 if neither is given.
+        nbytes: the same in bytes, for models of several sizes.
         tiers: those that are made, beside the digest.
         expect: share of weights that is expected to be lost; None for any.
         key: 64 hexadecimal digits, for a keyed digest; None for one without a key.
         told: whether it is told which weights are damaged.
-        force: whether it repairs also what looks like another model. If not, that counts as damage, and all weights
-            stay as found.
+        force: whether a model that looks retrained is repaired all the same, as by `planaria repair --force`; else the
+            guard refuses it.
         seed: of fits.
     """
 
     def __init__(
         self,
-        budget: float = 0.02,
+        budget: float | None = None,
         *,
+        nbytes: int | None = None,
         tiers: Sequence[str] = TIERS,
         expect: float | None = None,
         key: str | None = None,
@@ -37,14 +39,23 @@ class PlanariaGuard(Defence):
         force: bool = True,
         seed: int = 0,
     ):
-        self.budget, self.tiers, self.expect, self.seed = budget, tuple(tiers), expect, seed
-        self.key = None if key is None else bytes.fromhex(key)
+        if budget is not None and nbytes is not None:
+            raise InvalidInput(f"A guard has a budget or a number of bytes, not both: {budget} and {nbytes}.")
+        self.nbytes = nbytes
+        self.budget, self.tiers, self.expect, self.seed = 0.02 if budget is None else budget, tuple(tiers), expect, seed
+        try:
+            self.key = None if key is None else bytes.fromhex(key)
+        except ValueError as error:
+            raise InvalidInput(f"A key is 64 hexadecimal digits: {error}.") from error
         self.told = told  # type: ignore[misc]
         self.force = force
 
     def prepare(self, tensors: Tensors) -> Protection:
+        budget = self.budget
+        if self.nbytes is not None:
+            budget = self.nbytes / max(sum(tensor.nbytes for tensor in tensors.values()), 1)
         made = protect(
-            tensors, budget=self.budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
+            tensors, budget=budget, tiers=self.tiers, expect=self.expect, key=self.key, seed=self.seed, threads=1
         )
         return _Guarded(Guard.from_bytes(made.to_bytes(), key=self.key), force=self.force)
 
@@ -71,7 +82,9 @@ class _Guarded(Protection):
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
             report = self._repaired(copies, known)
-        except (InvalidGuard, LooksDifferent, OtherModel, VerificationFailed):  # seen only when a tier is needed
+        except LooksDifferent:
+            return Restored(tensors, refused=True)
+        except (InvalidGuard, OtherModel, VerificationFailed):  # seen only when a tier is needed
             return _Refused(self.guard.size).restore(tensors)
         return Restored(copies, {of.name: _verdicts(of, tensors[of.name]) for of in report.tensors if of.regions})
 

@@ -17,7 +17,8 @@ class ZeroGroups(Defence):
     RADAR (Li, Rakin, He, Fan, Chakrabarti, DATE 2021, sections IV and V): weights of a group are added with signs that
     a key decides, and bits 7 and 8 of the sum are the signature, so that one flipped top bit always shows. Groups are
     interleaved: neighbours lie in different ones. Theirs is for int8; of floats, here the byte with the sign and the
-    top of the exponent is added. Its key is 16 bits, repeated; ours seeds a stream as long as the tensor.
+    top of the exponent is added, and bits 6 and 7 are kept, so that one flip of either always shows. Its key is 16
+    bits, repeated; ours seeds a stream as long as the tensor.
 
     Args:
         group: weights of a group, 1 or more.
@@ -40,7 +41,7 @@ class ZeroGroups(Defence):
         signs = torch.randint(2, (tensor.numel(),), generator=draws) * 2 - 1
         sums = torch.zeros(int(groups.max()) + 1 if len(groups) else 0, dtype=torch.int64)
         sums.index_add_(0, groups, signs * _top_bytes(tensor))
-        return (sums >> 7 & 3).to(torch.uint8)
+        return (sums >> (6 if tensor.is_floating_point() else 7) & 3).to(torch.uint8)
 
     def groups(self, tensor: Tensor) -> Int64[Tensor, " weights"]:
         """Of each weight its group; a group's weights are as far from each other as they can be."""
