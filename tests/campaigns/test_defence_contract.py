@@ -32,6 +32,7 @@ DEFENCES: list[Defence] = [
     PlanariaGuard(0.1, tiers=["parity"], key="00" * 32),
     PlanariaGuard(0.2, tiers=["hint", "ladder"], told=True),
     ResidualRepair({"layer.weight": (8, 8), "head.weight": ()}),
+    ResidualRepair({"layer.weight": (8, 8)}, bits="exponent", predictor="RowKriging"),
 ]
 NAMES = [f"{number} {type(one).__name__}" for number, one in enumerate(DEFENCES)]
 
@@ -121,3 +122,10 @@ def test_clipping_brings_back_into_the_range_and_leaves_no_infinity(intact: dict
 def test_groups_have_weights() -> None:
     with pytest.raises(InvalidInput, match="1 or more weights"):
         ZeroGroups(0)
+
+
+def test_a_predictor_and_bits_that_are_none_are_refused(unchecked: None) -> None:
+    with pytest.raises(InvalidInput, match=r"Unknown predictor 'Moth'\. Predictors are: Kriging, RowKriging"):
+        ResidualRepair({}, predictor="Moth")
+    with pytest.raises(InvalidInput, match="Unknown bits 'exp'"):
+        ResidualRepair({}, bits="exp")  # type: ignore[arg-type]

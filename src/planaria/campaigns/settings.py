@@ -33,7 +33,8 @@ class Settings:
     Attributes:
         models: by name, see `planaria.campaigns.subjects`.
         damages: tables with a `kind`, a class of `planaria.damages` or `planaria.attacks`, and its arguments; `each`
-            names arguments of which every value in a list is one damage.
+            names arguments of which every value in a list is one damage, and `names`, of damages alone, patterns of the
+            tensors that are struck, see `planaria.damages.OnTensors`.
         defences: tables with a `kind`, a class of `planaria.campaigns.defences`, and its arguments; `name` is optional.
         seed: of the damages.
         runs: of each damage, at least.
@@ -73,11 +74,16 @@ class Settings:
             each = table.get("each", {})
             if not isinstance(each, Mapping) or not all(isinstance(values, list) for values in each.values()):
                 raise InvalidInput(f"`each` is a table of lists, such as each.rate = [0.001, 0.01]; not {each!r}.")
-            fixed = {name: value for name, value in table.items() if name not in ("kind", "each")}
+            fixed = {name: value for name, value in table.items() if name not in ("kind", "each", "names")}
             for values in product(*each.values()):
                 arguments = fixed | dict(zip(each, values, strict=True))
                 made = _made(table.get("kind"), arguments, (damages, attacks), (Damage, Attack))
-                yield _named(str(table["kind"]), arguments), made
+                name = _named(str(table["kind"]), arguments)
+                if "names" in table:
+                    if isinstance(made, Attack):
+                        raise InvalidInput(f"{name}: `names` limits damages; an attack strikes the whole model.")
+                    made, name = damages.OnTensors(made, names=table["names"]), f"{name}, on {_said(table['names'])}"
+                yield name, made
 
     def all_defences(self) -> Iterator[tuple[str, Defence]]:
         """Every defence by its name."""
