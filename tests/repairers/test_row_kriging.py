@@ -47,5 +47,5 @@ def test_a_share_that_is_none_is_refused(share: float, unchecked: None) -> None:
 
 
 def test_grids_that_are_too_large_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="at most 4,096 cells here, not 4,225. Use Kriging"):
+    with pytest.raises(InvalidInput, match=r"at most 4,096 cells here, not 4,225\. Use Kriging"):
         RowKriging(Sheet((65, 65))).prepare(drawn(2, 65 * 65))
