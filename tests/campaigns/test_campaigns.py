@@ -166,8 +166,9 @@ def test_scores_give_a_curve_and_damage_keeps_to_the_tensors_named(tmp_path: Pat
             "fc1.bias",
         }
     result = run(scored, tmp_path, progress=quiet)
-    assert [path.name for path in draw_roc(result, tmp_path)] == ["roc_tinymlp_a.png"]
-    assert (tmp_path / "roc_tinymlp_a.png").read_bytes().startswith(b"\x89PNG")
+    (path,) = draw_roc(result, tmp_path)
+    assert path.name == "roc_tinymlp_a_bit_flip_count_50_bits_sign_on_fc1.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InvalidInput, match="an attack strikes the whole model"):
         replace(scored, damages=[{"kind": "BitSearch", "count": 3, "names": ["fc1.*"]}])
 

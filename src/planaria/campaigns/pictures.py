@@ -1,5 +1,6 @@
 """A campaign's result as pictures."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,20 @@ from planaria.campaigns.measures import FALSE_ALARMS, found_at
 
 
 def draw_roc(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes `roc_<model>.png` for each model that a defence has scores of; a line is one damage and one defence.
+    """Writes `roc_<model>_<damage>.png` wherever a defence has scores, a line for each that has.
 
     The curve is the mean of the runs' at each rate of false alarms. Raises `OutputFailed`.
     """
-    by_model: dict[str, dict[str, dict[float, float]]] = {}
-    for point in result["points"].values():
-        for name, of in point["defences"].items():
-            if "roc_area" in of:
-                label = f"{point['damage']}: {name} ({of['roc_area']['mean']:.4f})"
-                curve = {rate: of[found_at(rate)]["mean"] for rate in FALSE_ALARMS}
-                by_model.setdefault(point["model"], {})[label] = curve
     paths = []
-    for model, curves in by_model.items():
-        paths.append(folder / f"roc_{model.lower().replace(' ', '_')}.png")
-        save_figure(roc_curves(f"{model}: damage found, and the area under the curve", curves), paths[-1])
+    for name, point in result["points"].items():
+        curves = {
+            f"{defence} (area {of['roc_area']['mean']:.4f})": {
+                rate: of[found_at(rate)]["mean"] for rate in FALSE_ALARMS
+            }
+            for defence, of in point["defences"].items()
+            if "roc_area" in of
+        }
+        if curves:
+            paths.append(folder / f"roc_{re.sub('[^a-z0-9.]+', '_', name.lower()).strip('_.')[:120]}.png")
+            save_figure(roc_curves(name, curves), paths[-1])
     return paths
