@@ -195,13 +195,14 @@ def campaign(
 ) -> None:
     """Compare defences under the same stored faults. What was cut goes on from where it was."""
     from planaria.campaigns import Settings, run
+    from planaria.campaigns.pictures import draw_roc
     from planaria.campaigns.tables import tables
 
     settings = Settings.load(experiment)
     folder = make_folder(output)
     with progress_bar("campaign") as progress:
         result = run(settings, folder, jobs=jobs, progress=progress)
-    _finish("campaign-results", result, tables(result), folder, json_output)
+    _finish("campaign-results", result, tables(result), folder, json_output, draw_roc(result, folder))
 
 
 @application.callback()

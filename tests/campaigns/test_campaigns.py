@@ -16,7 +16,10 @@ import pytest
 
 from planaria.attacks import PGD, Objective
 from planaria.campaigns import Settings, run
+from planaria.campaigns.measures import FALSE_ALARMS, found_at
+from planaria.campaigns.pictures import draw_roc
 from planaria.campaigns.tables import tables
+from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 
 SMALL = Settings(
@@ -139,6 +142,36 @@ def test_an_attack_is_a_damage(tmp_path: Path) -> None:
     assert chosen["defences"]["parity"]["exact"]["minimum"] == chosen["defences"]["parity"]["detected"]["mean"] == 1
     lists = [path.read_bytes() for path in sorted((tmp_path / "faults").glob("*bit-search*"))]
     assert len(set(lists)) == 2  # every run sees other inputs
+
+
+def test_scores_give_a_curve_and_damage_keeps_to_the_tensors_named(tmp_path: Path) -> None:
+    scored = replace(
+        SMALL,
+        models=["TinyMLP A"],
+        damages=[{"kind": "BitFlip", "count": 50, "bits": "sign", "names": ["fc1.*"]}],
+        defences=[
+            {"kind": "NoDefence"},
+            {"kind": "ResidualRepair", "spaces": {"fc1.weight": [28, 28]}, "bits": "sign", "predictor": "RowKriging"},
+        ],
+        most_runs=2,
+    )
+    result = run(scored, tmp_path, progress=quiet)
+    assert list(result["points"]) == ["TinyMLP A, bit flip, count 50, bits sign, on fc1.*"]
+    nothing, found = result["points"].popitem()[1]["defences"].values()
+    assert "roc_area" not in nothing
+    assert found["roc_area"]["minimum"] > 0.7
+    curve = [found[found_at(rate)]["mean"] for rate in FALSE_ALARMS]
+    assert curve == sorted(curve) and 0 < curve[0] < curve[-1] <= 1
+    assert found_at(1e-3) == "found_at_1e-3"
+    for path in (tmp_path / "faults").iterdir():
+        assert {name for name, faults in ModelFaults.load(path).tensors.items() if len(faults.index)} <= {
+            "fc1.weight",
+            "fc1.bias",
+        }
+    result = run(scored, tmp_path, progress=quiet)
+    (path,) = draw_roc(result, tmp_path)
+    assert path.name == "roc_tinymlp_a_bit_flip_count_50_bits_sign_on_fc1.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:

@@ -34,6 +34,7 @@ DEFENCES: list[Defence] = [
     PlanariaGuard(0.2, tiers=["hint", "ladder"], told=True),
     PlanariaGuard(0.1, tiers=["parity"], force=False),
     ResidualRepair({"layer.weight": (8, 8), "head.weight": ()}),
+    ResidualRepair({"layer.weight": (8, 8)}, bits="exponent", predictor="RowKriging"),
 ]
 NAMES = [f"{number} {type(one).__name__}" for number, one in enumerate(DEFENCES)]
 
@@ -172,3 +173,10 @@ def test_only_guards_keep_a_file_and_one_that_is_none_is_refused(intact: dict[st
         known = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in intact.items()}
         again = protection.reading(protection.file).restore(intact, known if defence.told else None)
         assert equal(again.tensors, intact) and not any(of.any() for of in again.verdicts.values())
+
+
+def test_a_predictor_and_bits_that_are_none_are_refused(unchecked: None) -> None:
+    with pytest.raises(InvalidInput, match=r"Unknown predictor 'Moth'\. Predictors are: Kriging, RowKriging"):
+        ResidualRepair({}, predictor="Moth")
+    with pytest.raises(InvalidInput, match="Unknown bits 'exp'"):
+        ResidualRepair({}, bits="exp")  # type: ignore[arg-type]

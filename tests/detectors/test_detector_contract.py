@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import planaria.detectors
-from planaria.detectors import Detector, Digest, Outlier, Residual
+from planaria.detectors import Detector, Digest, FlippedBit, Outlier, Residual
 from planaria.errors import InvalidInput
 from planaria.records import Record
 from planaria.repairers import MeanFill, ZeroFill
@@ -25,6 +25,9 @@ MEMBERS: dict[str, Maker] = {
     "outlier, at a rate": lambda: Outlier(rate=0.1),
     "residual of the mean": lambda: Residual(MeanFill()),
     "residual of the mean, at a rate": lambda: Residual(MeanFill(), rate=0.1),
+    "flipped bit": lambda: FlippedBit(MeanFill()),
+    "flipped bit of the sign, at a rate": lambda: FlippedBit(MeanFill(), bits="sign", rate=0.1),
+    "flipped bit of the exponent, two folds": lambda: FlippedBit(ZeroFill(), bits="exponent", folds=2),
     "residual of zero, two folds": lambda: Residual(ZeroFill(), folds=2),
 }
 FLOAT_MEMBERS = {name: make for name, make in MEMBERS.items() if not name.startswith("digest")}
@@ -154,8 +157,8 @@ def test_suspects_that_do_not_fit_the_weight_are_refused(make: Maker, unchecked:
 def test_float_detectors_refuse_integers_and_what_is_not_finite(make: Maker, unchecked: None) -> None:
     record = make().prepare(drawn(4, 6))
     for attempt in (make().prepare, lambda weight: make().find(weight, record)):
-        with pytest.raises(InvalidInput, match=r"floating-point weights, not torch.int8.*Digest"):
-            attempt(torch.ones(4, 6, dtype=torch.int8))
+        with pytest.raises(InvalidInput, match=r"floating-point weights, not torch.int16.*Digest"):
+            attempt(torch.ones(4, 6, dtype=torch.int16))
     for value in (float("nan"), float("inf")):
         weight = drawn(4, 6)
         weight[1, 2] = value
@@ -165,6 +168,10 @@ def test_float_detectors_refuse_integers_and_what_is_not_finite(make: Maker, unc
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
-    for make in (Outlier, lambda *, rate: Residual(MeanFill(), rate=rate)):
+    for make in (
+        Outlier,
+        lambda *, rate: Residual(MeanFill(), rate=rate),
+        lambda *, rate: FlippedBit(MeanFill(), rate=rate),
+    ):
         with pytest.raises(InvalidInput, match=f"not {rate}"):
             make(rate=rate)

@@ -14,6 +14,7 @@ from planaria.repairers import (
     Regrow,
     Repairer,
     RescaledZero,
+    RowKriging,
     SpectralKriging,
     ZeroFill,
 )
@@ -42,6 +43,7 @@ MEMBERS: dict[str, Maker] = {
     "low rank": lambda layout, shape: LowRank(),
     "kriging": lambda layout, shape: Kriging(layout),
     "kriging, always flat": lambda layout, shape: Kriging(Flat()),
+    "row kriging": lambda layout, shape: RowKriging(layout),
     "spectral kriging": _spectral,
     "regrow, reference recipe": _regrow(REFERENCE, "half"),
     "regrow, single": _regrow(DEFAULT, "single"),

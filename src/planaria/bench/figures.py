@@ -1,7 +1,7 @@
 """Pictures of a repair, made without a display."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,26 @@ def recovery_curves(network: str, result: dict[str, Any], the_talk: dict[str, di
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7.5, frameon=False, loc="lower left")
+    return figure
+
+
+def roc_curves(title: str, curves: Mapping[str, Mapping[float, float]]) -> Figure:
+    """Share of the damage found against the rate of false alarms, a line each; dotted is what a coin finds."""
+    figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for label, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), marker="o", ms=3, lw=1.2, label=label)
+    rates = sorted({rate for curve in curves.values() for rate in curve})
+    axes.plot(rates, rates, ":", color="black", lw=0.8)
+    axes.set(
+        xlabel="intact weights with a score as high",
+        ylabel="damaged weights found",
+        title=title,
+        xscale="log",
+        ylim=(0, 1.02),
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -9,10 +9,21 @@ from planaria.damages import ModelFaults
 from planaria.damages.faults import integers
 from planaria.guard.report import VERDICTS
 
+FALSE_ALARMS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+"""Rates of false alarms at which the share of damage found is measured."""
+
+
+def found_at(rate: float) -> str:
+    """The measure's name, such as found_at_1e-3."""
+    mantissa, exponent = f"{rate:.0e}".split("e")
+    return f"found_at_{mantissa}e{int(exponent)}"
+
+
 BETTER = {
     **dict.fromkeys(
         ("accuracy", "agreement", "detected", "recall", "precision", "roc_area", "exact", "bounded"), "higher"
     ),
+    **{found_at(rate): "higher" for rate in FALSE_ALARMS},
     **dict.fromkeys(("silent", "not_finite", "false_repairs", "claimed_wrongly", "seconds", "nbytes"), "lower"),
 }
 """Which way is better. Estimated, rewritten and refused are neither."""
@@ -31,6 +42,8 @@ def measured(
     - recall, precision: of the damaged weights those named, of the weights named those damaged.
     - roc_area: area under the curve of false against true positives as the limit on the scores falls; of the tensors
       that have scores.
+    - found_at_1e-3 and the like: of the damaged weights those whose score is exceeded by, or equal to that of, no more
+      than such a share of the intact weights; of the tensors that have scores.
     - exact, bounded, estimated: of the damaged weights those that hold their old bits again, and of the others those
       that the defence calls so.
     - false_repairs: weights that were intact and are not any more.
@@ -68,7 +81,7 @@ def measured(
         "detected": float(told),
         "recall": _share(named_damaged, damaged),
         "precision": _share(named_damaged, named),
-        "roc_area": _roc_area(faults, restored),
+        **_roc(faults, restored),
         "exact": _share(exact, damaged),
         **{what: _share(count, damaged) for what, count in called.items()},
         "false_repairs": float(false_repairs),
@@ -87,14 +100,17 @@ def _share(count: int, of: int) -> float | None:
     return count / of if of else None
 
 
-def _roc_area(faults: ModelFaults, restored: Restored) -> float | None:
-    """By ranks (Hanley and McNeil 1982)."""
-    from sklearn.metrics import roc_auc_score
-
+def _roc(faults: ModelFaults, restored: Restored) -> dict[str, float | None]:
+    """The area by ranks (Hanley and McNeil 1982), and points of the curve."""
+    names = ["roc_area", *map(found_at, FALSE_ALARMS)]
     if not restored.scores:
-        return None
+        return dict.fromkeys(names)
     struck = torch.cat([~faults.tensors[name].known.flatten() for name in restored.scores])
     scores = torch.cat([of.double().flatten() for of in restored.scores.values()])
     if struck.all() or not struck.any():
-        return None
-    return float(roc_auc_score(struck.numpy(), scores.clamp(max=1e300).numpy()))
+        return dict.fromkeys(names)
+    intact, damaged = scores[~struck].sort().values, scores[struck]
+    below, upto = (torch.searchsorted(intact, damaged, right=right) for right in (False, True))
+    area = (below + upto).double().mean().item() / (2 * len(intact))
+    found = [(len(intact) - below <= rate * len(intact)).double().mean().item() for rate in FALSE_ALARMS]
+    return dict(zip(names, [area, *found], strict=True))

@@ -52,7 +52,8 @@ class Settings:
         damages: tables with a `kind`, a class of `planaria.damages`, `planaria.attacks` or
             `planaria.campaigns.adaptive`, and its arguments; an `objective` is a table of those of `Objective`. `each`
             names arguments of which every value in a list is one damage. A `tampering` is a class of
-            `planaria.campaigns.tampering`, by its name or as a table of `kind` and arguments.
+            `planaria.campaigns.tampering`, by its name or as a table of `kind` and arguments. `names` are
+            patterns of the tensors that are struck, see `planaria.damages.OnTensors`.
         defences: tables with a `kind`, a class of `planaria.campaigns.defences`, and its arguments; `name` is optional.
         seed: of the damages.
         runs: of each damage, at least.
@@ -103,13 +104,8 @@ class Settings:
             for values in product(*each.values()):
                 arguments = fixed | dict(zip(each, values, strict=True))
                 tampered, meddling = _tampering(arguments.pop("tampering", "NoTampering"))
-                if isinstance(arguments.get("objective"), Mapping):
-                    named = arguments | {"objective": _made_of(Objective, arguments["objective"])}
-                else:
-                    named = arguments
-                made = _made(table.get("kind"), named, (damages, attacks, adaptive), (Damage, Attack))
                 broken = _named(str(table["kind"]), arguments)
-                yield broken + tampered, Threat(broken, made, meddling)
+                yield broken + tampered, Threat(broken, _damage(table.get("kind"), arguments), meddling)
 
     def all_defences(self) -> Iterator[tuple[str, Defence]]:
         """Every defence by its name."""
@@ -154,6 +150,16 @@ def _tampering(table: Any) -> tuple[str, Tampering]:
     return "" if isinstance(made, NoTampering) else f"; {_named(str(table['kind']), arguments)}", made
 
 
+def _damage(kind: Any, arguments: Mapping[str, Any]) -> Damage | Attack:
+    """The damage or attack of these arguments. Attacks choose among names themselves."""
+    if isinstance(arguments.get("objective"), Mapping):
+        arguments = {**arguments, "objective": _made_of(Objective, arguments["objective"])}
+    if "names" in arguments and kind in vars(damages):
+        others = {name: value for name, value in arguments.items() if name != "names"}
+        return damages.OnTensors(_damage(kind, others), names=arguments["names"])  # type: ignore[arg-type]
+    return _made(kind, arguments, (damages, attacks, adaptive), (Damage, Attack))
+
+
 def _made(kind: Any, arguments: Mapping[str, Any], packages: Sequence[Any], bases: tuple[type, ...]) -> Any:
     """An object of the class `kind` in one of the packages. Raises `InvalidInput` on other names or arguments."""
     classes = {
@@ -181,7 +187,9 @@ def _made_of(one: type, arguments: Mapping[str, Any]) -> Any:
 
 def _named(kind: str, arguments: Mapping[str, Any]) -> str:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
-    return ", ".join([words, *(f"{name} {_said(value)}" for name, value in arguments.items())])
+    return ", ".join(
+        [words, *(f"{'on' if name == 'names' else name} {_said(value)}" for name, value in arguments.items())]
+    )
 
 
 def _said(value: Any) -> str:

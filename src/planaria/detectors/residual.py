@@ -1,5 +1,6 @@
 """A weight is damaged if it is far from what the weights around it predict."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from planaria.errors import InvalidInput
 from planaria.records import Record
 
 ROUNDS = 5
+PREFIX = "predictor."
 
 
 @runtime_checkable
@@ -19,6 +21,15 @@ class Predictor(Protocol):
 
     def prepare(self, weight: Float[Tensor, "*weight"]) -> Record: ...
     def restore(
+        self, weight: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
+    ) -> Float[Tensor, "*weight"]: ...
+
+
+@runtime_checkable
+class LeavesOneOut(Protocol):
+    """A predictor that says of every weight what it would fill in if that one were missing too, without folds."""
+
+    def left_one_out(
         self, weight: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
     ) -> Float[Tensor, "*weight"]: ...
 
@@ -41,17 +52,15 @@ class Residual(Detector):
     Args:
         predictor: what fills missing weights, for example `planaria.repairers.Kriging(layout)`.
         rate: the share of intact weights that may be named damaged, 0 <= rate < 1.
-        folds: at least 2. More cost more and hide less at a time.
+        folds: at least 2. More cost more and hide less at a time. Predictors that leave out one by one need none.
 
     Record: the predictor's, the range, and the limit: 12 bytes more than the predictor's (24 for float64).
     """
 
     def __init__(self, predictor: Predictor, *, rate: float = 0.0, folds: int = 5):
-        if folds < 2:
-            raise InvalidInput(f"Weights are predicted from other folds: folds is at least 2, not {folds}.")
         self.predictor = predictor
         self.rate = checked_rate(rate)
-        self.folds = folds
+        self.folds = checked_folds(folds)
 
     def prepare(self, weight: Shaped[Tensor, "*weight"]) -> Record:
         values = working(weight)
@@ -62,8 +71,7 @@ class Residual(Detector):
         limit = largest_but(self.rate, self._misses(values, torch.ones_like(values, dtype=torch.bool), noted))
         # Another machine or another number of threads rounds predictions otherwise, by far less than this.
         limit = limit + 1e-4 * low_and_high.abs().max()
-        predictor = {f"predictor.{name}": tensor for name, tensor in noted.tensors.items()}
-        return Record({"range": low_and_high, "limits": limit.view(1), **predictor})
+        return Record({"range": low_and_high, "limits": limit.view(1), **with_prefix(noted)})
 
     def scores(self, weight: Shaped[Tensor, "*weight"], record: Record) -> Float[Tensor, "*weight"]:
         """How far each weight is from its prediction by the other folds, 0 or more; infinite where it is no number.
@@ -74,45 +82,87 @@ class Residual(Detector):
         if values.numel() == 0:
             return values
         known = ~outside(values, record["range"])
-        return self._misses(values, known, _predictors(record)).nan_to_num(torch.inf, torch.inf)
+        return self._misses(values, known, predictors_record(record)).nan_to_num(torch.inf, torch.inf)
 
     def _damaged(
         self, weight: Shaped[Tensor, "*weight"], record: Record, suspect: Bool[Tensor, "*weight"]
     ) -> Bool[Tensor, "*weight"]:
         values = working(weight)
         limit = record["limits"].to(values)[0]
-        noted = _predictors(record)
+        noted = predictors_record(record)
         broken = outside(values, record["range"])
-        hidden, candidates = broken, suspect & ~broken
-        for _ in range(ROUNDS):
-            misses = self._misses(values, ~hidden, noted)
-            # Only what missed in the first round: so the intact tensor has the false alarms counted in `prepare`.
-            over = candidates & (misses > limit)
-            if hidden is broken:
-                candidates = over
-            fresh = over & ~hidden
-            if not fresh.any():
-                break
-            hidden = broken | (over & (hidden | (misses >= misses[fresh].max() / 2)))
-        return broken | over
+        return worst_first(lambda known: self._misses(values, known, noted), broken, suspect, limit)
 
     def _misses(
         self, values: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], noted: Record
     ) -> Float[Tensor, "*weight"]:
         """How far each weight is from its prediction by the known weights of the other folds."""
-        fold = _folds(values.shape, self.folds).to(values.device)
-        predicted = torch.empty_like(values)
-        for one in range(self.folds):
-            here = fold == one
-            if here.any():
-                predicted = torch.where(here, self.predictor.restore(values, known & ~here, noted), predicted)
-        return (values - predicted).abs()
+        return (values - cross_predicted(self.predictor, values, known, noted, folds=self.folds)).abs()
 
 
-def _predictors(record: Record) -> Record:
-    """What the predictor noted."""
-    prefix = "predictor."
-    return Record({name.removeprefix(prefix): of for name, of in record.tensors.items() if name.startswith(prefix)})
+def checked_folds(folds: int) -> int:
+    """The number itself. Raises `InvalidInput` unless it is 2 or more."""
+    if folds < 2:
+        raise InvalidInput(f"Weights are predicted from other folds: folds is at least 2, not {folds}.")
+    return folds
+
+
+def cross_predicted(
+    predictor: Predictor,
+    values: Float[Tensor, "*weight"],
+    known: Bool[Tensor, "*weight"],
+    noted: Record,
+    *,
+    folds: int,
+) -> Float[Tensor, "*weight"]:
+    """Each weight's prediction by the known weights of the other folds, or by all others if the predictor can."""
+    if isinstance(predictor, LeavesOneOut):
+        return predictor.left_one_out(values, known, noted)
+    fold = _folds(values.shape, folds).to(values.device)
+    predicted = torch.empty_like(values)
+    for one in range(folds):
+        here = fold == one
+        if here.any():
+            predicted = torch.where(here, predictor.restore(values, known & ~here, noted), predicted)
+    return predicted
+
+
+def worst_first(
+    scores: Callable[[Bool[Tensor, "*weight"]], Float[Tensor, "*weight"]],
+    broken: Bool[Tensor, "*weight"],
+    suspect: Bool[Tensor, "*weight"],
+    limit: Float[Tensor, ""],
+) -> Bool[Tensor, "*weight"]:
+    """True where weights are broken, or over the limit in the first round and in the last.
+
+    Args:
+        scores: of all weights, from those known.
+        broken: never known.
+        suspect: the others are never over the limit.
+        limit: of a score.
+    """
+    hidden, candidates = broken, suspect & ~broken
+    for _ in range(ROUNDS):
+        found = scores(~hidden)
+        # Only what was over in the first round: so the intact tensor has the false alarms counted in `prepare`.
+        over = candidates & (found > limit)
+        if hidden is broken:
+            candidates = over
+        fresh = over & ~hidden
+        if not fresh.any():
+            break
+        hidden = broken | (over & (hidden | (found >= found[fresh].max() / 2)))
+    return broken | over
+
+
+def predictors_record(record: Record) -> Record:
+    """What the predictor noted, as `with_prefix` stores it."""
+    return Record({name.removeprefix(PREFIX): of for name, of in record.tensors.items() if name.startswith(PREFIX)})
+
+
+def with_prefix(noted: Record) -> dict[str, Tensor]:
+    """A predictor's record as part of a detector's."""
+    return {f"{PREFIX}{name}": tensor for name, tensor in noted.tensors.items()}
 
 
 def _folds(shape: torch.Size, folds: int) -> Int32[Tensor, "*weight"]:
