@@ -544,9 +544,9 @@ def test_tensors_of_no_weights_come_through_a_repair(tmp_path: Path) -> None:
 
 
 def test_a_newer_guard_says_that_a_newer_planaria_is_needed(guard: Guard) -> None:
-    newer = replace(guard.manifest, version=3)
+    newer = replace(guard.manifest, version=4)
     content = replace(guard, arrays={**guard.arrays, "manifest": newer.encode()}).to_bytes()
-    with pytest.raises(InvalidGuard, match=r"format 3.*Install a newer"):
+    with pytest.raises(InvalidGuard, match=r"format 4.*Install a newer"):
         Guard.from_bytes(content)
 
 

@@ -271,10 +271,10 @@ def _plan(
     manifest: Manifest, entries: Sequence[Entry], headers: Sequence[bytes], allowed: int
 ) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
     """What every guard has, in arrays of the sizes that they will have: lean if that saves enough, or with a key."""
-    plain = _planned(manifest, entries, headers, allowed)
     lean = _planned(replace(manifest, version=LEAN), entries, headers, allowed)
+    plain = lean if manifest.key else _planned(manifest, entries, headers, allowed)
     sizes = [_size(manifest, plan) for manifest, _, plan in (plain, lean)]
-    manifest, stream, plan = lean if manifest.key or sizes[0] - sizes[1] > LEAN_SAVES * allowed else plain
+    manifest, stream, plan = plain if sizes[0] <= min(allowed, sizes[1] + LEAN_SAVES * allowed) else lean
     if min(sizes) > allowed:
         raise InvalidInput(
             f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {min(sizes):,} bytes, "
@@ -300,8 +300,9 @@ def _planned(
             "digest.tensors": np.zeros((stream.groups, GROUP_DIGEST_BYTES), np.uint8),
             "digest.tiles": np.zeros((stream.bundles, BUNDLE_DIGEST_BYTES), np.uint8),
         }
-        if measured:
-            plan["statistics"] = np.zeros((measured, STATISTICS), np.float32)
+        statistics: dict[str, NDArray[np.generic]] = {"statistics": np.zeros((measured, STATISTICS), np.float32)}
+        if measured and (not manifest.lean or _size(manifest, plan | statistics) <= allowed):
+            plan |= statistics
         size = _size(manifest, plan)
         if stream.bundles * BUNDLE_DIGEST_BYTES <= DIGEST_SHARE * allowed and size <= allowed:
             break
