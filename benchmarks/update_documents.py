@@ -6,6 +6,7 @@ planaria bench engine -o benchmarks/results/engine
 planaria bench guard -o benchmarks/results/guard
 planaria bench frontier -o benchmarks/results/frontier
 planaria bench memory -o benchmarks/results/memory
+planaria campaign benchmarks/campaigns/NAME.toml -o benchmarks/results/NAME
 python benchmarks/update_documents.py
 """
 
@@ -17,9 +18,22 @@ from typing import Any
 
 from planaria.bench import engine, guard, memory, tables, variations
 from planaria.bench.frontier import tables as frontier
+from planaria.campaigns import tables as campaigns
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+CAMPAIGNS = (
+    "survey",
+    "scales",
+    "random_damage",
+    "minilm",
+    "bit_search",
+    "exponent_bit",
+    "gradient",
+    "adaptive",
+    "tampering",
+    "stale_guard",
+)
 PICTURES = {
     "tinymlp": ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png"),
     "frontier": (
@@ -35,6 +49,11 @@ PICTURES = {
 
 def result(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((RESULTS / name / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def campaign(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name / "campaign-results.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -56,6 +75,8 @@ def blocks() -> dict[Path, dict[str, str]]:
             "frontier": frontier.overview(result("frontier")),
             "memory": memory.tables(result("memory")),
         },
+        ROOT / "docs" / "limits.md": {name.replace("_", "-"): campaigns.overview(campaign(name)) for name in CAMPAIGNS}
+        | {"residual": campaigns.roc_table(campaign("residual"))},
     }
 
 
