@@ -18,7 +18,7 @@ from planaria.attacks import PGD, Objective
 from planaria.campaigns import Settings, run
 from planaria.campaigns.measures import FALSE_ALARMS, found_at
 from planaria.campaigns.pictures import draw_roc
-from planaria.campaigns.tables import tables
+from planaria.campaigns.tables import overview, roc_table, tables
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 
@@ -104,6 +104,10 @@ def test_every_defence_meets_the_same_faults_and_does_what_it_can(whole: tuple[P
     assert 0 < by_name["zero groups, group 8"]["recall"]["mean"] < 1
     assert by_name["clip to range"]["not_finite"]["maximum"] == 0
     assert "stored copy" in tables(result)
+    rows = overview(result, only=["nothing", "stored copy"]).splitlines()
+    assert rows[0] == "| damage | nothing | stored copy (100 % bytes) |"
+    assert rows[2].startswith("| whole weight, count 0 |") and rows[2].endswith(", exact 2, found 0 |")
+    assert rows[3].endswith(", exact 4, found 4 |") and "exact" not in rows[3].split("|")[2]
 
 
 def test_a_file_says_the_same_and_processes_do_not_matter(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -163,6 +167,7 @@ def test_scores_give_a_curve_and_damage_keeps_to_the_tensors_named(tmp_path: Pat
     curve = [found[found_at(rate)]["mean"] for rate in FALSE_ALARMS]
     assert curve == sorted(curve) and 0 < curve[0] < curve[-1] <= 1
     assert found_at(1e-3) == "found_at_1e-3"
+    assert f"{found['roc_area']['mean']:.3f}" in roc_table(run(scored, tmp_path, progress=quiet))
     for path in (tmp_path / "faults").iterdir():
         assert {name for name, faults in ModelFaults.load(path).tensors.items() if len(faults.index)} <= {
             "fc1.weight",

@@ -31,15 +31,17 @@ def overview(result: Mapping[str, Any], *, only: Sequence[str] = ()) -> str:
     ]
     intact = dict.fromkeys(f"{point['model']} {point['intact']:.2f}" for point in points)
     runs = dict.fromkeys(str(point["defences"][names[0]]["accuracy"]["count"]) for point in points)
-    return markdown(head, lines) + (
-        f"\nAccuracy in % (intact: {', '.join(intact)}): mean ± half the 95 % interval (minimum) of {' or '.join(runs)} "
-        "runs. Then in how many runs all was bit for bit as before (exact), and in how many damage was reported (found).\n"
+    return (
+        markdown(head, lines)
+        + f"\nAccuracy in % (intact: {', '.join(intact)}): mean ± half the 95 % interval (minimum) of "
+        f"{' or '.join(runs)} runs. Then in how many runs all was bit for bit as before (exact), and in how many "
+        "damage was reported (found).\n"
     )
 
 
 def _with_bytes(name: str, points: Sequence[Mapping[str, Any]]) -> str:
     shares = [100 * point["defences"][name]["nbytes"] / point["model_bytes"] for point in points]
-    low, high = f"{min(shares):.2g}", f"{max(shares):.2g}"
+    low, high = f"{min(shares):.3g}", f"{max(shares):.3g}"
     return f"{name} ({low if low == high else f'{low} to {high}'} % bytes)" if max(shares) else name
 
 
@@ -63,9 +65,10 @@ def roc_table(result: Mapping[str, Any]) -> str:
     points = list(result["points"].values())
     names = [name for name, of in points[0]["defences"].items() if "roc_area" in of]
     lines = [[point["model"], point["damage"], *(_area(point["defences"][name]) for name in names)] for point in points]
-    return markdown(["model", "damage", *(_with_bytes(name, points) for name in names)], lines) + (
-        "\nArea under the curve of false against true positives, ± half the 95 % interval (minimum); share of the damaged "
-        "weights that are found where one intact weight of 1,000 is named.\n"
+    return (
+        markdown(["model", "damage", *(_with_bytes(name, points) for name in names)], lines)
+        + "\nArea under the curve of false against true positives, ± half the 95 % interval (minimum); share of the "
+        "damaged weights that are found where one intact weight of 1,000 is named.\n"
     )
 
 
