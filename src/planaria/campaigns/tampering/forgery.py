@@ -15,6 +15,7 @@ from planaria.codes import ReedSolomon
 from planaria.errors import InvalidInput
 from planaria.guard import Guard, container, protect
 from planaria.guard.container import DIGEST_BYTES, SEAL, SEAL_BYTES
+from planaria.guard.file import KEY_BYTES
 from planaria.guard.manifest import LEAN, Manifest
 
 Tiers = Mapping[str, NDArray[np.generic]]
@@ -91,8 +92,11 @@ def with_new_parity(content: bytes) -> bytes:
 def guard_like(victim: Guard, tensors: Tensors, *, tiers: tuple[str, ...], key: bytes | None = None) -> Guard:
     """A guard of other weights whose digests are laid out as the victim's. Raises `InvalidInput` if there is none.
 
-    The layout follows from the budget, which the file does not tell: budgets from the victim's size on are tried.
+    The layout follows from the budget, which the file does not tell: budgets from the victim's size on are tried. A guard
+    with a key has a layout of its own, so against one the forger uses some key.
     """
+    if victim.manifest.key and key is None:
+        key = bytes(KEY_BYTES)
     budget = share_of(victim, tensors)
     while True:
         made = protect(tensors, budget=budget, tiers=tiers, key=key, threads=1)
