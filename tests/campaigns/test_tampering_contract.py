@@ -202,7 +202,8 @@ def test_forged_files_agree_with_their_own_parity(tampering: Tampering, key: str
 
 def test_tampering_changes_the_file() -> None:
     untouched = {called(one) for one in TAMPERINGS if tampered(one, many(), KEY) == guard_bytes(KEY)}
-    assert untouched == {called(NoTampering())}
+    # All tensors of so small a model share one digest, which there is none to swap with.
+    assert untouched == {called(NoTampering()), called(SwappedDigests(tiers=["digest.tensors"]))}
 
 
 def test_a_closed_file_of_the_same_tiers_is_the_same_file() -> None:

@@ -63,14 +63,14 @@ def closed(tiers: Tiers, *, seals_of: Sequence[bytes] = ()) -> bytes:
 
     Args:
         seals_of: guard files whose seals are kept: for the file that of the first; for each tier that of the first in
-            which it has the same bytes. Without any the seal is a sound one of no key.
+            which it has the same bytes, else of the first. Without any the seal is a sound one of no key.
     """
-    manifest = json.loads(tiers["manifest"].tobytes()) if "manifest" in tiers else {}
-    content = container.pack(tiers, key=None, bound=manifest.get("version", 1) >= LEAN)
+    content = container.pack(tiers, key=None, bound=_is_lean(tiers))
     if not seals_of:
         return content
     head, start = _sealed_from(seals_of[0])[0], _start_of_seal(content)
     parts = _sealed_from(content)[1]
+    parts |= {name: part for name, part in _sealed_from(seals_of[0])[1].items() if name in parts}
     for file in reversed(seals_of):
         known, sealed = container.unpack(file, key=None).arrays, _sealed_from(file)[1]
         same = {name for name in parts.keys() & known.keys() if known[name].tobytes() == tiers[name].tobytes()}
@@ -92,8 +92,8 @@ def with_new_parity(content: bytes) -> bytes:
 def guard_like(victim: Guard, tensors: Tensors, *, tiers: tuple[str, ...], key: bytes | None = None) -> Guard:
     """A guard of other weights whose digests are laid out as the victim's. Raises `InvalidInput` if there is none.
 
-    The layout follows from the budget, which the file does not tell: budgets from the victim's size on are tried. A guard
-    with a key has a layout of its own, so against one the forger uses some key.
+    The layout follows from the budget, which the file does not tell: budgets from the victim's size on are tried. A
+    guard with a key has a layout of its own, so against one the forger uses some key.
     """
     if victim.manifest.key and key is None:
         key = bytes(KEY_BYTES)
@@ -128,6 +128,14 @@ def with_fields(manifest: NDArray[np.generic], **fields: Any) -> NDArray[np.gene
     changed = json.loads(manifest.tobytes()) | fields
     text = json.dumps({name: value for name, value in changed.items() if value is not None}, separators=(",", ":"))
     return np.frombuffer(text.encode(), np.uint8)
+
+
+def _is_lean(tiers: Tiers) -> bool:
+    """Whether they say that they are of a version whose seal binds them."""
+    try:
+        return int(json.loads(tiers["manifest"].tobytes()).get("version", 1)) >= LEAN
+    except (KeyError, ValueError, AttributeError, TypeError):  # no manifest, or noise
+        return False
 
 
 def _shapes(guard: Guard) -> dict[str, tuple[int, ...]]:
