@@ -389,6 +389,8 @@ def test_a_fine_tuned_model_is_refused_untouched_unless_forced(scale: float) -> 
             act(tuned)
     assert same(tuned, before)
     assert guard.check(tuned, force=True).exit_code == 2 and guard.repair(tuned, force=True).exit_code == 2
+    for name in ("wide.weight", "half"):  # what looks right stays where nothing better is known
+        assert (tuned[name] == before[name]).double().mean() > 0.99
 
 
 @pytest.mark.parametrize("damage", [BitFlip(0.02), WholeWeight(0.3), WholeWeight(0.9)], ids=repr)

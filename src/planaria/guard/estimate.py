@@ -31,6 +31,7 @@ HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
 ROUNDING = 1e-12  # of a bound
+BETTER = 0.95  # of what zero errs: what is no better replaces no weight that looks right in a model that looks sound
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
@@ -298,6 +299,7 @@ def estimate(
     shape: RuleShape | None,
     recollection: Recollection | None = None,
     mapped: bool = False,
+    sound: bool = False,
 ) -> Estimate:
     """Fills in what is missing. All other weights stay bit for bit.
 
@@ -312,6 +314,8 @@ def estimate(
         shape: of the rule: what it was worth on held-out masks.
         recollection: what the memory tells.
         mapped: whether a hardware test said what is missing: then nothing else is.
+        sound: whether the whole model looks sound, though all of it changed: then a weight that looks right stays where
+            nothing better is known than zero or the mean.
     """
     weight = weights_of(content, entry)
     per_tile = tile * weight.numel() // entry.nbytes
@@ -327,6 +331,7 @@ def estimate(
     lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
     deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
     expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
+    plain = expected
     if shape is not None and missing.any():
         apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
         share = float(lost.sum() / missing.sum())
@@ -334,6 +339,9 @@ def estimate(
         expected, method = deviation * error, "rule"
     if recollection is not None and recollection.error is not None and recollection.error <= ROUNDED * expected:
         expected, method = recollection.error, "hint"
+    if sound and expected > BETTER * plain:
+        believed = missing & ~told & ~statistics.broken(weight)
+        missing, kept = missing & ~believed, kept | believed
     filled = torch.zeros_like(weight)
     if missing.any() and method == "hint" and recollection is not None:
         filled = recollection.value.to(weight)

@@ -35,6 +35,7 @@ class Examination:
         unproven: those that still do not match.
         scattered: whether damage seems to be: codewords came out right, or many damaged tiles show impossible weights.
         unsolved: what the parity left, or None if there is none.
+        sound: whether the model looks like another one rather than a damaged one, and is repaired by force.
     """
 
     draft: Draft
@@ -42,6 +43,7 @@ class Examination:
     unproven: NDArray[np.bool_]
     scattered: bool
     unsolved: parity.Unsolved | None
+    sound: bool
 
 
 def examine(
@@ -80,7 +82,8 @@ def examine(
             progress=progress,
         )
     scattered = unsolved is not None and unsolved.scattered  # training leaves no codeword as it was
-    if not force and known is None and not scattered and unproven.mean() > MOST and _coherent(guard, draft, unproven):
+    sound = known is None and not scattered and bool(unproven.mean() > MOST) and _coherent(guard, draft, unproven)
+    if sound and not force:
         raise LooksDifferent(
             f"{int(unproven.sum())} of {len(unproven)} tiles changed and yet all weights look sound: this is a "
             "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with --force."
@@ -92,7 +95,7 @@ def examine(
     if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
         damaged[stream.tiles_of(draft.symbols)] = True
-    return Examination(draft, damaged, unproven, scattered, unsolved)
+    return Examination(draft, damaged, unproven, scattered, unsolved, sound)
 
 
 def damaged_tiles(

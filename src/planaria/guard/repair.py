@@ -141,6 +141,7 @@ def _diagnosed(
                 shape=shape,
                 recollection=memory[1].part(piece, entry) if memory else None,
                 mapped=known is not None,
+                sound=examination.sound,
             )
             verdicts[tiles] = np.where(unproven[tiles], _verdicts(result, piece, stream.tile, regrown), verdicts[tiles])
             count = int(result.missing.sum())
