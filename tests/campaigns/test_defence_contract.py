@@ -28,12 +28,12 @@ DEFENCES: list[Defence] = [
     ClipToRange(),
     ZeroGroups(),
     ZeroGroups(group=64, seed=1),
-    PlanariaGuard(0.2),
+    PlanariaGuard(0.2, tiers=["copy", "parity", "hint", "ladder"]),
     PlanariaGuard(0.1, tiers=["parity"], key="00" * 32),
     PlanariaGuard(nbytes=4000, tiers=["parity"], force=False),
     PlanariaGuard(0.2, tiers=["hint", "ladder"], told=True),
     PlanariaGuard(0.1, tiers=["parity"], force=False),
-    ResidualRepair({"layer.weight": (8, 8), "head.weight": ()}),
+    ResidualRepair({"head.weight": ()}),
     ResidualRepair({"layer.weight": (8, 8)}, bits="exponent", predictor="RowKriging"),
 ]
 NAMES = [f"{number} {type(one).__name__}" for number, one in enumerate(DEFENCES)]
@@ -154,13 +154,16 @@ def test_what_looks_like_another_model_is_repaired_by_force_alone(intact: dict[s
     tuned = {name: tensor * 1.001 if tensor.is_floating_point() else tensor for name, tensor in intact.items()}
     for force in (True, False):
         restored = PlanariaGuard(0.1, tiers=["parity"], force=force).prepare(intact).restore(tuned)
-        assert restored.verdicts["layer.weight"].all()
+        assert restored.refused == (not force)
         assert equal(restored.tensors, tuned) == (not force)
+        assert not force or restored.verdicts["layer.weight"].all()
 
 
-def test_only_guards_keep_a_file_and_one_that_is_none_is_refused(intact: dict[str, Tensor]) -> None:
+def test_only_guards_keep_a_file_and_one_that_is_none_is_refused(
+    intact: dict[str, Tensor], prepared: dict[int, Protection]
+) -> None:
     for defence in DEFENCES:
-        protection = defence.prepare(intact)
+        protection = prepared[id(defence)]
         assert (protection.file is not None) == isinstance(defence, PlanariaGuard)
         if protection.file is None:
             assert protection.reading(b"") is protection

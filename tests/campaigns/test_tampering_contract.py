@@ -113,7 +113,7 @@ def many() -> dict[str, Tensor]:
     return broken
 
 
-DAMAGES = [unharmed, few, many]
+DAMAGES = [few, many]
 
 
 def tampered(tampering: Tampering, damaged: dict[str, Tensor], key: str | None, seed: int = 0) -> bytes:
