@@ -23,7 +23,6 @@ from planaria.campaigns import tables as campaigns
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CAMPAIGNS = (
-    "survey",
     "random_damage",
     "bit_search",
     "exponent_bit",
@@ -41,6 +40,7 @@ PICTURES = {
         "pareto_tinymlp_a.png",
         "precision_tinymlp_a.png",
     ),
+    "residual": ("roc_tinymlp_a_bit_flip_rate_0.000125_bits_exponent_on_fc1.weight.png",),
 }
 
 
@@ -94,7 +94,8 @@ def main() -> None:
         path.write_text(text, encoding="utf-8")
     for folder, pictures in PICTURES.items():
         for picture in pictures:
-            shutil.copyfile(RESULTS / folder / picture, ROOT / "docs" / "images" / picture)
+            if (RESULTS / folder / picture).is_file():  # those of results that were made elsewhere stay as they are
+                shutil.copyfile(RESULTS / folder / picture, ROOT / "docs" / "images" / picture)
 
 
 if __name__ == "__main__":
