@@ -82,7 +82,7 @@ class GuardFile:
     def _measured(self) -> dict[int, int]:
         """The row of each floating-point tensor that has statistics."""
         rows = len(self.arrays.get("statistics", ()))
-        measured = largest_floats(self.entries, rows) if self.manifest.lean else range(rows)
+        measured = measured_tensors(self.entries, rows, lean=self.manifest.lean)
         return {tensor: row for row, tensor in enumerate(measured) if self.entries[tensor].dtype in FLOATS}
 
     def memory(self) -> Memory | None:
@@ -293,6 +293,11 @@ def largest_floats(entries: Sequence[Entry], count: int) -> list[int]:
     """The indices, ascending, of so many floating-point tensors of most weights; of equal ones the first."""
     floats = [index for index, entry in enumerate(entries) if entry.dtype in FLOATS]
     return sorted(sorted(floats, key=lambda index: (-prod(entries[index].shape), index))[:count])
+
+
+def measured_tensors(entries: Sequence[Entry], rows: int, *, lean: bool) -> Sequence[int]:
+    """The indices, ascending, of the tensors that so many rows of statistics are of."""
+    return largest_floats(entries, rows) if lean else range(rows)
 
 
 def ladder_columns(entries: Sequence[Entry]) -> int:

@@ -21,7 +21,7 @@ from planaria.guard.container import packed_size
 from planaria.guard.copies import file_state
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bundle_digests, group_digest
 from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
-from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats
+from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats, measured_tensors
 from planaria.guard.guard import Guard
 from planaria.guard.headers import pack_headers
 from planaria.guard.manifest import LEAN, Manifest, ParityShape
@@ -367,9 +367,7 @@ def _measured(
     if "statistics" in plan:
         rows = [
             _statistics(checkpoint, stream, stream.entries[tensor], detectors, more)
-            for tensor in (
-                largest_floats(stream.entries, len(plan["statistics"])) if manifest.lean else range(len(stream.entries))
-            )
+            for tensor in measured_tensors(stream.entries, len(plan["statistics"]), lean=manifest.lean)
         ]
         arrays["statistics"] = np.array(rows, np.float32)
     if manifest.parity is not None:
