@@ -23,12 +23,16 @@ from planaria.campaigns import tables as campaigns
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CAMPAIGNS = (
+    "survey",
+    "scales",
     "random_damage",
+    "minilm",
     "bit_search",
     "exponent_bit",
     "gradient",
     "adaptive",
     "tampering",
+    "stale_guard",
 )
 PICTURES = {
     "tinymlp": ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png"),

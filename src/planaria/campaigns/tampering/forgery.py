@@ -52,6 +52,27 @@ class Forgery(Tampering):
         """All tiers of the file, the changed ones among them. The victim's are not written to."""
 
 
+class ForgeryOfTiers(Forgery):
+    """Changes chosen tiers.
+
+    Args:
+        tiers: which, such as ["copy", "hint"] or ["digest.tiles"].
+        seal: as for `Forgery`.
+
+    Raises `InvalidInput` unless at least one is named.
+    """
+
+    def __init__(self, tiers: Sequence[str], *, seal: Seal = "kept"):
+        super().__init__(seal=seal)
+        self.tiers = tuple(tiers)
+        if not self.tiers or not all(isinstance(tier, str) and tier for tier in self.tiers):
+            raise InvalidInput(f'Name one tier or more, such as ["parity"] or ["digest.tiles"], not {list(tiers)}.')
+
+    def _chosen(self, victim: Guard) -> Tiers:
+        """The victim's arrays that are of these tiers."""
+        return {name: array for name, array in victim.arrays.items() if any(is_of(name, tier) for tier in self.tiers)}
+
+
 def opened(content: bytes) -> Guard:
     """A sound guard file as anyone can read it: a key proves it, and hides nothing."""
     arrays = container.unpack(content, key=None).arrays
@@ -115,12 +136,6 @@ def share_of(victim: Guard, tensors: Tensors) -> float:
 def is_of(name: str, tier: str) -> bool:
     """Whether an array belongs to a tier: "digest.tiles" to "digest" and to itself."""
     return name == tier or name.startswith(f"{tier}.")
-
-
-def require_tiers(tiers: tuple[str, ...]) -> None:
-    """Raises `InvalidInput` unless there is at least one."""
-    if not tiers or not all(isinstance(tier, str) and tier for tier in tiers):
-        raise InvalidInput(f'Name one tier or more, such as ["parity"] or ["digest.tiles"], not {list(tiers)}.')
 
 
 def with_fields(manifest: NDArray[np.generic], **fields: Any) -> NDArray[np.generic]:

@@ -1,32 +1,22 @@
 """A guard with less in it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Seal, Tiers, is_of, require_tiers, with_fields
+from planaria.campaigns.tampering.forgery import ForgeryOfTiers, Tiers, is_of, with_fields
 from planaria.guard import Guard
 
 FIELDS = {"parity": "parity", "copy": "copied", "hint": "memory", "ladder": "memory", "rule": "rules"}
 """What the manifest says of a tier. Hints and ladder build on one another, and go together."""
 
 
-class RemovedTiers(Forgery):
+class RemovedTiers(ForgeryOfTiers):
     """Tiers are taken out, and the manifest says nothing of them any more.
 
-    Where the victim's seal is kept the manifest has to stay too: there the tiers become zeros.
-
-    Args:
-        tiers: which, such as ["parity"], ["digest"] or ["digest.tiles"].
-        seal: as for `Forgery`.
+    Where the victim's seal is kept the manifest has to stay too: there the tiers become zeros. Arguments as of
+    `ForgeryOfTiers`.
     """
-
-    def __init__(self, tiers: Sequence[str], *, seal: Seal = "kept"):
-        super().__init__(seal=seal)
-        self.tiers = tuple(tiers)
-        require_tiers(self.tiers)
 
     def _forged(self, victim: Guard, damaged: Tensors, generator: torch.Generator) -> Tiers:
         fields = {FIELDS[tier] for tier in self.tiers if tier in FIELDS}

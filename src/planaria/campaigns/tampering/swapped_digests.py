@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Seal, Tiers, is_of, require_tiers
+from planaria.campaigns.tampering.forgery import ForgeryOfTiers, Seal, Tiers
 from planaria.guard import Guard
 
 
-class SwappedDigests(Forgery):
+class SwappedDigests(ForgeryOfTiers):
     """Every digest moves to another place of its tier: genuine ones, under the victim's key, of other weights.
 
     Args:
@@ -19,14 +19,11 @@ class SwappedDigests(Forgery):
     """
 
     def __init__(self, tiers: Sequence[str] = ("digest",), *, seal: Seal = "kept"):
-        super().__init__(seal=seal)
-        self.tiers = tuple(tiers)
-        require_tiers(self.tiers)
+        super().__init__(tiers, seal=seal)
 
     def _forged(self, victim: Guard, damaged: Tensors, generator: torch.Generator) -> Tiers:
         forged = dict(victim.arrays)
-        for name, array in victim.arrays.items():
-            if any(is_of(name, tier) for tier in self.tiers):
-                by = int(torch.randint(1, max(len(array), 2), (), generator=generator))
-                forged[name] = np.roll(array, by, axis=0)
+        for name, array in self._chosen(victim).items():
+            by = int(torch.randint(1, max(len(array), 2), (), generator=generator))
+            forged[name] = np.roll(array, by, axis=0)
         return forged
