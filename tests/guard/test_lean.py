@@ -74,16 +74,18 @@ def test_copies_are_restored_though_others_of_their_bundle_are_lost() -> None:
     assert guard.check(damaged, force=True).verdict == "lost"
 
 
-def test_of_tensors_that_were_not_measured_what_is_no_number_becomes_zero() -> None:
+def test_of_tensors_that_were_not_measured_what_is_absurd_takes_the_median() -> None:
     guard = protect(crowd(), budget=0.06, tiers=("digest",))
     index = guard.stream.index["layers.5.norm"]
     assert guard.statistics(index) is None
     damaged = copied(crowd())
-    damaged["layers.5.norm"][3:5] = torch.tensor([torch.nan, torch.inf])
+    absurd = torch.tensor([torch.nan, torch.inf, 1e9, -1.0, 1e-9])
+    damaged["layers.5.norm"][1:6] = absurd
     damaged["layers.5.norm"][7] = 3.0
     report = guard.repair(damaged)
     assert report.verdict == "lost" and report.exit_code == 2
-    assert damaged["layers.5.norm"][3:5].tolist() == [0, 0] and damaged["layers.5.norm"][7] == 3
+    others = torch.cat([crowd()["layers.5.norm"][[0, 6]], torch.tensor([3.0]), crowd()["layers.5.norm"][8:]])
+    assert (damaged["layers.5.norm"][1:6] == others.median()).all() and damaged["layers.5.norm"][7] == 3
     others = {name: tensor for name, tensor in crowd().items() if name != "layers.5.norm"}
     assert same({name: damaged[name] for name in others}, others)
 

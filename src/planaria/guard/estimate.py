@@ -28,11 +28,12 @@ FLOATS = {
 PIECE = 2**22  # bytes
 # A weight whose most significant 16 bits are known differs from any that shares them by at most this share of itself.
 HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
-SPARSE_DENSITY = 0.05  # share of wrong symbols above which a region counts as lost whole
+DENSE = 0.05  # share of wrong symbols above which a tile that shows nothing is not believed
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
 ROUNDING = 1e-12  # of a bound
 BETTER = 0.95  # of what zero errs: what is no better replaces no weight that looks right in a model that looks sound
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
+FAR = 4.0  # times a hint's error, from which a weight without bounds is not believed
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
 
@@ -247,21 +248,23 @@ def locate(
     tile: int,
     density: float,
     scattered: bool,
+    sound: bool,
     statistics: Statistics,
     rule: Repairer | None,
     known: Bool[Tensor, "*weight"] | None,
 ) -> Located:
     """Finds the broken weights among the doubtful ones.
 
-    Scattered damage is told from lost regions by what the parity saw (`density`) and by whether weights are broken on
-    their face. Where it is not scattered, or cannot be told, all doubtful weights of a tile count as missing: that is
-    never worse than zero-filling the tile, up to the chance that the repairer is worse than zero.
+    A tile in which many weights are broken on their face is lost whole; where few are, each weight is judged by itself.
+    A tile that shows no broken weight at all is believed, unless the parity saw (`density`) that much is wrong that
+    does not show, and damage is not scattered: then it may hold other weights.
 
     Args:
         content: the tensor's bytes as found, a floating-point type.
         doubtful: symbols that no proof covers.
         density: lower bound of the share of wrong symbols among them, 0 if unknown.
         scattered: whether damage all over the model was seen to be scattered.
+        sound: whether the whole model looks sound, though all of it changed: then no doubtful weight is believed.
         rule: the tensor's stored rule, which predicts; without one, weights are compared with their row and column.
         known: weights that a hardware test found good; then exactly the others are missing.
     """
@@ -274,11 +277,9 @@ def locate(
     if known is not None:
         open_ = open_ & ~known
         return Located(any_doubt, bounded & ~known, open_, torch.zeros_like(open_))
-    missing = open_ & broken
-    if density >= SPARSE_DENSITY:
-        missing = open_
-    else:
-        missing = missing | (open_ & _lost_whole(weight, missing, open_, per_tile, scattered))
+    missing = open_ & (broken | _zeroed(weight, open_, per_tile, statistics.zeros))
+    hidden = sound or (density >= DENSE and not scattered)
+    missing = missing | (open_ & _lost_whole(missing & (weight != 0), missing, open_, per_tile, hidden))
     if missing.sum() < open_.sum():
         detector = Outlier() if rule is None else Residual(rule)
         # What is already given up must not mislead the detector; it always names a NaN.
@@ -303,9 +304,9 @@ def estimate(
 ) -> Estimate:
     """Fills in what is missing. All other weights stay bit for bit.
 
-    Where the ladder gives bounds, a weight outside of them is missing, too, and one inside stays as it is. A weight is
-    filled by the rule or by the memory, whichever erred less when the model was protected, within the bounds; without
-    either, by zero, or by the mean where all weights are nearly equal.
+    Where the ladder gives bounds, a weight outside of them is missing, too, and one inside stays as it is; so is one
+    far from its hint. A weight is filled by the rule or by the memory, whichever erred less when the model was
+    protected, within the bounds; without either, by zero, or by the mean where all weights are nearly equal.
 
     Args:
         content: the tensor's bytes as found, a floating-point type.
@@ -326,7 +327,8 @@ def estimate(
         recollection = recollection.within(statistics)
         inside, told = recollection.inside(weight), recollection.told & (missing | kept)
         if not mapped:
-            missing = (missing & ~(sure & inside)) | (kept & ~inside)
+            far = (weight - recollection.value).abs() > FAR * (recollection.error or torch.inf)
+            missing = (missing & ~(sure & inside)) | (kept & ~inside) | (kept & ~told & far)
             kept = (located.missing | kept) & ~missing
     lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
     deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
@@ -395,20 +397,30 @@ def _filled(
 
 
 def _lost_whole(
-    weight: Float[Tensor, "*weight"],
+    garbage: Bool[Tensor, "*weight"],
     broken: Bool[Tensor, "*weight"],
     doubtful: Bool[Tensor, "*weight"],
     per_tile: int,
-    scattered: bool,
+    hidden: bool,
 ) -> Bool[Tensor, "*weight"]:
-    """Weights of tiles in which damage is not scattered."""
+    """Weights of tiles that are lost whole: most of it garbage, or nothing shows and yet damage may be hidden.
+
+    Zeros tell where they are one by one; garbage also leaves numbers that look possible.
+    """
     sizes = _by_tile(doubtful, per_tile)
-    damaged = sizes > 0
-    # Zeros tell where they are one by one; garbage also leaves numbers that look possible.
-    lost = _by_tile(broken & (weight != 0), per_tile) > GARBAGE * sizes.clamp_min(1 / GARBAGE)
-    if not scattered:
+    lost = _by_tile(garbage, per_tile) > GARBAGE * sizes.clamp_min(1 / GARBAGE)
+    if hidden:
         lost = lost | (_by_tile(broken, per_tile) == 0)
-    return _spread(lost & damaged, per_tile, broken)
+    return _spread(lost & (sizes > 0), per_tile, broken)
+
+
+def _zeroed(
+    weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"], per_tile: int, zeros: float
+) -> Bool[Tensor, "*weight"]:
+    """Zeros of tiles that hold far more of them than the intact tensor's share."""
+    expected = zeros * _by_tile(doubtful, per_tile)
+    crowded = _by_tile(doubtful & (weight == 0), per_tile) > expected + 5 * expected.sqrt() + 1
+    return _spread(crowded, per_tile, weight) & (weight == 0)
 
 
 def _spread(tiles: Bool[Tensor, " tiles"], per_tile: int, like: Tensor) -> Tensor:

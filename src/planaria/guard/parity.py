@@ -137,7 +137,7 @@ def correct(
         if failed.any():
             begins, ends = stream.tile_bounds(_touching(stream, damaged, start, stop))
             in_a_codeword = (ends - begins).sum() / shape.width
-            density = max(density, min(1.0, shape.check / 2 / max(in_a_codeword, 1.0)))
+            density = max(density, float(min(1.0, shape.check / 2 / max(in_a_codeword, 1.0))))
         all_failed[segment] = failed
     return Unsolved(all_failed, density)
 

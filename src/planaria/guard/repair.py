@@ -35,6 +35,8 @@ from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.stream import SYMBOL
 from planaria.repairers import Repairer
 
+PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight is absurd
+ODD = 0.1  # share of a tensor's weights up to which a sign counts as absurd: a negative variance
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST = range(len(VERDICTS))
 
 
@@ -117,7 +119,7 @@ def _diagnosed(
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
         if apply and entry.dtype in FLOATS:
-            _zero_what_is_no_number(examination.draft, entry, unproven, known)
+            _put_in_proportion(examination.draft, entry, unproven, known)
     elif unproven.any() and statistics is not None:
         shape, repairer = _rule(guard, index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
@@ -163,13 +165,25 @@ def _diagnosed(
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
-def _zero_what_is_no_number(draft: Draft, entry: Entry, unproven: NDArray[np.bool_], known: Known | None) -> None:
-    """The least that keeps a network alive where nothing is known of a tensor. Other weights stay as found."""
+def _put_in_proportion(draft: Draft, entry: Entry, unproven: NDArray[np.bool_], known: Known | None) -> None:
+    """The least that keeps a network alive where nothing is known of a tensor.
+
+    Of its unproven weights, those that are no number take the tensor's median, and so do those out of all proportion:
+    a variance of 1e30, or of 1e-30, ends a network as surely. Other weights stay as found, zeros among them.
+    """
     content = draft.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype])
+    weight = weights_of(content, entry).flatten()
     tiles = torch.from_numpy(np.repeat(unproven, draft.stream.tile // stored.element_size())[: len(stored)])
     missing = tiles if known is None or entry.name not in known else tiles & ~known[entry.name].flatten()
-    stored[missing & ~weights_of(content, entry).flatten().isfinite()] = 0
+    finite, magnitude = weight.isfinite(), weight.abs().log2()
+    told = finite & (weight != 0)
+    typical = magnitude[told].median() if told.any() else torch.tensor(0.0)
+    absurd = ~finite | (told & ((magnitude - typical).abs() > PROPORTION))
+    for other in (weight < 0, weight > 0):  # of the sign that nearly no other has
+        absurd |= other & (other[told].double().mean() < ODD)
+    rest = weight[~absurd]
+    stored[missing & absurd] = (rest.median() if rest.numel() else torch.tensor(0.0)).to(stored.dtype)
     draft.replace(entry.name, 0, content)
 
 
@@ -208,6 +222,7 @@ def _located(
         tile=guard.stream.tile,
         density=unsolved.density if unsolved else 0.0,
         scattered=examination.scattered,
+        sound=examination.sound,
         statistics=statistics,
         rule=_rule(guard, index)[1],
         known=mask,
