@@ -9,7 +9,7 @@ demo: .venv/installed
 
 # Two files at a time: threads of small tensors would wait for one another.
 test: .venv/developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/developed
 	$(BIN)/ruff check .

@@ -66,10 +66,10 @@ def test_ten_thousand_files_are_made() -> None:
     assert sum(COUNTS.values()) >= 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("every", [pytest.param(4, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_hostile_guard_is_refused_in_one_line_or_does_no_harm(name: str, unchecked: None) -> None:
-    answers = [judged(name, seed) for seed in range(COUNTS[name])]
+def test_a_hostile_guard_is_refused_in_one_line_or_does_no_harm(name: str, every: int, unchecked: None) -> None:
+    answers = [judged(name, seed) for seed in range(0, COUNTS[name], every)]
     assert [answer for answer in answers if not answer.startswith(("refused: ", "harmless: "))] == []
     assert any(answer.startswith("refused: ") for answer in answers)
 
