@@ -117,6 +117,18 @@ def test_weights_that_only_look_right_do_not_mislead_the_ladder() -> None:
         assert told.estimated or (told.bound is not None and worst <= told.bound)
 
 
+def test_possible_weights_far_from_their_hint_are_replaced() -> None:
+    guard = protect(network(), budget=0.15, expect=0.3, tiers=("digest", "hint"))
+    tensors = network()
+    filters, stuck = tensors["fc1.weight"], mask(*tensors["fc1.weight"].shape, share=0.1, seed=9)
+    intact = filters.clone()
+    filters[stuck] = torch.where(intact[stuck] > 0, intact.min(), intact.max())  # in the intact range
+    before = float((filters - intact).square().mean())
+    told = of(guard.repair(tensors, force=True), "fc1.weight")
+    assert told.kept > 0 and 0.25 * int(stuck.sum()) < told.estimated <= int(stuck.sum())
+    assert float((tensors["fc1.weight"] - intact).square().mean()) < 0.7 * before
+
+
 def test_twice_the_expected_damage_is_not_worse_than_hints_alone() -> None:
     damaged, known = scattered(0.6)
     by_hint = copied(damaged)

@@ -259,6 +259,28 @@ def test_a_repair_is_never_worse_than_zero_in_place_of_the_damaged_tiles(case: C
             assert error <= worst
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_past_the_strength_zeros_cost_no_intact_weight_of_their_tiles(share: float) -> None:
+    tensors = {"weight": gaussian()["wide.weight"]}
+    guard = protect(tensors, budget=0.05, tiers=("digest", "parity"))
+    damaged = copied(tensors)
+    damaged["weight"][10:20, : int(150 * share)] = 0
+    result, report = repaired(guard, damaged)
+    assert report.verdict in ("estimated", "lost")
+    wrong = (result["weight"] != tensors["weight"]) & (damaged["weight"] == tensors["weight"])
+    assert wrong.double().mean() < 0.01  # those in the outermost of the intact range, seen from their row and column
+
+
+def test_zeros_show_where_the_intact_tensor_has_few() -> None:
+    weight = drawn(96, 150)
+    weight[::8, ::8] = 0
+    guard = protect({"weight": weight}, budget=0.05, tiers=("digest", "parity"))
+    damaged = {"weight": torch.where(torch.arange(96)[:, None] < 40, 0.0, weight)}
+    report = guard.repair(damaged, force=True)
+    assert report.tensors[0].estimated >= 40 * 150 and report.tensors[0].kept > 0
+    assert torch.equal(damaged["weight"][48:], weight[48:])
+
+
 @anything
 def test_weights_known_to_be_good_never_change_and_only_others_are_filled_in(case: Case) -> None:
     tensors, guard, faults = outcome(case).tensors, outcome(case).guard, outcome(case).faults
