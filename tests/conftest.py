@@ -15,7 +15,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("planaria")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two processes share the cores; threads of small tensors would wait for one another
 
 # They come first: with files shared out among processes, a long one that came last would leave the others idle.
 LONGEST = {"test_readme.py", "test_docs.py", "test_planner.py", "test_hostile.py", "test_frontier.py"}

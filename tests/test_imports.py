@@ -37,6 +37,7 @@ ALLOWED = {
         "memory",
         "repairers",
     },
+    "zoo": {"zoo", "checkpoints", "datasets"},
     "scrubber": {"guard", "checkpoints", "detectors"},
     "records": set(),
     "bounds": set(),
@@ -68,7 +69,15 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
     assert not {name for name in names if name.split(".")[0] in ("tests", "conftest", "helpers", "benchmarks")}
     layer = module.split(".")[1]
     if layer not in ALLOWED:
-        assert layer in ("bench", "campaigns", "command_line", "guard_commands", "damage_command", "__init__")
+        assert layer in (
+            "bench",
+            "campaigns",
+            "command_line",
+            "guard_commands",
+            "damage_command",
+            "zoo_command",
+            "__init__",
+        )
         return
     layers = {name.split(".")[1] for name in names if name.startswith("planaria.")}
     assert layers <= ALLOWED[layer] | FOUNDATIONS | EXCEPTIONS.get(module, set())

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from planaria import damage_command, guard_commands
+from planaria import damage_command, guard_commands, zoo_command
 from planaria.errors import (
     DataNotFound,
     InvalidFile,
@@ -69,6 +69,7 @@ for command in (
     guard_commands.inspect,
     guard_commands.key,
     damage_command.damage,
+    zoo_command.zoo,
 ):
     application.command()(command)
 application.add_typer(bench, name="bench")

@@ -132,7 +132,7 @@ def test_a_model_with_a_hostile_header_is_refused_or_made_loadable(
     content, guard = path.read_bytes(), hostile.good_guard(path)
     header = int.from_bytes(content[:8], "little") + 8
     answers = []
-    for seed in range(250):
+    for seed in range(100):
         draw = np.random.default_rng(seed)
         for broken in (
             hostile.rewrite_the_header(content, draw),
@@ -142,7 +142,7 @@ def test_a_model_with_a_hostile_header_is_refused_or_made_loadable(
         ):
             path.write_bytes(broken)
             answers.append(hostile.outcome_on_disk(guard, path, output).split(":")[0])
-    assert set(answers) == {"refused", "harmless"} and len(answers) == 1000
+    assert set(answers) == {"refused", "harmless"} and len(answers) == 400
 
 
 @pytest.mark.parametrize("name", hostile.OUTSIDE, ids=lambda name: ascii(name)[:20])
