@@ -391,6 +391,7 @@ def quiet(*told: object) -> None:
     pass
 
 
+@pytest.mark.long
 def test_a_campaign_can_be_cut_and_goes_on_where_it_was(settings: run.Settings, tmp_path: Path) -> None:
     first = run.run(settings, tmp_path, only="stored signs, for any", methods=FEW, progress=quiet)
     assert list(first["points"]) == [f"small, {budget} %, stored signs, for any rate" for budget in (2, 10)]

@@ -275,7 +275,7 @@ def test_a_run_in_parts_is_a_run_of_all_and_has_a_line_for_each_damage() -> None
         guard.run(SETTINGS, only="nothing", progress=quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("small")
 def test_speed_scrubber_and_memory_are_measured_and_written() -> None:
     result: dict[str, Any] = {"points": {}}
@@ -293,7 +293,7 @@ def test_speed_scrubber_and_memory_are_measured_and_written() -> None:
         assert title in written
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     guard_memory.make_sharded_checkpoint(tmp_path / "model", 4_000_000)
     del (lambda size: [b"x" * size])(2**30)[:]

@@ -156,6 +156,7 @@ def test_a_judge_has_the_last_word() -> None:
             assert 0.3 < (tensors[name] == weight).float().mean() < 0.7  # known weights stay
 
 
+@pytest.mark.long
 def test_a_judge_says_how_much_each_tensor_counts() -> None:
     weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64), "matrix": 0.5 * drawn(32, 48, name="matrix")}
 

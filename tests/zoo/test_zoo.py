@@ -1,7 +1,6 @@
 """Populations: trained together as if alone, split by network, resumed, and refused where they would mislead."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +20,6 @@ SMALL = replace(DATA, train_images=DATA.train_images[:256], train_labels=DATA.tr
 IMAGES = standardised(SMALL.train_images, DATA)
 TINY = MLP(8, "relu", (12,))
 VARIETY = Variety(("adam", "sgd"), (1e-2, 2e-2), (0.0, 0.1), (0.3, 1.0), (60.0, 90.0))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Two would wait for one another over networks this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def built(folder: Path, count: int = 70, **settings: object) -> zoo.Population:
