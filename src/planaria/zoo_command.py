@@ -1,5 +1,6 @@
 """The command that trains a population of small networks."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from planaria.errors import InvalidInput
+from planaria.guard_commands import Json
 from planaria.progress import progress_bar
 
 DATA = ("digits", "mnist", "fashion-mnist")
@@ -29,11 +31,9 @@ def zoo(
     ] = False,
     shared: Annotated[bool, typer.Option("--shared", help="All start from the same numbers: an easy control.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Train a population of small networks together, split by network for training and test of repairs."""
-    import json
-
     from planaria import datasets
     from planaria.zoo import MLP, Architecture, SmallCNN, Variety, build, open_zoo
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -46,15 +45,6 @@ MOMENTS = {
 SPACES = {"first.weight": (8, 8), "conv.weight": (3, 3)}
 NBYTES = sum(weight.nbytes for weight in WEIGHTS.values())
 METHODS = [method for method in run.METHODS if not isinstance(method, RuleAlone)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On tensors this small, threads wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def named(method: object) -> str:

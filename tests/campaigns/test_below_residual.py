@@ -18,11 +18,6 @@ from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def smooth_model(dtype: torch.dtype = torch.float32) -> nn.Module:
     """Its first layer sees images of 8x8 and is smooth but for some noise, as trained ones are."""
     draws = streams.generator(0, "smooth first layer")

@@ -27,14 +27,6 @@ INDEX = "model.safetensors.index.json"
 TENSORS = {"wide": drawn(96, 100), "half": drawn(50, 60, seed=1).half(), "scale": 1 + 0.01 * drawn(77, seed=2)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # models this small are slower on two
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
     path = tmp_path_factory.mktemp("intact") / "model.safetensors"

@@ -163,7 +163,7 @@ def test_a_judge_says_how_much_each_tensor_counts() -> None:
     def judge(tensors: dict[str, Tensor]) -> float:
         return 1 / (1 + float((tensors["matrix"] - weights["matrix"]).square().mean()))
 
-    plain, told = (Planner(weights, judge=one).remember(800, expect=0.5, shares=(0.5,)) for one in (None, judge))
+    plain, told = (Planner(weights, judge=one).remember(800, expect=0.5) for one in (None, judge))
     assert plain.nbytes <= 800 and told.nbytes <= 800
     merits = [sum(judge(restored(memory, weights, 0.5, seed)) for seed in range(3)) / 3 for memory in (plain, told)]
     assert 1 - merits[1] < 0.7 * (1 - merits[0])

@@ -328,7 +328,7 @@ def estimate(
         inside, told = recollection.inside(weight), recollection.told & (missing | kept)
         if not mapped:
             far = (weight - recollection.value).abs() > FAR * (recollection.error or torch.inf)
-            missing = (missing & ~(sure & inside)) | (kept & ~inside) | (kept & ~told & far)
+            missing = (missing & ~(sure & inside)) | (kept & (~inside | (~told & far)))
             kept = (located.missing | kept) & ~missing
     lost = missing & _spread(_by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
     deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import save
 from torch import Tensor
 
-from planaria import datasets, streams
+from planaria import datasets
 from planaria.errors import InvalidInput
 from planaria.files import make_folder, write_atomically
 from planaria.zoo.architectures import CLASSES, Architecture
-from planaria.zoo.population import LIST, SETTINGS, SPLITS, VERSION, read_json, stack_name
+from planaria.zoo.population import LIST, SETTINGS, SPLITS, VERSION, drawn_split, read_json, stack_name
 from planaria.zoo.recipe import Variety
 from planaria.zoo.training import accuracies, train_together
 
@@ -72,36 +71,36 @@ def build(
     }
     _require_same(folder / SETTINGS, json.loads(json.dumps(settings)))
     train, test = standardised(data.train_images, data), standardised(data.test_images, data)
-    stacks, total = 0, count * len(architectures)
-    for at, architecture in enumerate(architectures):
-        for begin in range(0, count, TOGETHER):
-            number, stacks = stacks, stacks + 1
-            first, size = at * count + begin, min(TOGETHER, count - begin)
-            progress(first, total, f"stack {number + 1}")
-            if (folder / f"{stack_name(number)}.json").is_file():
-                continue
-            recipes = [variety.drawn(seed, first + one) for one in range(size)]
-            stack = train_together(
-                architecture, recipes, train, data.train_labels, seed=seed, first=first, shared=shared, device=device
-            )
-            found = accuracies(architecture, stack, test, data.test_labels)
-            sound = torch.stack([tensor.flatten(1).isfinite().all(1) for tensor in stack.values()]).all(0)
-            kept = sound & (found >= LEAST_ACCURACY)
-            records = [
-                {"number": first + one, "accuracy": round(float(found[one]), 6), "recipe": asdict(recipe)}
-                for one, recipe in enumerate(recipes)
-            ]
-            write_atomically(
-                folder / f"{stack_name(number)}.safetensors",
-                save({name: tensor[kept].contiguous() for name, tensor in stack.items()}),
-            )
-            content = {
-                "architecture": at,
-                "networks": [record for record, good in zip(records, kept.tolist(), strict=True) if good],
-                "failed": [record["number"] for record, good in zip(records, kept.tolist(), strict=True) if not good],
-            }
-            write_atomically(folder / f"{stack_name(number)}.json", json.dumps(content, indent=1).encode())
-    write_atomically(folder / LIST, json.dumps(_listed(folder, settings, stacks), indent=1).encode())
+    parts = [(at, begin) for at in range(len(architectures)) for begin in range(0, count, TOGETHER)]
+    total = count * len(architectures)
+    for number, (at, begin) in enumerate(parts):
+        architecture = architectures[at]
+        first, size = at * count + begin, min(TOGETHER, count - begin)
+        progress(first, total, f"stack {number + 1}")
+        if (folder / f"{stack_name(number)}.json").is_file():
+            continue
+        recipes = [variety.drawn(seed, first + one) for one in range(size)]
+        stack = train_together(
+            architecture, recipes, train, data.train_labels, seed=seed, first=first, shared=shared, device=device
+        )
+        found = accuracies(architecture, stack, test, data.test_labels)
+        sound = torch.stack([tensor.flatten(1).isfinite().all(1) for tensor in stack.values()]).all(0)
+        kept = sound & (found >= LEAST_ACCURACY)
+        records = [
+            {"number": first + one, "accuracy": round(float(found[one]), 6), "recipe": asdict(recipe)}
+            for one, recipe in enumerate(recipes)
+        ]
+        write_atomically(
+            folder / f"{stack_name(number)}.safetensors",
+            save({name: tensor[kept].contiguous() for name, tensor in stack.items()}),
+        )
+        content = {
+            "architecture": at,
+            "networks": [record for record, good in zip(records, kept.tolist(), strict=True) if good],
+            "failed": [record["number"] for record, good in zip(records, kept.tolist(), strict=True) if not good],
+        }
+        write_atomically(folder / f"{stack_name(number)}.json", json.dumps(content, indent=1).encode())
+    write_atomically(folder / LIST, json.dumps(_listed(folder, settings, len(parts)), indent=1).encode())
     progress(total, total, "done")
 
 
@@ -119,12 +118,8 @@ def _listed(folder: Path, settings: dict[str, Any], stacks: int) -> dict[str, An
     numbers = [record["number"] for content in contents for record in content["networks"]]
     if not numbers:
         raise InvalidInput("All networks diverged or learned nothing. Train them longer, or at other learning rates.")
-    order = torch.randperm(len(numbers), generator=streams.generator(settings["seed"], "zoo split")).tolist()
-    shuffled, split, begin = [numbers[at] for at in order], {}, 0
-    for name, share in SPLITS.items():
-        end = begin + ceil(share * len(numbers)) if name == "train" else begin + round(share * len(numbers))
-        split[name] = sorted(shuffled[begin : end if name != "test" else len(numbers)])
-        begin = end
+    drawn = dict(zip(numbers, drawn_split(len(numbers), settings["seed"]), strict=True))
+    split = {part: [number for number in numbers if drawn[number] == part] for part in SPLITS}
     return settings | {"stacks": stacks, "split": split}
 
 

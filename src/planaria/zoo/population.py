@@ -82,6 +82,13 @@ def open_zoo(folder: Path, *, seed: int = 0) -> tuple[list[Population], list[str
     return populations, skipped
 
 
+def drawn_split(count: int, seed: int) -> tuple[str, ...]:
+    """The part of each of so many networks."""
+    order = torch.randperm(count, generator=streams.generator(seed, "zoo split")).tolist()
+    ends = (SPLITS["train"] * count, (1 - SPLITS["test"]) * count)
+    return tuple("train" if at < ends[0] else "validation" if at < ends[1] else "test" for at in order)
+
+
 def stack_name(number: int) -> str:
     """Of a stack's files, without their endings."""
     return f"stack-{number:04d}"
@@ -146,11 +153,8 @@ def _of_checkpoints(folder: Path, seed: int) -> tuple[list[Population], list[str
                 f"A zoo holds one architecture: {other} is {wanted.get(other, 'missing')} in {first} and "
                 f"{shapes.get(other, 'missing')} in {name}. Put them into different folders."
             )
-    order = torch.randperm(len(networks), generator=streams.generator(seed, "zoo split")).tolist()
-    ends = (SPLITS["train"] * len(networks), (1 - SPLITS["test"]) * len(networks))
-    split = ["train" if at < ends[0] else "validation" if at < ends[1] else "test" for at in order]
     stack = {name: torch.stack([network[name] for network in networks.values()]) for name in like}
-    return [Population(stack, tuple(networks), tuple(split), (None,) * len(networks))], skipped
+    return [Population(stack, tuple(networks), drawn_split(len(networks), seed), (None,) * len(networks))], skipped
 
 
 def _loaded(path: Path) -> Stack:

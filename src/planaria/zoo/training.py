@@ -1,6 +1,6 @@
 """Training many networks in one go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil, cos, pi
 
 import torch
@@ -44,7 +44,6 @@ def train_together(
     first: int = 0,
     shared: bool = False,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Stack:
     """Networks of one architecture, each after its own recipe and on batches of its own.
 
@@ -54,7 +53,6 @@ def train_together(
     Args:
         first: number of the first network in the zoo: initialisation and batches depend on the numbers.
         shared: as of `initial_stack`.
-        progress: called with the steps done and all of them.
 
     Cost: one forward and backward pass of all networks a step; memory, about six times the weights and
     `len(recipes) * 128` images.
@@ -71,6 +69,7 @@ def train_together(
     squares = {name: torch.zeros_like(tensor) for name, tensor in stack.items()}
     draws = [streams.generator(seed, f"zoo batches {first + at}") for at in range(len(recipes))]
     lengths = [max(1, ceil(recipe.epochs * len(images) / BATCH)) for recipe in recipes]
+    decays = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
     adam = torch.tensor([recipe.optimiser == "adam" for recipe in recipes], device=device)
     for step in range(max(lengths)):
         batch = torch.stack([torch.randint(len(images), (BATCH,), generator=draw) for draw in draws]).to(device)
@@ -84,7 +83,6 @@ def train_together(
             ],
             device=device,
         )
-        decays = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
         with torch.no_grad():
             for (name, weight), gradient in zip(stack.items(), gradients, strict=True):
                 shape = (-1, *[1] * (weight.dim() - 1))
@@ -94,7 +92,6 @@ def train_together(
                 scaled = means[name] / (1 - MOMENTUM ** (step + 1))
                 scaled /= (squares[name] / (1 - SECOND ** (step + 1))).sqrt() + EPSILON
                 weight -= rate * (torch.where(is_adam, scaled, means[name]) + decay * weight)
-        progress(step + 1, max(lengths))
     return {name: tensor.detach().cpu() for name, tensor in stack.items()}
 
 
