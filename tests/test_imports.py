@@ -38,6 +38,7 @@ ALLOWED = {
         "repairers",
     },
     "zoo": {"zoo", "checkpoints", "datasets"},
+    "network_repairers": {"network_repairers", "zoo", "repairers", "layouts", "automaton", "fit"},
     "scrubber": {"guard", "checkpoints", "detectors"},
     "records": set(),
     "bounds": set(),

@@ -11,6 +11,7 @@ The packages, in the order of the story:
 - `automaton`: the cells: perception, rule, step
 - `fit`: how a rule is learned
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
+- `zoo`: populations of networks; `network_repairers`: what repairs whole networks after learning from others
 - `detectors`: what finds damaged weights
 - `codes`: error- and erasure-correcting codes
 - `hints`: coarse sketches of tensors, entropy-coded
