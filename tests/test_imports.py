@@ -22,7 +22,8 @@ ALLOWED = {
     "codes": {"codes"},
     "checkpoints": {"checkpoints"},
     "repairers": {"repairers", "layouts"},
-    "fit": {"fit", "automaton", "layouts"},
+    "frozen": {"frozen", "automaton"},
+    "fit": {"fit", "automaton", "frozen", "layouts"},
     "memory": {"memory", "hints", "codes", "repairers", "layouts"},
     "calibration": {"calibration", "checkpoints", "fit"},
     "guard": {
@@ -33,6 +34,7 @@ ALLOWED = {
         "codes",
         "detectors",
         "fit",
+        "frozen",
         "layouts",
         "memory",
         "repairers",
@@ -48,7 +50,10 @@ ALLOWED = {
     "streams": set(),
     "progress": set(),
 }
-EXCEPTIONS = {"planaria.repairers.regrow": {"automaton"}}
+EXCEPTIONS = {
+    "planaria.repairers.regrow": {"automaton"},
+    "planaria.repairers.regrow_frozen": {"automaton", "frozen"},
+}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from helpers import drawn, moving
 
 from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
+from planaria.frozen import RECIPE, FrozenRule, Prior
+from planaria.frozen.prior import TOLD
 from planaria.layouts import Flat, Layout, Sheet
 from planaria.repairers import (
     Kriging,
@@ -12,6 +15,7 @@ from planaria.repairers import (
     MeanFill,
     NeighbourFill,
     Regrow,
+    RegrowFrozen,
     Repairer,
     RescaledZero,
     RowKriging,
@@ -28,6 +32,12 @@ def _regrow(recipe: Recipe, precision: str) -> Maker:
         return Regrow(moving(recipe, dimensions=layout.dimensions), layout, precision=precision, hint=hint)
 
     return make
+
+
+def frozen() -> FrozenRule:
+    """One of one kind, of small grids, that changes things."""
+    prior = Prior(0.1 * drawn(1, 3, 4, 4, name="fields"), torch.ones(1, 4, 4))
+    return FrozenRule("test-1", prior, moving(RECIPE), 0.1 * drawn(RECIPE.hidden, TOLD), {"trained on": "nothing"})
 
 
 def _spectral(layout: Layout, shape: tuple[int, int]) -> Repairer:
@@ -50,4 +60,5 @@ MEMBERS: dict[str, Maker] = {
     "regrow, half": _regrow(DEFAULT, "half"),
     "regrow, byte": _regrow(DEFAULT, "byte"),
     "regrow, hinted": _regrow(HINTED, "half"),
+    "regrow, frozen": lambda layout, shape: RegrowFrozen(frozen(), layout if layout.dimensions == 2 else Flat()),
 }

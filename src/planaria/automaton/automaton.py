@@ -184,6 +184,10 @@ class Automaton(nn.Module):
             state = recompute(advance, state, begin, end, use_reentrant=False, preserve_rng_state=False)
         return state
 
+    def forward(self, state: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
+        """`run` with its defaults, for what calls modules."""
+        return self.run(state)
+
     def rollout(
         self, state: Float[Tensor, "batch channels *space"], *, steps: int | None = None, seed: int | None = None
     ) -> Iterator[Float[Tensor, "batch channels *space"]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.errors import InvalidInput
@@ -56,3 +56,14 @@ class Normalisation:
         """Rounded to float32 first, so that what is stored is what was used."""
         mean, scale, low, high = values.float().tolist()
         return cls(mean, scale, low, high)
+
+
+def survivors_scale(
+    weight: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean and deviation of the known weights, where no others are stored; 0 and 1 if they tell none."""
+    survivors = weight[known].double()
+    if len(survivors) < 2:
+        return weight.new_zeros(()), weight.new_ones(())
+    deviation = survivors.std(correction=0)
+    return survivors.mean().to(weight), (deviation if deviation > 0 else torch.ones_like(deviation)).to(weight)

@@ -1,0 +1,157 @@
+"""A rule that was learned on a population, as a file: the same for every network, so that it costs none a byte."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from planaria.automaton import Automaton, Recipe
+from planaria.errors import InvalidFile, InvalidInput
+from planaria.files import write_atomically
+from planaria.frozen.prior import TOLD, Prior
+
+VERSION = "1"
+LARGEST_BYTE = 127
+MOST_BYTES = 2**26  # of a file
+RECIPE = Recipe(name="frozen", channels=9, hidden=24, steps=16, laplacian=True, fire_rate=1.0, hints=1, cooling=0.88)
+"""The automaton of frozen rules: a hint, which is the prior's answer, and six hidden channels."""
+
+SHIPPED = {"sheet-1": ""}
+"""SHA-256 of the files that come with the package, by name. A new file has a new name: guards rely on the old."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenRule:
+    """What was learned on a population.
+
+    Attributes:
+        name: of the rule with its version, as "sheet-1".
+        prior: what is known of grids.
+        automaton: of `RECIPE`; it starts at the prior's answer.
+        shift: `[hidden, told]`: what the survivors tell of a tensor (`Surveyed.told`), times this, is added to the
+            biases of the rule's hidden layer: feature-wise modulation (Perez et al. 2018) without its factors, so that
+            each tensor is repaired by an automaton of its own at no byte.
+        card: what it was trained on; strings.
+    """
+
+    name: str
+    prior: Prior
+    automaton: Automaton
+    shift: Float[Tensor, "hidden told"]
+    card: dict[str, str]
+
+    def repaired(
+        self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]
+    ) -> Float[Tensor, "batch *space"]:
+        """Grids of one tensor with missing cells filled.
+
+        Args:
+            weight: of mean 0 and deviation about 1, two axes of at most 1,024 cells; what is missing is not looked at.
+        """
+        surveyed = self.prior.surveyed(weight, known)
+        with torch.no_grad():
+            automaton = self.automaton_for(surveyed.told)
+            state = automaton.start(surveyed.mean, known, surveyed.mean)
+            return automaton.run(state)[:, 0]
+
+    def automaton_for(self, told: Float[Tensor, " told"]) -> Automaton:
+        """The automaton for a tensor of which this is told."""
+        automaton = Automaton(self.automaton.recipe, dimensions=self.automaton.dimensions)
+        automaton.load_state_dict(self.automaton.state_dict())
+        automaton.to(told.device)
+        with torch.no_grad():
+            automaton.rule.hidden_bias.add_(self.shift.to(told) @ told)
+        return automaton
+
+    @property
+    def nbytes(self) -> int:
+        """Of its file."""
+        return len(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file: fields of the prior as bytes with a scale each, all else in float32 and float16."""
+        scale = self.prior.fields.abs().amax((2, 3), keepdim=True).clamp_min(1e-30) / LARGEST_BYTE
+        tensors = {
+            "prior.fields": (self.prior.fields / scale).round().to(torch.int8),
+            "prior.scale": scale,
+            "prior.remainder": self.prior.remainder.half(),
+            "shift": self.shift,
+            **{f"automaton.{name}": value for name, value in self.automaton.state_dict().items()},
+        }
+        about = {"version": VERSION, "name": self.name, "card": json.dumps(self.card)}
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the file. Raises `OutputFailed` if it cannot."""
+        write_atomically(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "FrozenRule":
+        """Reads and validates a file. Raises `InvalidFile` if it cannot be read or is no rule of this version."""
+        try:
+            if Path(path).stat().st_size > MOST_BYTES:
+                raise InvalidFile(f"{path} has more than {MOST_BYTES:,} bytes, too many for a rule.")
+            return cls.from_bytes(Path(path).read_bytes(), str(path))
+        except OSError as error:
+            raise InvalidFile(f"Cannot read the rule {path}: {error}.") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> "FrozenRule":
+        """The same from memory; `source` is what errors call it."""
+        try:
+            tensors, about = load(content), _metadata(content)
+            if about.get("version") != VERSION:
+                raise InvalidFile(
+                    f"{source} is a rule of version {about.get('version')!r}; this planaria reads {VERSION!r}. "
+                    "Train it anew."
+                )
+            card = json.loads(about["card"])
+            if not isinstance(card, dict) or not all(isinstance(text, str) for text in card.values()):
+                raise InvalidFile(f"{source} has a card that is no mapping of strings. Train the rule anew.")
+            prior = Prior(tensors["prior.fields"].float() * tensors["prior.scale"], tensors["prior.remainder"])
+            automaton = Automaton(RECIPE)
+            start = "automaton."
+            automaton.load_state_dict(
+                {name.removeprefix(start): of.float() for name, of in tensors.items() if name.startswith(start)}
+            )
+            shift = tensors["shift"].float()
+            if tuple(shift.shape) != (RECIPE.hidden, TOLD) or not all(
+                of.float().isfinite().all() for of in tensors.values()
+            ):
+                raise InvalidFile(f"{source} holds numbers of no rule. Train it anew.")
+            return cls(about["name"], prior, automaton, shift, card)
+        except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError, RecursionError) as error:
+            if isinstance(error, InvalidFile):
+                raise
+            raise InvalidFile(f"{source} cannot be read as a rule ({error}). Train it anew.") from error
+
+
+def shipped(name: str) -> FrozenRule:
+    """A rule that comes with the package.
+
+    Raises:
+        InvalidInput: if there is none of this name.
+        InvalidFile: if its file has changed.
+    """
+    if name not in SHIPPED:
+        raise InvalidInput(f"There is no frozen rule {name!r}. Rules are: {', '.join(SHIPPED)}.")
+    content = (resources.files("planaria") / "data" / "rules" / f"{name}.safetensors").read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHIPPED[name]:
+        raise InvalidFile(f"The frozen rule {name} has changed on disk. Install planaria again.")
+    return FrozenRule.from_bytes(content, name)
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    """The strings in a safetensors file's header, which was read before without an error."""
+    size = int.from_bytes(content[:8], "little")
+    found: dict[str, Any] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    return found

@@ -1,0 +1,70 @@
+"""Missing weights are regrown by a rule that was learned on other networks, so that nothing is stored of this one."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from planaria.automaton.normalisation import survivors_scale
+from planaria.errors import InvalidInput
+from planaria.frozen import FrozenRule
+from planaria.layouts import Layout
+from planaria.repairers.base import Record, Repairer
+
+
+class RegrowFrozen(Repairer):
+    """Runs a frozen rule on the layout's grids, in units of their survivors.
+
+    The record is empty: 0 bytes. Repaired weights stay as near to the survivors' mean as the farthest survivor is.
+
+    Cost: see `Prior.surveyed`; a second for 64 grids of 28 x 28.
+
+    Args:
+        rule: from `planaria.frozen.shipped`, or a file of `planaria train-rule`.
+        layout: how the tensor becomes grids, of two axes and at most 1,024 cells.
+
+    Raises:
+        InvalidInput: if the layout's grids have not two axes, or later on larger grids.
+    """
+
+    def __init__(self, rule: FrozenRule, layout: Layout):
+        if layout.dimensions != rule.automaton.dimensions:
+            raise InvalidInput(
+                f"The rule {rule.name!r} is for grids of {rule.automaton.dimensions} axes; those of {layout} have "
+                f"{layout.dimensions}."
+            )
+        self.rule = rule
+        self.layout = layout
+
+    def left_one_out(
+        self, weight: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
+    ) -> Float[Tensor, "*weight"]:
+        """Each weight's mean under the rule's prior given all other known ones, all in the time of one `restore`.
+
+        Float32 or float64, finite where known, as `_fill` gets them.
+        """
+        if weight.numel() == 0:
+            return weight.clone()
+        return self._on_grids(self.rule.prior.left_one_out, torch.where(known, weight, 0.0), known)
+
+    def _prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
+        if weight.numel():
+            self.rule.prior.require(tuple(self.layout.to_grid(weight).shape[1:]))
+        return Record()
+
+    def _fill(
+        self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
+    ) -> Float[Tensor, "*weight"]:
+        return self._on_grids(self.rule.repaired, visible, known)
+
+    def _on_grids(
+        self, function: Callable[[Tensor, Tensor], Tensor], visible: Tensor, known: Tensor
+    ) -> Float[Tensor, "*weight"]:
+        """A function of normalised grids, back in the weight's layout and unit."""
+        mean, scale = survivors_scale(visible.double(), known)  # no difference of two floats overflows there
+        normalised = torch.where(known, (visible.double() - mean) / scale, 0.0).float()
+        limit = normalised.abs().max()
+        grid = function(self.layout.to_grid(normalised), self.layout.to_grid(known))
+        found = self.layout.from_grid(grid, tuple(visible.shape))
+        return found.nan_to_num(0.0).clamp(-limit, limit).double() * scale + mean
