@@ -14,6 +14,7 @@ from planaria.errors import InvalidInput
 from planaria.network_repairers import (
     Behaviour,
     ByLayer,
+    CrossbarAutomaton,
     EquivariantNetwork,
     MaskedTransformer,
     MatchedPCA,
@@ -39,12 +40,18 @@ def transformer() -> NetworkRepairer:
     return MaskedTransformer(width=8, depth=1, heads=2, steps=3, batch=4, behaviour=Behaviour(ARCHITECTURE, INPUTS))
 
 
+def automaton() -> NetworkRepairer:
+    behaviour = Behaviour(ARCHITECTURE, INPUTS)
+    return CrossbarAutomaton(channels=3, hidden=4, iterations=2, drawings=1, steps=3, batch=4, behaviour=behaviour)
+
+
 MEMBERS: dict[str, Callable[[], NetworkRepairer]] = {
     "zoo mean": ZooMean,
     "by layer": by_layer,
     "neuron Wiener": NeuronWiener,
     "matched PCA": MatchedPCA,
     "transformer": transformer,
+    "automaton": automaton,
 }
 ABSENT = set() if find_spec("nfn") else {EquivariantNetwork}
 if not ABSENT:

@@ -111,7 +111,7 @@ def drawn_parameters(seed: int, name: str) -> Iterator[None]:
 
 def fit(
     module: nn.Module,
-    examples: Callable[[torch.Generator], tuple[Stack, Masks, tuple[Tensor, ...]]],
+    examples: Callable[[torch.Generator], tuple[Stack, Masks, tuple[Stack, ...]]],
     units: Units,
     *,
     steps: int,

@@ -48,7 +48,7 @@ class MaskedTransformer(NetworkRepairer):
     def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
         stack = population.stack
 
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Tensor, ...]]:
+        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
             some = torch.randint(len(population), (self.batch,), generator=generator)
             intact = {name: tensor[some] for name, tensor in stack.items()}
             return intact, drawn_masks(intact, generator), ()

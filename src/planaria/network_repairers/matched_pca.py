@@ -17,7 +17,7 @@ SWEEPS = 3  # over hidden layers: the order of one says more when its neighbours
 MEANS = 15  # times the mean network is matched to anew
 FLOOR = 1e-2  # least noise, as a share of the mean variance
 PIECE = 64  # networks at once
-Orders = list[Int64[Tensor, "networks width"]]
+Orders = list[Int64[Tensor, "networks _"]]
 Costs = Callable[[int, Float[Tensor, "networks width size"], Bool[Tensor, "networks width size"]], Tensor]
 
 

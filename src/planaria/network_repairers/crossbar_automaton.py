@@ -1,0 +1,184 @@
+"""Missing weights by a cellular automaton on the grid of neurons and their weights, after two frozen posteriors."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from planaria import streams
+from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria.network_repairers.chain import Chain, refusal_of_chain
+from planaria.network_repairers.fitting import Behaviour, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.matched_pca import MatchedPCA
+from planaria.network_repairers.neuron_wiener import NeuronWiener
+from planaria.zoo import Population
+
+FOLDS = 2
+Grid = Float[Tensor, "networks rows columns _"]
+
+
+class CrossbarAutomaton(NetworkRepairer):
+    """One small rule, iterated in every cell: cells are the weights of hidden neurons (rows), by their place in the
+    token (columns). With one hidden layer, neurons may come in any order.
+
+    A cell sees its own channels and what its row and its column sum, as the wires of a crossbar do. Some channels are
+    fixed: whether the weight is known, the weight, a learned code of its place, and what `NeuronWiener` and
+    `MatchedPCA` say of it. It starts from the latter's answer.
+
+    For training, the posteriors of a network come from a `MatchedPCA` that did not learn from it; otherwise the rule
+    would trust them too much.
+
+    MLPs alone.
+
+    Cost: learning, those of both others, `drawings` repairs of each network by them, and `steps` passes over `batch`
+    networks; repair, those of both others and `iterations` of the rule.
+
+    Args:
+        channels, hidden, places: of a cell, of the rule's hidden layer, of the code of a place.
+        iterations: of the rule.
+        drawings: damages of each network that are trained on.
+        behaviour: the loss that follows the function; None for the error of weights alone.
+        rank: of `MatchedPCA`.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 12,
+        hidden: int = 32,
+        places: int = 8,
+        iterations: int = 6,
+        drawings: int = 3,
+        steps: int = 1000,
+        batch: int = 16,
+        learning_rate: float = 3e-3,
+        behaviour: Behaviour | None = None,
+        rank: int = 256,
+    ) -> None:
+        super().__init__()
+        self.channels, self.hidden, self.places, self.iterations = channels, hidden, places, iterations
+        self.drawings, self.steps, self.batch, self.learning_rate = drawings, steps, batch, learning_rate
+        self.behaviour = behaviour
+        self.rank = rank
+
+    def refusal(self, shapes: Shapes, learned: Shapes) -> str | None:
+        return refusal_of_chain(shapes) or super().refusal(shapes, learned)
+
+    def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
+        self._wiener, self._matched = NeuronWiener(), MatchedPCA(rank=self.rank)
+        self._wiener.learn(population, seed=seed)
+        self._matched.learn(population, seed=seed)
+        intact, known, told = self._bank(population, seed, progress)
+
+        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
+            some = torch.randint(len(next(iter(known.values()))), (self.batch,), generator=generator)
+            one, there, *others = ({name: tensor[some] for name, tensor in of.items()} for of in (intact, known, *told))
+            return one, there, tuple(others)
+
+        units = Units(population.stack)
+        with drawn_parameters(seed, "crossbar automaton"):
+            chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in population.stack.items()})
+            self._rule = _Rule(chain, units, self.channels, self.hidden, self.places, self.iterations)
+        fit(
+            self._rule,
+            examples,
+            units,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            behaviour=self.behaviour,
+            seed=seed,
+            progress=progress,
+        )
+
+    def _bank(
+        self, population: Population, seed: int, progress: Progress
+    ) -> tuple[Stack, dict[str, Tensor], tuple[Stack, Stack]]:
+        """Damaged networks, and what both others say of them: each from networks of other folds."""
+        generator = streams.generator(seed, "crossbar automaton damage")
+        parts = []
+        folds = torch.arange(len(population)) % FOLDS
+        for fold in range(FOLDS):
+            progress(fold, FOLDS, "posteriors")
+            others = folds != fold if len(population) > 1 else folds == fold
+            matched = MatchedPCA(rank=self.rank)
+            matched.learn(_of(population, others))
+            intact = {
+                name: tensor[folds == fold].repeat_interleave(self.drawings, 0)
+                for name, tensor in population.stack.items()
+            }
+            if not len(next(iter(intact.values()))):
+                continue
+            known = drawn_masks(intact, generator)
+            parts.append((intact, known, self._wiener.restore(intact, known), matched.restore(intact, known)))
+        intact, known, wiener, pca = (
+            {name: torch.cat([part[at][name] for part in parts]) for name in population.stack} for at in range(4)
+        )
+        return intact, known, (wiener, pca)
+
+    @torch.no_grad()
+    def _fill(self, visible: Stack, known: Masks) -> Stack:
+        return self._rule(visible, known, self._wiener.restore(visible, known), self._matched.restore(visible, known))
+
+
+def _of(population: Population, chosen: Tensor) -> Population:
+    at = chosen.nonzero().flatten().tolist()
+    return Population(
+        {name: tensor[at] for name, tensor in population.stack.items()},
+        tuple(population.names[one] for one in at),
+        tuple(population.split[one] for one in at),
+        tuple(population.accuracies[one] for one in at),
+    )
+
+
+class _Rule(nn.Module):
+    def __init__(self, chain: Chain, units: Units, channels: int, hidden: int, places: int, iterations: int) -> None:
+        super().__init__()
+        self.chain, self.units, self.iterations, self.channels = chain, units, iterations, channels
+        self.places = nn.ParameterList(
+            torch.randn(before + 1 + after, places)
+            for before, after in zip(chain.sizes[:-2], chain.sizes[2:], strict=True)
+        )
+        fixed = 4
+        self.code = nn.Linear(places, hidden)
+        self.own_fixed, self.own = nn.Linear(fixed, hidden), nn.Linear(channels, hidden)
+        self.wires_fixed, self.wires = _Wires(fixed, places, hidden), _Wires(channels, places, hidden)
+        self.change = nn.Linear(hidden, channels)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, visible: Stack, known: Masks, wiener: Stack, matched: Stack) -> Stack:
+        there = {name: mask.float() for name, mask in known.items()}
+        into = self.units.into
+        seen = {name: tensor * there[name] for name, tensor in into(visible).items()}
+        channels = [self._grids(of) for of in (there, seen, into(wiener), into(matched))]
+        grids = [self._run(torch.stack(of, -1), places) for places, *of in zip(self.places, *channels, strict=True)]
+        bias = grids[-1][:, -1, -self.chain.sizes[-1] :]
+        return self.units.out_of(self.chain.stack([*grids[:-1], grids[-1][:, :-1]], bias))
+
+    def _grids(self, stack: Stack) -> list[Tensor]:
+        """Tokens; the last bias is the outgoing weights of one more neuron, which is always on."""
+        tokens = self.chain.tokens(stack)
+        bias = F.pad(stack[self.chain.biases[-1]], (tokens[-1].shape[2] - self.chain.sizes[-1], 0))
+        return [*tokens[:-1], torch.cat([tokens[-1], bias[:, None]], 1)]
+
+    def _run(self, fixed: Grid, places: Float[Tensor, "columns places"]) -> Float[Tensor, "networks rows columns"]:
+        always = self.own_fixed(fixed) + self.wires_fixed(fixed, places) + self.code(places)
+        state = F.pad(fixed[..., -1:], (0, self.channels - 1))
+        for _ in range(self.iterations):
+            state = state + self.change((always + self.own(state) + self.wires(state, places)).relu())
+        return state[..., 0]
+
+
+class _Wires(nn.Module):
+    """What wires along rows and columns sum: a row, its cells by the codes of their places; a column, its cells by what
+    the rows found. It is a product with a crossbar's matrix, and one with its transpose."""
+
+    def __init__(self, channels: int, places: int, hidden: int) -> None:
+        super().__init__()
+        self.drive = nn.Linear(channels * places, places)
+        self.row, self.column = nn.Linear(channels * places, hidden), nn.Linear(channels * places, hidden)
+
+    def forward(self, grid: Grid, places: Float[Tensor, "columns places"]) -> Grid:
+        row = torch.einsum("nrck,cp->nrkp", grid, places).flatten(2) / grid.shape[2] ** 0.5
+        column = torch.einsum("nrck,nrp->nckp", grid, self.drive(row).tanh()).flatten(2) / grid.shape[1] ** 0.5
+        return self.row(row)[:, :, None] + self.column(column)[:, None]
