@@ -8,12 +8,17 @@ from torch import Tensor, nn
 from planaria import streams
 from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.gaussian import moments
 from planaria.network_repairers.matched_pca import MatchedPCA
 from planaria.network_repairers.neuron_wiener import NeuronWiener
 from planaria.zoo import Population
 
 FOLDS = 2
+HELD_OUT = 8  # every eighth network is not trained on, and says whether the rule is worth its place
+PIECE = 64  # networks at once
+Some = dict[str, Tensor]  # of any number of networks
+Example = tuple[Some, Some, tuple[Some, ...]]
 Grid = Float[Tensor, "networks rows columns _"]
 
 
@@ -23,7 +28,8 @@ class CrossbarAutomaton(NetworkRepairer):
 
     A cell sees its own channels and what its row and its column sum, as the wires of a crossbar do. Some channels are
     fixed: whether the weight is known, the weight, a learned code of its place, and what `NeuronWiener` and
-    `MatchedPCA` say of it. It starts from the latter's answer.
+    `MatchedPCA` say of it. It starts from the latter's answer. If one of both is better than the rule on networks that
+    the rule was not trained on, that one answers instead.
 
     For training, the posteriors of a network come from a `MatchedPCA` that did not learn from it; otherwise the rule
     would trust them too much.
@@ -65,59 +71,89 @@ class CrossbarAutomaton(NetworkRepairer):
         return refusal_of_chain(shapes) or super().refusal(shapes, learned)
 
     def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
-        self._wiener, self._matched = NeuronWiener(), MatchedPCA(rank=self.rank)
-        self._wiener.learn(population, seed=seed)
-        self._matched.learn(population, seed=seed)
-        intact, known, told = self._bank(population, seed, progress)
+        self._frozen = NeuronWiener(), MatchedPCA(rank=self.rank)
+        for repairer in self._frozen:
+            repairer.learn(population)
+        bank = self._bank(population, seed, progress)
+        network = torch.arange(len(population)).repeat_interleave(self.drawings)
+        unseen = (network % HELD_OUT == 0) & (len(population) > HELD_OUT)
+        taught = (~unseen).nonzero()[:, 0]
 
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
-            some = torch.randint(len(next(iter(known.values()))), (self.batch,), generator=generator)
-            one, there, *others = ({name: tensor[some] for name, tensor in of.items()} for of in (intact, known, *told))
-            return one, there, tuple(others)
+        def examples(generator: torch.Generator) -> Example:
+            some = taught[torch.randint(len(taught), (self.batch,), generator=generator)]
+            return _picked(bank, some)
 
-        units = Units(population.stack)
+        objective = Objective(Units(population.stack), self.behaviour)
         with drawn_parameters(seed, "crossbar automaton"):
             chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in population.stack.items()})
-            self._rule = _Rule(chain, units, self.channels, self.hidden, self.places, self.iterations)
+            neurons = chain.tokens(objective.units.into(population.stack))
+            places = min(self.places, *(tokens.shape[2] for tokens in neurons))
+            codes = [_codes(tokens, places) for tokens in neurons]
+            self._rule = _Rule(chain, objective.units, codes, self.channels, self.hidden, self.iterations)
         fit(
             self._rule,
             examples,
-            units,
+            objective,
             steps=self.steps,
             learning_rate=self.learning_rate,
-            behaviour=self.behaviour,
             seed=seed,
             progress=progress,
         )
+        self._answers = 0
+        if unseen.any():
+            intact, known, said = _picked(bank, unseen.nonzero()[:, 0])
+            losses = [
+                objective(intact, known, told, streams.generator(seed, "crossbar automaton choice"))
+                for told in (self._ruled(intact, known, said), *said)
+            ]
+            self._answers = min(range(len(losses)), key=lambda at: float(losses[at]))
 
-    def _bank(
-        self, population: Population, seed: int, progress: Progress
-    ) -> tuple[Stack, dict[str, Tensor], tuple[Stack, Stack]]:
-        """Damaged networks, and what both others say of them: each from networks of other folds."""
+    def _bank(self, population: Population, seed: int, progress: Progress) -> Example:
+        """Damaged networks, what of them is known, and what both others say, after learning from other folds."""
         generator = streams.generator(seed, "crossbar automaton damage")
-        parts = []
-        folds = torch.arange(len(population)) % FOLDS
-        for fold in range(FOLDS):
-            progress(fold, FOLDS, "posteriors")
-            others = folds != fold if len(population) > 1 else folds == fold
-            matched = MatchedPCA(rank=self.rank)
-            matched.learn(_of(population, others))
-            intact = {
-                name: tensor[folds == fold].repeat_interleave(self.drawings, 0)
-                for name, tensor in population.stack.items()
-            }
-            if not len(next(iter(intact.values()))):
-                continue
-            known = drawn_masks(intact, generator)
-            parts.append((intact, known, self._wiener.restore(intact, known), matched.restore(intact, known)))
-        intact, known, wiener, pca = (
-            {name: torch.cat([part[at][name] for part in parts]) for name in population.stack} for at in range(4)
+        intact = {name: tensor.repeat_interleave(self.drawings, 0) for name, tensor in population.stack.items()}
+        known = drawn_masks(intact, generator)
+        said: tuple[Stack, ...] = tuple(
+            {name: torch.empty_like(tensor) for name, tensor in intact.items()} for _ in range(2)
         )
-        return intact, known, (wiener, pca)
+        folds = torch.arange(len(population)) % min(FOLDS, len(population))
+        for fold in folds.unique().tolist():
+            progress(fold, FOLDS, "posteriors")
+            others = (folds != fold) | (len(population) == 1)
+            here = (folds == fold).repeat_interleave(self.drawings)
+            some, there = ({name: tensor[here] for name, tensor in of.items()} for of in (intact, known))
+            for repairer, told in zip((NeuronWiener(), MatchedPCA(rank=self.rank)), said, strict=True):
+                repairer.learn(_of(population, others))
+                for name, tensor in repairer.restore(some, there).items():
+                    told[name][here] = tensor
+        return intact, known, said
+
+    def _fill(self, visible: Stack, known: Masks) -> Stack:
+        said = tuple(repairer.restore(visible, known) for repairer in self._frozen)
+        return said[self._answers - 1] if self._answers else self._ruled(visible, dict(known), said)
 
     @torch.no_grad()
-    def _fill(self, visible: Stack, known: Masks) -> Stack:
-        return self._rule(visible, known, self._wiener.restore(visible, known), self._matched.restore(visible, known))
+    def _ruled(self, stack: Some, known: Some, said: tuple[Some, ...]) -> Some:
+        pieces = []
+        for some in torch.arange(len(next(iter(stack.values())))).split(PIECE):
+            part, there, told = _picked((stack, known, said), some)
+            pieces.append(self._rule(part, there, *told))
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in stack}
+
+
+def _picked(example: Example, some: Tensor) -> Example:
+    stack, known, said = example
+    return (
+        {name: tensor[some] for name, tensor in stack.items()},
+        {name: tensor[some] for name, tensor in known.items()},
+        tuple({name: tensor[some] for name, tensor in told.items()} for told in said),
+    )
+
+
+def _codes(tokens: Float[Tensor, "networks width size"], count: int) -> Float[Tensor, "size places"]:
+    """Of places in a token: the principal directions of all neurons, in units of a place."""
+    _, covariance = moments(tokens.flatten(0, 1))
+    return (torch.linalg.eigh(covariance)[1][:, -count:] * len(covariance) ** 0.5).float()
 
 
 def _of(population: Population, chosen: Tensor) -> Population:
@@ -131,13 +167,13 @@ def _of(population: Population, chosen: Tensor) -> Population:
 
 
 class _Rule(nn.Module):
-    def __init__(self, chain: Chain, units: Units, channels: int, hidden: int, places: int, iterations: int) -> None:
+    def __init__(
+        self, chain: Chain, units: Units, codes: list[Tensor], channels: int, hidden: int, iterations: int
+    ) -> None:
         super().__init__()
         self.chain, self.units, self.iterations, self.channels = chain, units, iterations, channels
-        self.places = nn.ParameterList(
-            torch.randn(before + 1 + after, places)
-            for before, after in zip(chain.sizes[:-2], chain.sizes[2:], strict=True)
-        )
+        self.places = nn.ParameterList(codes)
+        places = codes[0].shape[1]
         fixed = 4
         self.code = nn.Linear(places, hidden)
         self.own_fixed, self.own = nn.Linear(fixed, hidden), nn.Linear(channels, hidden)

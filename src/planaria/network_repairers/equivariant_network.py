@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from planaria.errors import InvalidInput
 from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
 from planaria.zoo import Population
 
 
@@ -60,10 +60,9 @@ class EquivariantNetwork(NetworkRepairer):
         fit(
             self._module,
             examples,
-            units,
+            Objective(units, self.behaviour),
             steps=self.steps,
             learning_rate=self.learning_rate,
-            behaviour=self.behaviour,
             seed=seed,
             progress=progress,
         )
