@@ -103,6 +103,17 @@ def test_copies_of_one_network_are_matched_by_what_survived() -> None:
     assert missing_error(matched, unseen) < 0.3 < missing_error(wiener, unseen)
 
 
+@pytest.mark.parametrize("rate", [1e-3, 1e3])
+def test_the_automaton_is_no_worse_than_what_it_starts_from(rate: float) -> None:
+    """At a rate of 1,000 the rule is noise, and held-out networks say so."""
+    automaton = CrossbarAutomaton(channels=3, hidden=4, iterations=2, drawings=1, steps=10, batch=4, learning_rate=rate)
+    matched = MatchedPCA()
+    for repairer in (automaton, matched):
+        repairer.learn(copies(60))
+    unseen = copies(20).stack
+    assert missing_error(automaton, unseen) < 1.05 * missing_error(matched, unseen)
+
+
 def test_neurons_of_a_layer_of_another_width_are_repaired() -> None:
     repairer = NeuronWiener()
     repairer.learn(copies(60, MLP(8, "relu", (5,)).shapes))

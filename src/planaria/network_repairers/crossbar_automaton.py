@@ -106,7 +106,7 @@ class CrossbarAutomaton(NetworkRepairer):
                 objective(intact, known, told, streams.generator(seed, "crossbar automaton choice"))
                 for told in (self._ruled(intact, known, said), *said)
             ]
-            self._answers = min(range(len(losses)), key=lambda at: float(losses[at]))
+            self._answers = int(torch.stack(losses).nan_to_num(torch.inf).argmin())
 
     def _bank(self, population: Population, seed: int, progress: Progress) -> Example:
         """Damaged networks, what of them is known, and what both others say, after learning from other folds."""

@@ -32,7 +32,7 @@ class MaskedTransformer(NetworkRepairer):
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
-        steps: int = 1500,
+        steps: int = 3000,
         batch: int = 32,
         learning_rate: float = 2e-3,
         behaviour: Behaviour | None = None,
