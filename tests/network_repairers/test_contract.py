@@ -107,6 +107,13 @@ def test_known_weights_stay_and_missing_ones_become_numbers(make: Any, share: fl
 
 
 @every_member
+def test_known_weights_may_be_any_number(make: Any, learned: Any) -> None:
+    stack, known = damaged(0.5)
+    stack["fc1.weight"] = torch.where(known["fc1.weight"], 3e38, torch.nan)
+    assert all(tensor.isfinite().all() for tensor in learned[make].restore(stack, known).values())
+
+
+@every_member
 def test_a_repair_of_the_repaired_is_the_same(make: Any, learned: Any) -> None:
     stack, known = damaged(0.5)
     once = learned[make].restore(stack, known)

@@ -1,6 +1,7 @@
 """Missing weights by a network that commutes with permutations of hidden neurons."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class EquivariantNetwork(NetworkRepairer):
         channels: int = 32,
         steps: int = 1500,
         batch: int = 32,
-        learning_rate: float = 5e-3,
+        learning_rate: float = 2e-2,
         behaviour: Behaviour | None = None,
     ) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class _Module(nn.Module):
             {name: tensor[:, 0] for name, tensor in zip(names, (*told.weights, *told.biases), strict=True)}
         )
 
-    def _features(self, channels: list[Stack]):  # type: ignore[no-untyped-def]
+    def _features(self, channels: list[Stack]) -> Any:
         from nfn.common import WeightSpaceFeatures
 
         def stacked(names: tuple[str, ...]) -> tuple[Tensor, ...]:

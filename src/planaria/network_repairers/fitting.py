@@ -19,6 +19,7 @@ from planaria.zoo import Architecture
 LEAST_DAMAGE, MOST_DAMAGE = 0.05, 0.95
 INPUTS = 64  # of a step's behavioural loss
 LARGEST_STEP = 1.0  # norm of a gradient
+WARM_UP = 50  # steps over which the rate rises
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def fit(
         visible = {name: torch.where(known[name], tensor, 0.0) for name, tensor in intact.items()}
         loss = objective(intact, known, module(visible, known, *others), generator)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1 + cos(pi * step / steps)) / 2 * min(1.0, (step + 1) / 50)
+            group["lr"] = learning_rate * (1 + cos(pi * step / steps)) / 2 * min(1.0, (step + 1) / WARM_UP)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), LARGEST_STEP)
