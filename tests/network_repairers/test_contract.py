@@ -1,6 +1,7 @@
 """What every repairer of networks promises, one suite over all of them."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -10,13 +11,51 @@ from torch import Tensor
 
 import planaria.network_repairers
 from planaria.errors import InvalidInput
-from planaria.network_repairers import NetworkRepairer, ZooMean
+from planaria.network_repairers import (
+    Behaviour,
+    ByLayer,
+    CrossbarAutomaton,
+    EquivariantNetwork,
+    MaskedTransformer,
+    MatchedPCA,
+    NetworkRepairer,
+    NeuronWiener,
+    ZooMean,
+)
+from planaria.repairers import MeanFill, ZeroFill
 from planaria.streams import generator
 from planaria.zoo import MLP, Population
 
-MEMBERS: dict[str, Callable[[], NetworkRepairer]] = {"zoo mean": ZooMean}
 NETWORKS = 12
-SHAPES = MLP(8, "relu", (5,)).shapes
+ARCHITECTURE = MLP(8, "relu", (5,))
+SHAPES = ARCHITECTURE.shapes
+INPUTS = torch.randn(20, 64, generator=generator(0, "test inputs"))
+
+
+def by_layer() -> NetworkRepairer:
+    return ByLayer({"fc1.weight": MeanFill(), "fc2.weight": ZeroFill()})
+
+
+def transformer() -> NetworkRepairer:
+    return MaskedTransformer(width=8, depth=1, heads=2, steps=3, batch=4, behaviour=Behaviour(ARCHITECTURE, INPUTS))
+
+
+def automaton() -> NetworkRepairer:
+    behaviour = Behaviour(ARCHITECTURE, INPUTS)
+    return CrossbarAutomaton(channels=3, hidden=4, iterations=2, drawings=1, steps=3, batch=4, behaviour=behaviour)
+
+
+MEMBERS: dict[str, Callable[[], NetworkRepairer]] = {
+    "zoo mean": ZooMean,
+    "by layer": by_layer,
+    "neuron Wiener": NeuronWiener,
+    "matched PCA": MatchedPCA,
+    "transformer": transformer,
+    "automaton": automaton,
+}
+ABSENT = set() if find_spec("nfn") else {EquivariantNetwork}
+if not ABSENT:
+    MEMBERS["equivariant"] = lambda: EquivariantNetwork(channels=2, steps=3, batch=4)
 
 every_member = pytest.mark.parametrize("make", MEMBERS.values(), ids=MEMBERS.keys())
 
@@ -53,7 +92,7 @@ def test_every_exported_repairer_is_in_this_suite() -> None:
         for kind in vars(planaria.network_repairers).values()
         if isinstance(kind, type) and issubclass(kind, NetworkRepairer)
     }
-    assert {type(make()) for make in MEMBERS.values()} == exported - {NetworkRepairer}
+    assert {type(make()) for make in MEMBERS.values()} == exported - {NetworkRepairer} - ABSENT
 
 
 @every_member
@@ -65,6 +104,13 @@ def test_known_weights_stay_and_missing_ones_become_numbers(make: Any, share: fl
     for name, tensor in restored.items():
         assert tensor.isfinite().all()
         assert same_bits(tensor[known[name]], stack[name][known[name]])
+
+
+@every_member
+def test_known_weights_may_be_any_number(make: Any, learned: Any) -> None:
+    stack, known = damaged(0.5)
+    stack["fc1.weight"] = torch.where(known["fc1.weight"], 3e38, torch.nan)
+    assert all(tensor.isfinite().all() for tensor in learned[make].restore(stack, known).values())
 
 
 @every_member

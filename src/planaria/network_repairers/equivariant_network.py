@@ -1,0 +1,108 @@
+"""Missing weights by a network that commutes with permutations of hidden neurons."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from planaria.errors import InvalidInput
+from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria.network_repairers.chain import Chain, refusal_of_chain
+from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria.zoo import Population
+
+
+class EquivariantNetwork(NetworkRepairer):
+    """Three NP-linear layers (Zhou et al. 2023, "Permutation Equivariant Neural Functionals", section 3 and appendix on
+    input-output encoding) on weights and masks as two channels; package `nfn`.
+
+    MLPs alone.
+
+    Cost: learning, `steps` passes over `batch` networks; repair, one pass.
+
+    Args:
+        channels: of the hidden layers.
+        behaviour: the loss that follows the function; None for the error of weights alone.
+
+    Raises `InvalidInput` if `nfn` is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 32,
+        steps: int = 1500,
+        batch: int = 32,
+        learning_rate: float = 2e-2,
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        super().__init__()
+        if find_spec("nfn") is None:
+            raise InvalidInput("This repairer needs the package nfn. Install it: pip install 'planaria[bench]'.")
+        self.channels = channels
+        self.steps, self.batch, self.learning_rate = steps, batch, learning_rate
+        self.behaviour = behaviour
+
+    def refusal(self, shapes: Shapes, learned: Shapes) -> str | None:
+        return refusal_of_chain(shapes) or super().refusal(shapes, learned)
+
+    def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
+        stack = population.stack
+
+        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
+            some = torch.randint(len(population), (self.batch,), generator=generator)
+            intact = {name: tensor[some] for name, tensor in stack.items()}
+            return intact, drawn_masks(intact, generator), ()
+
+        units = Units(stack)
+        with drawn_parameters(seed, "equivariant network"):
+            self._module = _Module(stack, units, self.channels)
+        fit(
+            self._module,
+            examples,
+            Objective(units, self.behaviour),
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            progress=progress,
+        )
+
+    @torch.no_grad()
+    def _fill(self, visible: Stack, known: Masks) -> Stack:
+        return self._module(visible, known)
+
+
+class _Module(nn.Module):
+    def __init__(self, stack: Stack, units: Units, channels: int) -> None:
+        from nfn.common import network_spec_from_wsfeat
+        from nfn.layers import NPLinear, TupleOp
+
+        super().__init__()
+        self.units = units
+        self.chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in stack.items()})
+        spec = network_spec_from_wsfeat(self._features([{name: tensor[:1] for name, tensor in stack.items()}]))
+        self.layers = nn.Sequential(
+            NPLinear(spec, 2, channels, io_embed=True),
+            TupleOp(nn.ReLU()),
+            NPLinear(spec, channels, channels, io_embed=True),
+            TupleOp(nn.ReLU()),
+            NPLinear(spec, channels, 1, io_embed=True),
+        )
+
+    def forward(self, visible: Stack, known: Masks) -> Stack:
+        there = {name: mask.float() for name, mask in known.items()}
+        scaled = {name: tensor * there[name] for name, tensor in self.units.into(visible).items()}
+        told = self.layers(self._features([scaled, there]))
+        names = (*self.chain.weights, *self.chain.biases)
+        return self.units.out_of(
+            {name: tensor[:, 0] for name, tensor in zip(names, (*told.weights, *told.biases), strict=True)}
+        )
+
+    def _features(self, channels: list[Stack]) -> Any:
+        from nfn.common import WeightSpaceFeatures
+
+        def stacked(names: tuple[str, ...]) -> tuple[Tensor, ...]:
+            return tuple(torch.stack([stack[name] for stack in channels], 1) for name in names)
+
+        return WeightSpaceFeatures(stacked(self.chain.weights), stacked(self.chain.biases))
