@@ -14,6 +14,7 @@ from planaria.errors import InvalidInput
 from planaria.network_repairers import (
     Behaviour,
     ByLayer,
+    CrossbarAutomaton,
     EquivariantNetwork,
     MaskedTransformer,
     MatchedPCA,
@@ -39,12 +40,18 @@ def transformer() -> NetworkRepairer:
     return MaskedTransformer(width=8, depth=1, heads=2, steps=3, batch=4, behaviour=Behaviour(ARCHITECTURE, INPUTS))
 
 
+def automaton() -> NetworkRepairer:
+    behaviour = Behaviour(ARCHITECTURE, INPUTS)
+    return CrossbarAutomaton(channels=3, hidden=4, iterations=2, drawings=1, steps=3, batch=4, behaviour=behaviour)
+
+
 MEMBERS: dict[str, Callable[[], NetworkRepairer]] = {
     "zoo mean": ZooMean,
     "by layer": by_layer,
     "neuron Wiener": NeuronWiener,
     "matched PCA": MatchedPCA,
     "transformer": transformer,
+    "automaton": automaton,
 }
 ABSENT = set() if find_spec("nfn") else {EquivariantNetwork}
 if not ABSENT:
@@ -97,6 +104,13 @@ def test_known_weights_stay_and_missing_ones_become_numbers(make: Any, share: fl
     for name, tensor in restored.items():
         assert tensor.isfinite().all()
         assert same_bits(tensor[known[name]], stack[name][known[name]])
+
+
+@every_member
+def test_known_weights_may_be_any_number(make: Any, learned: Any) -> None:
+    stack, known = damaged(0.5)
+    stack["fc1.weight"] = torch.where(known["fc1.weight"], 3e38, torch.nan)
+    assert all(tensor.isfinite().all() for tensor in learned[make].restore(stack, known).values())
 
 
 @every_member

@@ -2,6 +2,7 @@
 
 from planaria.network_repairers.base import NetworkRepairer as NetworkRepairer
 from planaria.network_repairers.by_layer import ByLayer as ByLayer
+from planaria.network_repairers.crossbar_automaton import CrossbarAutomaton as CrossbarAutomaton
 from planaria.network_repairers.equivariant_network import EquivariantNetwork as EquivariantNetwork
 from planaria.network_repairers.fitting import Behaviour as Behaviour
 from planaria.network_repairers.masked_transformer import MaskedTransformer as MaskedTransformer

@@ -48,9 +48,7 @@ class Chain:
             f"layers, and these are {dict(shapes)}"
         )
 
-    def tokens(
-        self, stack: Mapping[str, Shaped[Tensor, "networks ..."]]
-    ) -> list[Shaped[Tensor, "networks width size"]]:
+    def tokens(self, stack: Mapping[str, Shaped[Tensor, "networks ..."]]) -> list[Shaped[Tensor, "networks _ _"]]:
         """Of each hidden layer, weights or masks."""
         return [
             torch.cat([stack[before], stack[bias][..., None], stack[after].mT], -1)
@@ -59,9 +57,9 @@ class Chain:
 
     def stack(
         self,
-        tokens: Sequence[Float[Tensor, "networks width size"]],
+        tokens: Sequence[Float[Tensor, "networks _ _"]],
         last_bias: Float[Tensor, "networks outputs"],
-        precisions: Sequence[Float[Tensor, "networks width size"]] | None = None,
+        precisions: Sequence[Float[Tensor, "networks _ _"]] | None = None,
     ) -> Stack:
         """Tensors from tokens. What two tokens tell of (a weight between hidden layers) is their mean, so weighted."""
         sure = [torch.ones_like(token) for token in tokens] if precisions is None else precisions
@@ -83,7 +81,7 @@ class Chain:
         return stack
 
     def reordered(
-        self, stack: Mapping[str, Shaped[Tensor, "networks ..."]], orders: Sequence[Int64[Tensor, "networks width"]]
+        self, stack: Mapping[str, Shaped[Tensor, "networks ..."]], orders: Sequence[Int64[Tensor, "networks _"]]
     ) -> dict[str, Shaped[Tensor, "networks ..."]]:
         """The same networks (or masks) with the neurons of each hidden layer in another order."""
         stack = dict(stack)

@@ -1,6 +1,7 @@
 """Missing weights by a network that commutes with permutations of hidden neurons."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from planaria.errors import InvalidInput
 from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
 from planaria.zoo import Population
 
 
@@ -33,7 +34,7 @@ class EquivariantNetwork(NetworkRepairer):
         channels: int = 32,
         steps: int = 1500,
         batch: int = 32,
-        learning_rate: float = 5e-3,
+        learning_rate: float = 2e-2,
         behaviour: Behaviour | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class EquivariantNetwork(NetworkRepairer):
     def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
         stack = population.stack
 
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Tensor, ...]]:
+        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
             some = torch.randint(len(population), (self.batch,), generator=generator)
             intact = {name: tensor[some] for name, tensor in stack.items()}
             return intact, drawn_masks(intact, generator), ()
@@ -60,10 +61,9 @@ class EquivariantNetwork(NetworkRepairer):
         fit(
             self._module,
             examples,
-            units,
+            Objective(units, self.behaviour),
             steps=self.steps,
             learning_rate=self.learning_rate,
-            behaviour=self.behaviour,
             seed=seed,
             progress=progress,
         )
@@ -99,7 +99,7 @@ class _Module(nn.Module):
             {name: tensor[:, 0] for name, tensor in zip(names, (*told.weights, *told.biases), strict=True)}
         )
 
-    def _features(self, channels: list[Stack]):  # type: ignore[no-untyped-def]
+    def _features(self, channels: list[Stack]) -> Any:
         from nfn.common import WeightSpaceFeatures
 
         def stacked(names: tuple[str, ...]) -> tuple[Tensor, ...]:

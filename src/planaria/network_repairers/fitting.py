@@ -19,6 +19,7 @@ from planaria.zoo import Architecture
 LEAST_DAMAGE, MOST_DAMAGE = 0.05, 0.95
 INPUTS = 64  # of a step's behavioural loss
 LARGEST_STEP = 1.0  # norm of a gradient
+WARM_UP = 50  # steps over which the rate rises
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ class Units(nn.Module):
         return torch.stack(total).sum() / max(missing, 1)
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a repairer is trained for: the error of missing weights, mixed with that of behaviour if there is one."""
+
+    units: Units
+    behaviour: Behaviour | None
+
+    def __call__(self, intact: Stack, known: Masks, told: Stack, generator: torch.Generator) -> Float[Tensor, ""]:
+        """The loss of networks whose missing weights are as told."""
+        repaired = {name: torch.where(known[name], tensor, told[name]) for name, tensor in intact.items()}
+        error = self.units.error(repaired, intact, known)
+        if self.behaviour is None:
+            return error
+        divergence = self.behaviour.divergence(intact, repaired, generator)
+        return error + self.behaviour.share * (divergence - error)
+
+
 def drawn_masks(stack: Stack, generator: torch.Generator) -> dict[str, Tensor]:
     """Scattered damage, of another share for each network."""
     count = len(next(iter(stack.values())))
@@ -111,12 +129,11 @@ def drawn_parameters(seed: int, name: str) -> Iterator[None]:
 
 def fit(
     module: nn.Module,
-    examples: Callable[[torch.Generator], tuple[Stack, Masks, tuple[Tensor, ...]]],
-    units: Units,
+    examples: Callable[[torch.Generator], tuple[Stack, Masks, tuple[Stack, ...]]],
+    objective: Objective,
     *,
     steps: int,
     learning_rate: float,
-    behaviour: Behaviour | None,
     seed: int,
     progress: Progress,
 ) -> None:
@@ -129,18 +146,13 @@ def fit(
     """
     generator = streams.generator(seed, "network repair examples")
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=1e-2)
-    share = 0.0 if behaviour is None else behaviour.share
     module.train()
     for step in range(steps):
         intact, known, others = examples(generator)
         visible = {name: torch.where(known[name], tensor, 0.0) for name, tensor in intact.items()}
-        told = module(visible, known, *others)
-        repaired = {name: torch.where(known[name], tensor, told[name]) for name, tensor in intact.items()}
-        loss = (1 - share) * units.error(repaired, intact, known)
-        if behaviour is not None:
-            loss = loss + share * behaviour.divergence(intact, repaired, generator)
+        loss = objective(intact, known, module(visible, known, *others), generator)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1 + cos(pi * step / steps)) / 2 * min(1.0, (step + 1) / 50)
+            group["lr"] = learning_rate * (1 + cos(pi * step / steps)) / 2 * min(1.0, (step + 1) / WARM_UP)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), LARGEST_STEP)

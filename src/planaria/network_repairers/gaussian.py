@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SHRINKAGE = 1e-3  # of the mean variance, added to all: few samples leave directions without any
-PIECE = 2048  # vectors at once
+PIECE = 128  # vectors at once
 
 
 def moments(samples: Float[Tensor, "samples size"]) -> tuple[Float[Tensor, " size"], Float[Tensor, "size size"]]:

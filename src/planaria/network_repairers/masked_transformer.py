@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Units, drawn_masks, drawn_parameters, fit
+from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
 from planaria.zoo import Population
 
 
@@ -32,7 +32,7 @@ class MaskedTransformer(NetworkRepairer):
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
-        steps: int = 1500,
+        steps: int = 3000,
         batch: int = 32,
         learning_rate: float = 2e-3,
         behaviour: Behaviour | None = None,
@@ -48,7 +48,7 @@ class MaskedTransformer(NetworkRepairer):
     def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
         stack = population.stack
 
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Tensor, ...]]:
+        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
             some = torch.randint(len(population), (self.batch,), generator=generator)
             intact = {name: tensor[some] for name, tensor in stack.items()}
             return intact, drawn_masks(intact, generator), ()
@@ -60,10 +60,9 @@ class MaskedTransformer(NetworkRepairer):
         fit(
             self._module,
             examples,
-            units,
+            Objective(units, self.behaviour),
             steps=self.steps,
             learning_rate=self.learning_rate,
-            behaviour=self.behaviour,
             seed=seed,
             progress=progress,
         )

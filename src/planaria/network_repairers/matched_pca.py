@@ -16,8 +16,9 @@ from planaria.zoo import Population
 SWEEPS = 3  # over hidden layers: the order of one says more when its neighbours have theirs
 MEANS = 15  # times the mean network is matched to anew
 FLOOR = 1e-2  # least noise, as a share of the mean variance
-PIECE = 64  # networks at once
-Orders = list[Int64[Tensor, "networks width"]]
+PIECE = 16  # networks at once
+WORST = 1e30  # cost of a neuron in a slot
+Orders = list[Int64[Tensor, "networks _"]]
 Costs = Callable[[int, Float[Tensor, "networks width size"], Bool[Tensor, "networks width size"]], Tensor]
 
 
@@ -154,7 +155,8 @@ def _unlike(slots: list[Tensor], layer: int, tokens: Tensor, _: Tensor) -> Tenso
 
 
 def _assigned(costs: Float[Tensor, "networks width slots"]) -> Int64[Tensor, "networks slots"]:
-    return torch.stack([torch.from_numpy(linear_sum_assignment(one)[1]) for one in costs.mT.double().numpy()])
+    sound = costs.mT.double().nan_to_num(WORST, WORST, -WORST)  # known weights may be any number
+    return torch.stack([torch.from_numpy(linear_sum_assignment(one)[1]) for one in sound.numpy()])
 
 
 def _flat(stack: dict[str, Tensor]) -> Tensor:

@@ -10,8 +10,9 @@ class NeuronWiener(NetworkRepairer):
     """Wiener's filter (Wiener 1949; Rasmussen and Williams 2006, equation A.6) over neurons as tokens.
 
     A hidden neuron's incoming weights, bias and outgoing weights are one Gaussian vector, with the mean and covariance
-    of all neurons of its layer in the population, whatever their order; so is the last bias. Neurons are repaired
-    independently. Weights between hidden layers are in two tokens: the surer one counts for more.
+    of all neurons of its layer in the population; so is the last bias. Neurons are repaired independently. With one
+    hidden layer their order does not matter. Weights between hidden layers are in two tokens: the surer one counts for
+    more.
 
     MLPs alone; with one hidden layer, networks may be wider or narrower than those that were learned from.
 
