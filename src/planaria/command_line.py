@@ -187,6 +187,23 @@ def memory(output: Folder = Path("results/memory"), json_output: Json = False) -
     _finish("memory", result, measure.tables(result), folder, json_output)
 
 
+@bench.command()
+def population(
+    output: Folder = Path("results/population"),
+    only: Annotated[str, typer.Option(help="Measure what has this in its name, and keep the rest of the folder.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Measure also what the folder has already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Repairs learned from populations: whole networks and first layers that nobody saw before. Hours; see --only."""
+    from planaria.bench.population import run, tables
+    from planaria.bench.population.settings import Settings
+
+    folder = make_folder(output)
+    with progress_bar("population") as progress:
+        result = run.run(Settings.packaged(), folder, only=only, again=again, progress=progress)
+    _finish("population", result, tables.tables(result), folder, json_output)
+
+
 @application.command()
 def campaign(
     experiment: Annotated[Path, typer.Argument(help="A TOML file: models, damages, defences, and how many runs.")],

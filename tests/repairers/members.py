@@ -20,6 +20,7 @@ from planaria.repairers import (
     RescaledZero,
     RowKriging,
     SpectralKriging,
+    SurvivorKriging,
     ZeroFill,
 )
 
@@ -55,6 +56,7 @@ MEMBERS: dict[str, Maker] = {
     "kriging, always flat": lambda layout, shape: Kriging(Flat()),
     "row kriging": lambda layout, shape: RowKriging(layout),
     "spectral kriging": _spectral,
+    "survivor kriging": lambda layout, shape: SurvivorKriging(layout),
     "regrow, reference recipe": _regrow(REFERENCE, "half"),
     "regrow, single": _regrow(DEFAULT, "single"),
     "regrow, half": _regrow(DEFAULT, "half"),

@@ -11,4 +11,5 @@ from planaria.repairers.regrow_frozen import RegrowFrozen as RegrowFrozen
 from planaria.repairers.rescaled_zero import RescaledZero as RescaledZero
 from planaria.repairers.row_kriging import RowKriging as RowKriging
 from planaria.repairers.spectral_kriging import SpectralKriging as SpectralKriging
+from planaria.repairers.survivor_kriging import SurvivorKriging as SurvivorKriging
 from planaria.repairers.zero_fill import ZeroFill as ZeroFill

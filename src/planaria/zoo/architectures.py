@@ -92,11 +92,16 @@ class MLP(Architecture):
     def answers(
         self, stack: Mapping[str, Float[Tensor, "networks ..."]], images: Float[Tensor, "networks batch pixels"]
     ) -> Float[Tensor, "networks batch classes"]:
-        hidden = images
-        for layer in range(1, len(self.widths) + 2):
-            hidden = _linear(stack, f"fc{layer}", hidden)
-            hidden = self._active(hidden) if layer <= len(self.widths) else hidden
-        return hidden
+        return self.layer_outputs(stack, images)[-1]
+
+    def layer_outputs(
+        self, stack: Mapping[str, Float[Tensor, "networks ..."]], images: Float[Tensor, "networks batch pixels"]
+    ) -> list[Float[Tensor, "networks batch units"]]:
+        """Of every layer, before its activation."""
+        outputs = [_linear(stack, "fc1", images)]
+        for layer in range(2, len(self.widths) + 2):
+            outputs.append(_linear(stack, f"fc{layer}", self._active(outputs[-1])))
+        return outputs
 
 
 @dataclass(frozen=True)
