@@ -55,7 +55,7 @@ class CrossbarAutomaton(NetworkRepairer):
         places: int = 8,
         iterations: int = 6,
         drawings: int = 3,
-        steps: int = 1000,
+        steps: int = 4000,
         batch: int = 16,
         learning_rate: float = 3e-3,
         behaviour: Behaviour | None = None,
