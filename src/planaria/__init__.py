@@ -9,7 +9,7 @@ The packages, in the order of the story:
 - `damages`: named ways to break weights, with exact fault lists
 - `layouts`: how a weight tensor becomes a grid of cells, and back
 - `automaton`: the cells: perception, rule, step
-- `fit`: how a rule is learned
+- `fit`: how a rule is learned; `frozen`: rules that were learned on other networks, free for this one
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
 - `zoo`: populations of networks; `network_repairers`: what repairs whole networks after learning from others
 - `detectors`: what finds damaged weights

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -71,6 +71,10 @@ class FrozenRule:
         with torch.no_grad():
             automaton.rule.hidden_bias.add_(self.shift.to(told) @ told)
         return automaton
+
+    def without(self, kind: int) -> "FrozenRule":
+        """The same with a prior that does not know this kind: what it is worth where it knows none that fits."""
+        return replace(self, prior=self.prior.without(kind))
 
     @property
     def nbytes(self) -> int:

@@ -17,8 +17,9 @@ from planaria.bench.population.judge import BETTER, Judge, cell
 from planaria.bench.population.settings import Settings
 from planaria.bench.population.zoos import Tell, loaded, zoo
 from planaria.damages import Erasure
+from planaria.frozen import shipped
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, MeanFill, Repairer, SurvivorKriging, ZeroFill
+from planaria.repairers import Kriging, MeanFill, RegrowFrozen, Repairer, SurvivorKriging, ZeroFill
 from planaria.zoo import MLP, Variety
 from planaria.zoo.building import standardised
 
@@ -32,6 +33,9 @@ ROWS: dict[str, Repairer] = {
     "mean": MeanFill(),
     "kriging from survivors": SurvivorKriging(SHEETS),
     OWN: Kriging(SHEETS),
+    "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), SHEETS),
+    "frozen sheet-1, MNIST unknown": RegrowFrozen(shipped("sheet-1").without(0), SHEETS),
+    "frozen sheet-1, Fashion-MNIST unknown": RegrowFrozen(shipped("sheet-1").without(1), SHEETS),
 }
 """By name. Repairers keep nothing but their settings: what they note of a network is in the record."""
 
