@@ -16,6 +16,7 @@ from planaria.bench.population.zoos import SHARED, UNSEEN_SEEDS, Tell, TestSet, 
 from planaria.network_repairers import (
     Behaviour,
     ByLayer,
+    CrossbarAutomaton,
     EquivariantNetwork,
     MaskedTransformer,
     MatchedPCA,
@@ -30,6 +31,8 @@ ROWS: dict[str, Callable[[Behaviour], NetworkRepairer]] = {
     "zoo mean": lambda behaviour: ZooMean(),
     "neuron Wiener": lambda behaviour: NeuronWiener(),
     "matched PCA": lambda behaviour: MatchedPCA(),
+    "crossbar automaton": lambda behaviour: CrossbarAutomaton(),
+    "crossbar automaton, behaviour": lambda behaviour: CrossbarAutomaton(behaviour=behaviour),
     "masked transformer": lambda behaviour: MaskedTransformer(),
     "masked transformer, behaviour": lambda behaviour: MaskedTransformer(behaviour=behaviour),
 }
