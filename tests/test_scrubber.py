@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
+from helpers import drawn, same_bits
 from hypothesis import given, settings
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from planaria.errors import InvalidInput, OtherModel
 from planaria.guard import Guard, Report, protect
 from planaria.guard.repair import diagnose
 from planaria.scrubber import Scrubber
-from tests.helpers import drawn, same_bits
 
 SIDE = 128
 TILE = 4096
