@@ -4,9 +4,7 @@ A point is a network, a budget, a method and the rate that is planned for. Each 
 as it is measured, so that a campaign can be cut, go on later, and be shared among processes.
 """
 
-import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +33,10 @@ from planaria.bench.frontier.rule import RuleAlone
 from planaria.bench.frontier.signs import StoredSigns
 from planaria.bench.frontier.zero_fill import ZeroFill
 from planaria.bench.guard import MINILM
-from planaria.bench.provenance import provenance
+from planaria.bench.points import collect_points, measure_points
 from planaria.bench.statistics import summary
 from planaria.damages import Erasure, ModelFaults
-from planaria.errors import InvalidFile, InvalidInput
-from planaria.files import make_folder, write_atomically
+from planaria.errors import InvalidInput
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -254,36 +251,13 @@ def run(
         OutputFailed: if a point cannot be written.
     """
     possible = points(settings, methods)
-    named = [name for name in possible if only in name]
-    if not named:
-        raise InvalidInput(f"Nothing to measure is named {only!r}. Names are as {next(iter(possible))!r}.")
-    make_folder(folder / "points")
-    _unpack(folder)
-    wanted = [name for name in named if again or not _file(folder, name).exists()]
-    for number, name in enumerate(wanted):
-
-        def tell(what: str, number: int = number, name: str = name) -> None:
-            progress(number, len(wanted), f"{name}: {what}")
-
-        point = possible[name](tell) | {"provenance": provenance()}
-        write_atomically(_file(folder, name), json.dumps(point, allow_nan=False).encode())
-    progress(len(wanted), len(wanted), "done")
+    measure_points(possible, folder, earlier="frontier.json", only=only, again=again, progress=progress)
     return collected(settings, folder, methods)
 
 
 def collected(settings: Settings, folder: Path, methods: Sequence[Method] = METHODS) -> dict[str, Any]:
     """All points that the folder has, ready for JSON. Raises `InvalidFile` if a file there is no point."""
-    found = {}
-    for name in points(settings, methods):
-        file = _file(folder, name)
-        if not file.exists():
-            continue
-        try:
-            point = json.loads(file.read_text(encoding="utf-8"))
-            point["rates"].items()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidFile(f"{file} is no point of this bench: {error!r}. Remove it.") from error
-        found[name] = point
+    found = collect_points(points(settings, methods), folder, check=lambda point: point["rates"].items())
     return {
         "settings": asdict(settings),
         "better": {
@@ -292,22 +266,3 @@ def collected(settings: Settings, folder: Path, methods: Sequence[Method] = METH
         },
         "points": found,
     }
-
-
-def _unpack(folder: Path) -> None:
-    """Writes the points of an earlier result of this folder that have no file: only the result is kept for long."""
-    earlier = folder / "frontier.json"
-    if not earlier.exists():
-        return
-    try:
-        found = json.loads(earlier.read_text(encoding="utf-8"))["points"].items()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidFile(f"{earlier} is no result of this bench: {error!r}. Remove it.") from error
-    for name, point in found:
-        if not _file(folder, name).exists():
-            write_atomically(_file(folder, name), json.dumps(point, allow_nan=False).encode())
-
-
-def _file(folder: Path, name: str) -> Path:
-    plain = re.sub("[^a-z0-9.]+", "-", name.lower().replace("%", "percent")).strip("-")
-    return folder / "points" / f"{plain}.json"

@@ -4,21 +4,17 @@ A point is a row and what it learned from, or a row and a group of sheets. Each 
 as it is measured, so that a run can be cut and go on later.
 """
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from planaria.bench.points import collect_points, measure_points
 from planaria.bench.population import networks, sheets
 from planaria.bench.population.judge import BETTER
 from planaria.bench.population.settings import Settings
 from planaria.bench.population.zoos import Tell, World, build_world
-from planaria.bench.provenance import provenance
-from planaria.errors import InvalidFile, InvalidInput
-from planaria.files import make_folder, write_atomically
 
 Progress = Callable[[int, int, str], None]
 
@@ -60,52 +56,13 @@ def run(settings: Settings, folder: Path, *, only: str = "", again: bool = False
         OutputFailed: if the folder cannot be written.
     """
     possible = points(settings, folder)
-    named = [name for name in possible if only in name]
-    if not named:
-        raise InvalidInput(f"Nothing to measure is named {only!r}. Names are as {next(iter(possible))!r}.")
-    make_folder(folder / "points")
-    _unpack(folder)
-    wanted = [name for name in named if again or not _file(folder, name).exists()]
-    for number, name in enumerate(wanted):
-
-        def tell(what: str, number: int = number, name: str = name) -> None:
-            progress(number, len(wanted), f"{name}: {what}")
-
-        point = possible[name](tell) | {"provenance": provenance()}
-        write_atomically(_file(folder, name), json.dumps(point, allow_nan=False).encode())
-    progress(len(wanted), len(wanted), "done")
+    measure_points(possible, folder, earlier="population.json", only=only, again=again, progress=progress)
     return collected(settings, folder)
 
 
 def collected(settings: Settings, folder: Path) -> dict[str, Any]:
     """All points that the folder has, ready for JSON. Raises `InvalidFile` if a file there is no point."""
-    found = {}
-    for name in points(settings, folder):
-        file = _file(folder, name)
-        if not file.exists():
-            continue
-        try:
-            found[name] = json.loads(file.read_text(encoding="utf-8"))
-            found[name]["part"], found[name]["provenance"].items()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidFile(f"{file} is no point of this bench: {error!r}. Remove it.") from error
+    found = collect_points(
+        points(settings, folder), folder, check=lambda point: (point["part"], point["provenance"].items())
+    )
     return {"settings": asdict(settings), "better": BETTER, "points": found}
-
-
-def _unpack(folder: Path) -> None:
-    """Writes the points of an earlier result of this folder that have no file: only the result is kept for long."""
-    earlier = folder / "population.json"
-    if not earlier.exists():
-        return
-    try:
-        found = json.loads(earlier.read_text(encoding="utf-8"))["points"].items()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidFile(f"{earlier} is no result of this bench: {error!r}. Remove it.") from error
-    for name, point in found:
-        if not _file(folder, name).exists():
-            write_atomically(_file(folder, name), json.dumps(point, allow_nan=False).encode())
-
-
-def _file(folder: Path, name: str) -> Path:
-    plain = re.sub("[^a-z0-9.]+", "-", name.lower()).strip("-")
-    return folder / "points" / f"{plain}.json"
