@@ -128,7 +128,8 @@ class Factors:
         directions = self.directions[0]
         weighed = (mask / self.noise[0])[:, :, None] * directions
         within = weighed.mT @ directions + torch.eye(directions.shape[1])
-        found = torch.linalg.solve(within, weighed.mT @ ((visible - self.mean[0]) * mask)[..., None])
+        along = weighed.mT @ ((visible - self.mean[0]) * mask)[..., None]
+        found = torch.cholesky_solve(along, torch.linalg.cholesky(within))
         return self.mean[0] + (directions @ found)[..., 0]
 
     def surprise(
