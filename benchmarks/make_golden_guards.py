@@ -31,6 +31,7 @@ SETTINGS = {
     "v2-memory": {"budget": 0.28, "tiers": ("digest", "copy", "parity", "hint", "ladder")},
     "v2-ladder": {"budget": 0.25, "tiers": ("digest", "copy", "parity", "ladder")},
     "v3-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
+    "v1-frozen": {"budget": 0.3, "tiers": ("digest", "parity", "rule")},
     "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "hint", "ladder"), "key": KEY},
 }
 
@@ -39,7 +40,7 @@ def model(name: str) -> dict[str, Tensor]:
     """Several types; smooth images where a rule is wanted."""
     source = generator(0, "golden")
     rough = torch.randn(40, 1, 16, 16, generator=source)
-    if name in ("v1-rule", "v2-memory", "v2-ladder"):
+    if name in ("v1-rule", "v2-memory", "v2-ladder", "v1-frozen"):
         rough = torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(rough, 5, stride=1), 5, stride=1)
     sheets = rough / rough.std()
     tensors = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from planaria.calibration import _shrunk, load_calibration, second_moments_of
+from planaria.calibration import _shrunk, load_calibration, natural_images, second_moments_of
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import second_moments
 
@@ -194,3 +194,20 @@ def test_moments_summed_in_single_precision_are_sound(tmp_path: Path) -> None:
     moment = second_moments(inputs)
     found = load_calibration(saved(tmp_path, {"layer.weight.second_moment": moment}), SHAPES)
     torch.testing.assert_close(found.moments["layer.weight"], moment)
+
+
+@pytest.mark.parametrize("space", [(8, 8), (3, 5), (1, 1), (28, 28)])
+def test_moments_of_natural_images_are_those_of_a_smooth_stationary_field(space: tuple[int, int]) -> None:
+    moments = natural_images(space).double()
+    height, width = space
+    torch.testing.assert_close(moments.diagonal(), torch.ones(height * width).double())
+    assert torch.linalg.eigvalsh(moments).min() > 0
+    by_pixel = moments.view(height, width, height, width)
+    assert (by_pixel[0, 0].diff(dim=0) < 0).all() and (by_pixel[0, 0].diff(dim=1) < 0).all(), "farther is less alike"
+    torch.testing.assert_close(by_pixel[1:, 1:, 1:, 1:], by_pixel[:-1, :-1, :-1, :-1])
+
+
+def test_natural_images_have_two_axes() -> None:
+    for space in ((), (8,), (8, 0), (2, 3, 4)):
+        with pytest.raises(InvalidInput, match="height"):
+            natural_images(space)

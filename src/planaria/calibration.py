@@ -91,6 +91,27 @@ def second_moments_of(module: nn.Module, batches: Iterable[Any]) -> dict[str, Fl
     return moments
 
 
+def natural_images(space: tuple[int, ...]) -> Float[Tensor, "inputs inputs"]:
+    """Second moments to expect of a layer over images where there is no data to calibrate on, with a diagonal of 1.
+
+    The power of natural images falls as the square of the frequency (Field 1987), here down to half a period an image.
+
+    Args:
+        space: height and width of the images in pixels, each at least 1; float32 `[height * width]` squared comes back.
+
+    Raises `InvalidInput` on other than two axes.
+    """
+    if len(space) != 2 or min(space) < 1:
+        raise InvalidInput(f"Images have a height and a width of at least 1 pixel, not {tuple(space)}.")
+    down, across = (torch.fft.fftfreq(2 * size, dtype=torch.float64) for size in space)
+    squares = down[:, None].square() + across.square()
+    squares[0, 0] = squares.flatten()[1:].min()
+    covariance = torch.fft.ifft2(1 / squares).real
+    rows, columns = ((torch.arange(size)[:, None] - torch.arange(size)).abs() for size in space)
+    moments = covariance[rows[:, None, :, None], columns[None, :, None, :]] / covariance[0, 0]
+    return moments.reshape(prod(space), prod(space)).float()
+
+
 def load_calibration(path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Calibration:
     """Reads moments, or inputs to take them of, from a safetensors file.
 

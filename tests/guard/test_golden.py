@@ -20,6 +20,7 @@ KEYS = {
     "v2-memory": None,
     "v2-ladder": None,
     "v3-plain": None,
+    "v1-frozen": None,
     "v3-memory": KEY,
 }
 every = pytest.mark.parametrize("name", KEYS)
@@ -70,7 +71,7 @@ def test_it_mends_itself(model: Path) -> None:
     assert guard.to_bytes() == content and guard.mended == len(places)
 
 
-@pytest.mark.parametrize("name", ["v1-rule"])
+@pytest.mark.parametrize("name", ["v1-rule", "v1-frozen"])
 def test_its_rule_regrows_most_of_what_no_code_can(model: Path) -> None:
     guard, intact = loaded(model), load_file(model)
     assert [guard.entries[rule.tensor].name for rule in guard.manifest.rules] == ["filters"]

@@ -136,9 +136,11 @@ def test_the_tiers_asked_for_are_made_and_the_digest_always(tiers: tuple[str, ..
 def test_rules_are_made_where_neighbours_tell_of_a_weight_and_nowhere_else() -> None:
     guard = smooth_guard()
     assert guard.manifest.reasons == {"neighbours tell less than 10% of a weight": [0]}
-    (rule,) = guard.manifest.rules
-    assert rule.tensor == 1 and guard.tier_bytes()["rule"] == guard.arrays["rule.1"].nbytes > 0
-    assert rule.errors[0] < 0.5 and list(rule.errors) == sorted(rule.errors)
+    frozen, fitted = guard.manifest.rules
+    assert (frozen.tensor, frozen.recipe, frozen.precision) == (1, "sheet-1", "frozen") and "rule.1" not in guard.arrays
+    assert fitted.tensor == 2 and guard.tier_bytes()["rule"] == guard.arrays["rule.2"].nbytes > 0
+    for rule in (frozen, fitted):
+        assert rule.errors[0] < 0.5 and rule.errors[-1] == max(rule.errors) < 1
 
 
 def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,12 +177,20 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
     assert [names[rule.tensor] for rule in guard.manifest.rules] == ["good"]
 
 
-def test_a_rule_that_the_budget_has_no_room_for_is_not_made() -> None:
-    size, _ = tight({"good": smooth_sheets(60, 8, 8)})
-    guard = protect(
-        {"good": smooth_sheets(60, 8, 8)}, budget=(size + 400) / (60 * 64 * 4), tiers=WITH_RULES, schedule=SHORT
-    )
-    assert guard.manifest.rules == () and guard.manifest.reasons == {"no room in the budget": [0]}
+@pytest.mark.parametrize(
+    ("tensor", "extra", "reasons"),
+    [
+        (smooth_sheets(1, 60, 50).view(60, 50), 400, {"no room in the budget": [0]}),
+        (smooth_sheets(60, 8, 8), 100, {}),  # of a frozen rule the guard says what it is worth; so it would of reasons
+    ],
+    ids=["fitted", "frozen"],
+)
+def test_a_rule_that_the_budget_has_no_room_for_is_not_made(
+    tensor: Tensor, extra: int, reasons: dict[str, list[int]]
+) -> None:
+    size, _ = tight({"good": tensor})
+    guard = protect({"good": tensor}, budget=(size + extra) / tensor.nbytes, tiers=WITH_RULES, schedule=SHORT)
+    assert guard.manifest.rules == () and guard.manifest.reasons == reasons
 
 
 def test_progress_rises_to_its_total() -> None:

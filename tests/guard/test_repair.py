@@ -349,19 +349,20 @@ def test_repairing_what_could_only_be_estimated_again_changes_nothing_more(damag
 # --- A rule, and a guard that lost some of itself -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["filters", "film"])
 @pytest.mark.parametrize("damage", [WholeWeight(0.1), BitFlip(0.01), Run(9000, fill="zero")], ids=repr)
-def test_a_rule_restores_most_of_what_no_code_can(damage: Damage) -> None:
+def test_a_rule_restores_most_of_what_no_code_can(damage: Damage, name: str) -> None:
     tensors, guard = smooth(), smooth_guard()
-    part = {"filters": tensors["filters"]}
+    part = {name: tensors[name]}
     damaged, faults = broken(part, damage, 0)
     result, report = repaired(guard, tensors | damaged)
     (tensor,) = (tensor for tensor in report.tensors if tensor.regions)
-    assert tensor.name == "filters" and tensor.method == "rule" and report.verdict == "estimated"
-    assert tensor.expected_error is not None and tensor.expected_error < 1.1 * float(part["filters"].std())
+    assert tensor.name == name and tensor.method == "rule" and report.verdict == "estimated"
+    assert tensor.expected_error is not None and tensor.expected_error < 1.1 * float(part[name].std())
     if not isinstance(damage, Run):
-        lost = ~faults.known["filters"]
-        error = (result["filters"] - part["filters"])[lost].square().mean()
-        assert error < 0.25 * part["filters"][lost].square().mean()
+        lost = ~faults.known[name]
+        error = (result[name] - part[name])[lost].square().mean()
+        assert error < 0.25 * part[name][lost].square().mean()
 
 
 def without(guard: Guard, tier: str) -> Guard:
@@ -375,9 +376,9 @@ def without(guard: Guard, tier: str) -> Guard:
     return Guard.from_bytes(data.tobytes() + ReedSolomon(check).feed(rows).tobytes())
 
 
-@pytest.mark.parametrize("tier", ["parity", "digest.tiles", "digest.tensors", "statistics", "rule.1"])
+@pytest.mark.parametrize("tier", ["parity", "digest.tiles", "digest.tensors", "statistics", "rule.2"])
 def test_a_guard_that_lost_a_tier_does_without_and_says_so(tier: str) -> None:
-    tensors, guard = (smooth(), smooth_guard()) if tier == "rule.1" else (gaussian(), gaussian_guard())
+    tensors, guard = (smooth(), smooth_guard()) if tier == "rule.2" else (gaussian(), gaussian_guard())
     guard = without(guard, tier)
     assert guard.lost == (tier,) and tier not in guard.arrays
     intact = guard.check(tensors)

@@ -1,12 +1,12 @@
 """What is known of grids before one of them is seen: covariances, of which the survivors say how much of each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from planaria import streams
@@ -18,7 +18,8 @@ AT_ONCE = 2**24  # numbers of the matrices that are solved in one go
 LEAST_NOISE = 1e-3  # of the variance: keeps float32 solves sound
 ROUNDS = 25  # of the search for the shares
 LEAST_SHARE = 1e-6  # of the variance, and its inverse at most
-GRIDS, CELLS = 16, 128  # of the sample that the shares are estimated from
+SAMPLE = 16 * 784  # cells of the grids that shares and covariance are estimated from
+CELLS = 128  # of each of these grids, for the shares
 BELIEF = 250.0  # grids' worth of the prior in the adapted covariance
 
 
@@ -78,7 +79,7 @@ class Prior:
         """
         covariance, shares = self._adapted(weight, known)
         flat, there = _flat(weight, known)
-        mean = torch.cat([_conditional(covariance, *part).mean for part in _parts(flat, there)])
+        mean = torch.cat([found.mean.float() for found in _conditionals(covariance, flat, there)])
         taught, noise = shares[: len(self.fields)].sum() / shares.sum(), shares[-1] / shares.sum()
         told = torch.stack([taught, noise, there.float().mean()])
         return Surveyed(torch.where(there, flat, mean).view(weight.shape), told)
@@ -90,11 +91,9 @@ class Prior:
         covariance, _ = self._adapted(weight, known)
         flat, there = _flat(weight, known)
         predicted = []
-        for values, mask in _parts(flat, there):
-            found = _conditional(covariance, values, mask)
-            stiffness = torch.cholesky_inverse(found.factor).diagonal(dim1=1, dim2=2)
-            moved = torch.zeros_like(values).scatter_(1, found.cells, found.pull / stiffness)
-            predicted.append(torch.where(mask, values - moved, found.mean))
+        for found in _conditionals(covariance, flat, there):
+            stiffness = found.stiffness().clamp_min(torch.finfo(torch.float32).tiny)  # where nothing is known it is 0
+            predicted.append((found.mean - found.pull / stiffness).float())
         return torch.cat(predicted).view(weight.shape)
 
     def without(self, kind: int) -> "Prior":
@@ -108,20 +107,15 @@ class Prior:
         """The covariance of these grids, from their survivors, and the shares of the kinds."""
         kinds = self.covariances(tuple(weight.shape[1:])).to(weight.device)
         flat, there = _flat(weight, known)
-        some = torch.linspace(0, len(flat) - 1, min(GRIDS, len(flat))).round().long()
+        most = min(max(1, SAMPLE // flat.shape[1]), len(flat))
+        some = torch.linspace(0, len(flat) - 1, most).round().long()
         flat, there, count = flat[some], there[some], len(flat)
         shares = _shares(kinds, flat, there)
         prior = (shares[:, None, None] * kinds).sum(0)
-        squares, inverses = torch.zeros_like(prior), torch.zeros_like(prior)
-        for values, mask in _parts(flat, there):
-            found = _conditional(prior, values, mask)
-            squares += found.mean.T @ found.mean
-            for inverse, cells, those in zip(
-                torch.cholesky_inverse(found.factor), found.cells, found.there, strict=True
-            ):
-                own = cells[those]
-                inverses[own.unsqueeze(1), own] += inverse[: len(own), : len(own)]
-        squares += len(flat) * prior - prior @ inverses @ prior  # what the survivors leave open
+        squares = len(flat) * prior
+        for found in _conditionals(prior, flat, there):
+            left_open = prior @ found.summed_precision().float() @ prior
+            squares = squares + found.mean.float().T @ found.mean.float() - left_open
         return (BELIEF * prior + count / len(flat) * squares) / (BELIEF + count), shares
 
     def covariances(self, space: tuple[int, ...]) -> Float32[Tensor, "kinds cells cells"]:
@@ -155,43 +149,90 @@ def _flat(weight: Tensor, known: Tensor) -> tuple[Float32[Tensor, "batch cells"]
     return torch.where(known, weight.flatten(1).float(), 0.0), known
 
 
-def _parts(flat: Tensor, there: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
-    """As many grids at a time as memory is meant for."""
-    size = max(1, AT_ONCE // flat.shape[1] ** 2)
-    return list(zip(flat.split(size), there.split(size), strict=True))
-
-
 @dataclass(frozen=True)
 class _Conditional:
     """What the survivors of some grids say of all their cells.
 
+    Solved on the smaller side: on survivors with the covariance, or on missing cells with its inverse, which all grids
+    share (Rasmussen and Williams 2006, A.2 and A.3).
+
     Attributes:
         mean: of every cell.
-        factor: of the survivors' covariance (Cholesky), in the order of `cells`.
-        pull: the survivors' precision times their values.
-        cells, there: each grid's survivors first, and which of them are survivors: grids have not equally many.
+        pull: the survivors' precision times their values; 0 at missing cells.
+        cells, there: the solved side's cells, of each grid first, and which of them are: grids have not equally many.
+        factor: of that side's part of the matrix (Cholesky), in the order of `cells`.
+        precision: the inverse of the covariance if missing cells were solved for; else None.
     """
 
-    mean: Float32[Tensor, "batch cells"]
-    factor: Float32[Tensor, "batch most most"]
-    pull: Float32[Tensor, "batch most"]
+    mean: Float[Tensor, "batch cells"]
+    pull: Float[Tensor, "batch cells"]
     cells: Int64[Tensor, "batch most"]
     there: Bool[Tensor, "batch most"]
+    factor: Float[Tensor, "batch most most"]
+    precision: Float64[Tensor, "cells cells"] | None
+
+    def stiffness(self) -> Float[Tensor, "batch cells"]:
+        """The diagonal of the survivors' precision; 0 at missing cells."""
+        if self.precision is None:
+            return torch.zeros_like(self.mean).scatter_(1, self.cells, self._inverse().diagonal(dim1=1, dim2=2))
+        return self.precision.diagonal() - self._explained(self.precision).square().sum(1)
+
+    def summed_precision(self) -> Float[Tensor, "cells cells"]:
+        """Of all grids, with zeros at what each of them misses."""
+        if self.precision is None:
+            summed = self.mean.new_zeros(self.mean.shape[1], self.mean.shape[1])
+            for inverse, cells in zip(self._inverse(), self.cells, strict=True):
+                summed[cells.unsqueeze(1), cells] += inverse
+            return summed
+        explained = self._explained(self.precision).flatten(0, 1)
+        return len(self.mean) * self.precision - explained.T @ explained
+
+    def _inverse(self) -> Float[Tensor, "batch most most"]:
+        return torch.cholesky_inverse(self.factor) * (self.there.unsqueeze(1) & self.there.unsqueeze(2))
+
+    def _explained(self, precision: Float64[Tensor, "cells cells"]) -> Float64[Tensor, "batch most cells"]:
+        """Of which the squares are what a precision loses with the missing cells."""
+        rows = precision[self.cells] * self.there.unsqueeze(2)
+        return torch.linalg.solve_triangular(self.factor, rows, upper=False)
 
 
-def _conditional(
+def _conditionals(
     covariance: Float32[Tensor, "cells cells"],
     values: Float32[Tensor, "batch cells"],
     known: Bool[Tensor, "batch cells"],
-) -> _Conditional:
-    cells = known.int().argsort(dim=1, descending=True, stable=True)[:, : int(known.sum(1).max())]
-    there = known.gather(1, cells)
-    among = covariance[cells.unsqueeze(2), cells.unsqueeze(1)] * (there.unsqueeze(1) & there.unsqueeze(2))
-    among.diagonal(dim1=1, dim2=2).add_((~there).float() + LEAST_NOISE * covariance.diagonal().mean())
-    factor = torch.linalg.cholesky(among)
-    pull = torch.cholesky_solve(values.gather(1, cells).unsqueeze(-1), factor).squeeze(-1)
-    mean = torch.zeros_like(values).scatter_(1, cells, pull) @ covariance
-    return _Conditional(mean, factor, pull, cells, there)
+) -> Iterator[_Conditional]:
+    """Of as many grids at a time as memory is meant for."""
+    noisy = covariance + LEAST_NOISE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    precision = None
+    if known.double().mean() > 0.6:  # where much survives float32 loses too much of what tells the inverse apart
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(noisy.double()))
+    size = max(1, AT_ONCE // known.shape[1] ** 2)
+    for some, there in zip(values.split(size), known.split(size), strict=True):
+        if precision is None:
+            cells, of, factor = _factored(noisy, there)
+            pull = torch.zeros_like(some).scatter_(1, cells, _solved(factor, some.gather(1, cells)))
+            yield _Conditional(pull @ noisy, pull, cells, of, factor, None)
+        else:
+            cells, of, factor = _factored(precision, ~there)
+            drawn = some.double() @ precision
+            filled = torch.zeros_like(drawn).scatter_(1, cells, -_solved(factor, drawn.gather(1, cells) * of))
+            pull = (drawn + filled @ precision) * there
+            yield _Conditional(torch.where(there, some, filled), pull, cells, of, factor, precision)
+
+
+def _factored(
+    matrix: Float[Tensor, "cells cells"], wanted: Bool[Tensor, "batch cells"]
+) -> tuple[Int64[Tensor, "batch most"], Bool[Tensor, "batch most"], Float[Tensor, "batch most most"]]:
+    """The wanted cells of each grid, padded to equally many, and the factor of their part of a matrix."""
+    cells = wanted.int().argsort(dim=1, descending=True, stable=True)[:, : int(wanted.sum(1).max())]
+    of = wanted.gather(1, cells)
+    among = matrix[cells.unsqueeze(2), cells.unsqueeze(1)] * (of.unsqueeze(1) & of.unsqueeze(2))
+    among.diagonal(dim1=1, dim2=2).add_(~of)
+    return cells, of, torch.linalg.cholesky(among)
+
+
+def _solved(factor: Float[Tensor, "batch most most"], right: Float[Tensor, "batch most"]) -> Tensor:
+    return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
 
 
 def _shares(
@@ -204,17 +245,18 @@ def _shares(
     By the multiplicative steps of Zhou, Hu, Qiao and Cho (2019, section 3), without the root that makes each of them
     more likely for certain: so they come as far in half the steps.
     """
-    count = min(CELLS, int(known.sum(1).min()))
+    count = min(CELLS, int(known.sum(1).max()))
     if count < 2:
         return torch.full((len(kinds),), 1 / len(kinds), device=kinds.device)
     drawn = torch.rand(known.shape, generator=streams.generator(0, "prior sample")).to(known.device)
     cells = (drawn + known).topk(count, dim=1).indices
+    of = known.gather(1, cells)
     sample = values.gather(1, cells).unsqueeze(-1)
-    flat = kinds[:, cells.unsqueeze(2), cells.unsqueeze(1)].flatten(1)
+    flat = (kinds[:, cells.unsqueeze(2), cells.unsqueeze(1)] * (of.unsqueeze(1) & of.unsqueeze(2))).flatten(1)
     shares = torch.full((len(kinds),), 1 / len(kinds), device=kinds.device)
     for _ in range(ROUNDS):
         whole = (shares @ flat).view(-1, count, count)
-        whole.diagonal(dim1=1, dim2=2).add_(LEAST_NOISE)
+        whole.diagonal(dim1=1, dim2=2).add_(LEAST_NOISE + (~of).float())
         factor = torch.linalg.cholesky(whole)
         pull = torch.cholesky_solve(sample, factor)
         shown = flat @ (pull * pull.transpose(1, 2)).flatten()

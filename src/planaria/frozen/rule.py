@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -140,8 +141,9 @@ class FrozenRule:
             raise InvalidFile(f"{source} cannot be read as a rule ({error}). Train it anew.") from error
 
 
+@cache
 def shipped(name: str) -> FrozenRule:
-    """A rule that comes with the package.
+    """A rule that comes with the package, read once.
 
     Raises:
         InvalidInput: if there is none of this name.

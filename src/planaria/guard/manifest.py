@@ -18,6 +18,7 @@ LEAN = 3  # the version from which small tensors cost less
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
+FROZEN = "frozen"  # the precision of a rule that comes with the package: no parameter of it is stored
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -42,8 +43,8 @@ class RuleShape:
 
     Attributes:
         tensor: index of the tensor.
-        recipe: name of the automaton's recipe.
-        precision: of the stored parameters.
+        recipe: name of the automaton's recipe, or of the frozen rule.
+        precision: of the stored parameters; "frozen" of a rule of which none are stored.
         space: axes of a neuron's sheet; empty for the flat layout.
         rates: missing fractions of the held-out masks, ascending.
         errors: root mean squared error over missing weights at each rate, in units of the weights' deviation.

@@ -128,9 +128,11 @@ def protect(
             allowed if "rule" in tiers else None,
             memory=room if remembering else None,
             schedule=schedule,
+            moments=moments,
             device=device,
             seed=seed,
             progress=report,
+            say=say,
         )
         made |= rule_arrays
         reasons = manifest.reasons
@@ -403,69 +405,87 @@ def _rules(
     *,
     memory: int | None,
     schedule: Schedule | None,
+    moments: Mapping[str, Tensor],
     device: torch.device | str,
     seed: int,
     progress: Progress,
+    say: Explain,
 ) -> tuple[Manifest, dict[str, NDArray[np.generic]], dict[str, Detector]]:
-    """Rules for the tensors in which they pay, largest first while the budget lasts, and detectors that use them.
+    """Rules for the tensors in which they pay, and detectors that use them; all other tensors have a reason.
 
-    All other tensors have a reason. Of `memory` bytes, if given, a rule takes a tenth at most.
+    A frozen rule is tried first. Where it tells less than neighbours do, one is fitted, largest tensors first while the
+    budget lasts; of `memory` bytes, if given, a rule takes a tenth at most.
     """
+    entries = stream.entries
     reasons: dict[str, list[int]] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
-    fitted: list[rules.FittedRule] = []
+    found: list[rules.MeasuredRule] = []
     candidates: list[tuple[int, tuple[int, ...]]] = []
-    for index, entry in enumerate(stream.entries):
-        progress(index, len(stream.entries), f"looking for structure in {entry.name}")
-        reason: str | None = None
-        if allowed is None:
-            reason = "not asked for"
-        else:
-            reason = rules.why_not(entry)
-            if reason is None:
-                space, predicted = rules.choose_space(_first_rows(checkpoint, entry))
-                if predicted < rules.LEAST_VARIANCE:
-                    reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
-                elif rules.work(entry, space, schedule) > rules.MOST_WORK:
-                    reason = "a fit would take more than two minutes"
-                elif not weights_of(checkpoint.read(entry.name), entry).isfinite().all():
-                    reason = "not all finite"
+    tile_cells = {index: stream.tile * prod(entry.shape) // max(entry.nbytes, 1) for index, entry in enumerate(entries)}
+    for index, entry in enumerate(entries):
+        progress(index, len(entries), f"looking for structure in {entry.name}")
+        reason = "not asked for" if allowed is None else rules.why_not(entry)
+        if reason is None:
+            space, predicted = rules.choose_space(_first_rows(checkpoint, entry))
+            if predicted < rules.LEAST_VARIANCE:
+                reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
+            elif not (weights := weights_of(checkpoint.read(entry.name), entry)).isfinite().all():
+                reason = "not all finite"
+            elif rule := rules.frozen_for(
+                weights,
+                index,
+                space,
+                told=predicted,
+                tile_cells=tile_cells[index],
+                moments=moments.get(entry.name),
+                seed=seed,
+            ):
+                named = replace(manifest, rules=tuple(one.shape for one in [*found, rule]))
+                if allowed is not None and _size(named, plan) > allowed:
+                    reason = "no room in the budget"
                 else:
-                    candidates.append((index, space))
+                    found.append(rule)
+                    say(f"{entry.name}: the frozen rule {rule.shape.recipe} takes no bytes and no fit")
+            elif rules.work(entry, space, schedule) > rules.MOST_WORK:
+                reason = "a fit would take more than two minutes"
+            else:
+                candidates.append((index, space))
         if reason is not None:
             reasons.setdefault(reason, []).append(index)
     room = 0.0 if allowed is None else RULE_SHARE * (allowed - _size(manifest, plan) if memory is None else memory)
     largest = room if memory is None else LARGEST_RULE * memory
-    for index, space in sorted(candidates, key=lambda candidate: -stream.entries[candidate[0]].nbytes):
-        entry = stream.entries[index]
+    for index, space in sorted(candidates, key=lambda candidate: -entries[candidate[0]].nbytes):
+        entry = entries[index]
         affordable: list[Precision] = [
             p for p in ("half", "byte") if rules.record_bytes(p, space) <= min(room, largest)
         ]
         if not affordable:
             reasons.setdefault("no room in the budget", []).append(index)
             continue
-        weights = weights_of(checkpoint.read(entry.name), entry)
         rule = rules.fit_for(
-            weights,
+            weights_of(checkpoint.read(entry.name), entry),
             index,
             space,
-            tile_cells=stream.tile * len(weights.flatten()) // entry.nbytes,
+            tile_cells=tile_cells[index],
             precision=affordable[0],
             schedule=schedule,
+            moments=moments.get(entry.name),
             device=device,
             seed=seed,
             on_iteration=lambda done, total, loss, name=entry.name: progress(done, total, f"fitting {name}"),  # type: ignore[misc]
         )
-        if min(1 - error**2 for error in rule.shape.errors[:2]) <= 0:
+        if rule.harms:
             reasons.setdefault("worse than zero on held-out masks", []).append(index)
             continue
         room -= rule.content.nbytes
-        fitted.append(rule)
+        found.append(rule)
         arrays[f"rule.{index}"] = rule.content
-    detectors: dict[str, Detector] = {
-        stream.entries[rule.shape.tensor].name: Residual(rules.repairer_of(rule.shape, rule.content)) for rule in fitted
-    }
-    return replace(manifest, rules=tuple(rule.shape for rule in fitted), reasons=dict(reasons)), arrays, detectors
+    detectors: dict[str, Detector] = {}
+    for rule in found:
+        repairer = rules.repairer_of(rule.shape, rule.content)
+        assert repairer is not None
+        detectors[entries[rule.shape.tensor].name] = Residual(repairer)
+    return replace(manifest, rules=tuple(rule.shape for rule in found), reasons=dict(reasons)), arrays, detectors
 
 
 def _first_rows(checkpoint: Checkpoint, entry: Entry) -> Tensor:

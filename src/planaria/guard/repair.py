@@ -197,9 +197,8 @@ def _rule(guard: GuardFile, index: int) -> tuple[RuleShape | None, Repairer | No
     """The tensor's rule, if there is one and it is not lost."""
     shape = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
     content = guard.arrays.get(f"rule.{index}")
-    if shape is None or content is None:
-        return None, None
-    return shape, rules.repairer_of(shape, content.view(np.uint8))
+    repairer = None if shape is None else rules.repairer_of(shape, None if content is None else content.view(np.uint8))
+    return (shape, repairer) if repairer else (None, None)
 
 
 def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[Entry]:

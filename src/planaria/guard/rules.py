@@ -1,9 +1,9 @@
 """The rule tier: which tensors an automaton can regrow, and its worth there. Specified in FORMAT.md, section 6."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isqrt, prod
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
+from planaria.calibration import natural_images
 from planaria.checkpoints import Entry
 from planaria.errors import InvalidGuard, InvalidInput
-from planaria.fit import Schedule, fit_rule
+from planaria.fit import Schedule, fit_rule, output_error
+from planaria.frozen import shipped
+from planaria.frozen.prior import MOST_CELLS
 from planaria.guard.estimate import FLOATS
-from planaria.guard.manifest import RuleShape
+from planaria.guard.manifest import FROZEN, RuleShape
 from planaria.layouts import Flat, Layout, Sheet
 from planaria.records import Record
-from planaria.repairers import Regrow, Repairer
+from planaria.repairers import Regrow, RegrowFrozen, Repairer
 from planaria.repairers.regrow import Precision
 
 RATES = (0.1, 0.5, 0.9)
@@ -30,20 +33,26 @@ LEAST_VARIANCE = 0.1  # share of a weight's variance that its neighbours must te
 SMALLEST, SMALLEST_SIDE = 256, 4  # weights
 LARGEST = 2**26  # bytes: a fit holds several copies of the tensor
 MASKS = 3
+SHEETS = "sheet-1"  # the frozen rule of matrices whose rows are images
+MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
+FROZEN_CELLS = 32 * 784  # that a frozen rule is judged on
+CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
 
 @dataclass(frozen=True)
-class FittedRule:
+class MeasuredRule:
     """A rule for one tensor.
 
     Attributes:
         shape: how it is run and what it is worth.
-        content: the bytes that the guard stores.
+        content: the bytes that the guard stores; none of a frozen rule.
+        harms: whether zeros would have erred less, in weights or in the layer's output, at any held-out rate.
     """
 
     shape: RuleShape
     content: NDArray[np.uint8]
+    harms: bool
 
 
 def layouts_for(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -104,6 +113,44 @@ def work(entry: Entry, space: tuple[int, ...], schedule: Schedule | None) -> flo
     return float(schedule.iterations * schedule.batch * schedule.lengths[1] * cells)
 
 
+def frozen_for(
+    weight: Float[Tensor, "*weight"],
+    tensor: int,
+    space: tuple[int, ...],
+    *,
+    told: float,
+    tile_cells: int,
+    moments: Float[Tensor, "inputs inputs"] | None,
+    seed: int,
+) -> MeasuredRule | None:
+    """The frozen rule of such tensors, measured on a few rows; None if it tells less of a weight than neighbours do.
+
+    Cost: a second for rows of 28 x 28.
+
+    Args:
+        told: share of a weight's variance that neighbours tell, see `choose_space`.
+        moments: second moments of the layer's inputs; without them, those of natural images.
+    """
+    cells, neurons = prod(space), weight.shape[0]
+    if len(space) != 2 or cells > MOST_CELLS or weight.numel() * cells**2 > MOST_FROZEN_WORK:
+        return None
+    most = max(1, FROZEN_CELLS * neurons // weight.numel())
+    some = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
+    matrix = weight[some].reshape(-1, cells).float()
+    repairer = RegrowFrozen(shipped(SHEETS), Sheet(space))
+    rule = _measured(
+        repairer,
+        repairer.prepare(matrix),
+        matrix,
+        masks=1,
+        tile_cells=tile_cells,
+        moments=natural_images(space) if moments is None else moments,
+        seed=seed,
+        of={"tensor": tensor, "recipe": SHEETS, "precision": FROZEN, "space": space},
+    )
+    return None if 1 - rule.shape.errors[0] ** 2 < CLOSE * told or rule.harms else rule
+
+
 def fit_for(
     weight: Float[Tensor, "*weight"],
     tensor: int,
@@ -112,43 +159,70 @@ def fit_for(
     tile_cells: int,
     precision: Precision,
     schedule: Schedule | None,
+    moments: Float[Tensor, "inputs inputs"] | None,
     device: torch.device | str,
     seed: int,
     on_iteration: Callable[[int, int, float], None] | None,
-) -> FittedRule:
-    """Fits a rule and measures it on held-out masks: scattered weights, and whole tiles of `tile_cells` weights."""
+) -> MeasuredRule:
+    """Fits a rule and measures it; `moments` as of `frozen_for`, and part of the loss if they are given."""
     matrix = weight.reshape(weight.shape[0], -1).float()
     layout = layout_of(space)
-    fit = fit_rule(matrix, layout=layout, schedule=schedule, seed=seed, device=device, on_iteration=on_iteration)
+    fit = fit_rule(
+        matrix, layout=layout, schedule=schedule, moments=moments, seed=seed, device=device, on_iteration=on_iteration
+    )
     repairer = Regrow(fit.automaton, layout, precision=precision)
-    record = repairer.prepare(matrix)
-    masks = streams.generator(seed, "held-out masks")
+    if moments is None and space:
+        moments = natural_images(space)
+    return _measured(
+        repairer,
+        repairer.prepare(matrix),
+        matrix,
+        masks=MASKS,
+        tile_cells=tile_cells,
+        moments=moments,
+        seed=seed,
+        of={"tensor": tensor, "recipe": DEFAULT.name, "precision": precision, "space": space},
+    )
 
-    def error(draw: Callable[[], Bool[Tensor, "rows columns"]]) -> float:
-        """Root mean squared error over what such masks hide, in units of the deviation."""
-        squares = []
-        for known in (draw() for _ in range(MASKS)):
-            difference = (repairer.restore(matrix, known, record) - matrix)[~known]
-            squares.append(difference.double().square().mean() / matrix.double().var(correction=0).clamp_min(1e-300))
-        return round(float(torch.stack(squares).mean().sqrt()), 4)
+
+def _measured(
+    repairer: Repairer,
+    record: Record,
+    matrix: Float[Tensor, "rows columns"],
+    *,
+    masks: int,
+    tile_cells: int,
+    moments: Float[Tensor, "columns columns"] | None,
+    seed: int,
+    of: Mapping[str, Any],
+) -> MeasuredRule:
+    """What a rule is worth on held-out masks: of scattered weights, and of whole tiles of `tile_cells` weights."""
+    drawn = streams.generator(seed, "held-out masks")
+    unit = matrix.double().var(correction=0).clamp_min(1e-300)
+
+    def errors(draw: Callable[[], Bool[Tensor, "rows columns"]]) -> tuple[float, bool]:
+        """Root mean squared error over what such masks hide, in deviations, and whether zeros do better."""
+        squares, outputs = [], []
+        for known in (draw() for _ in range(masks)):
+            error = repairer.restore(matrix, known, record) - matrix
+            squares.append(error[~known].double().square().mean() / unit)
+            if moments is not None:
+                outputs.append([output_error(one.double(), known, moments.double()) for one in (error, matrix)])
+        apart = float(torch.stack(squares).mean().sqrt())
+        ours, of_zeros = (sum(pair) for pair in zip(*outputs, strict=True)) if outputs else (0, 0)
+        return round(apart, 4), apart >= 1 or bool(ours > of_zeros)
 
     def lost_tiles() -> Bool[Tensor, "rows columns"]:
         starts = torch.arange(0, matrix.numel(), tile_cells)
-        lost = torch.randperm(len(starts), generator=masks)[: max(1, round(LOST_TILES * len(starts)))]
+        lost = torch.randperm(len(starts), generator=drawn)[: max(1, round(LOST_TILES * len(starts)))]
         known = torch.ones(len(starts), tile_cells, dtype=torch.bool)
         known[lost] = False
         return known.view(-1)[: matrix.numel()].view(matrix.shape)
 
-    shape = RuleShape(
-        tensor=tensor,
-        recipe=DEFAULT.name,
-        precision=precision,
-        space=space,
-        rates=RATES,
-        errors=[error(lambda r=rate: torch.rand(matrix.shape, generator=masks) >= r) for rate in RATES],  # type: ignore[misc]
-        tile_error=error(lost_tiles),
-    )
-    return FittedRule(shape, _to_bytes(record))
+    found = [errors(lambda r=rate: torch.rand(matrix.shape, generator=drawn) >= r) for rate in RATES]  # type: ignore[misc]
+    worth = [apart for apart, _ in found]
+    shape = RuleShape(**of, rates=RATES, errors=worth, tile_error=errors(lost_tiles)[0])
+    return MeasuredRule(shape, _to_bytes(record), any(harms for _, harms in found))
 
 
 def record_bytes(precision: Precision, space: tuple[int, ...]) -> int:
@@ -157,31 +231,61 @@ def record_bytes(precision: Precision, space: tuple[int, ...]) -> int:
 
 
 class Stored(Repairer):
-    """A repairer of matrices with the record it was stored with, for a tensor of any rank: first axis by all others."""
+    """A repairer of matrices with the record it was stored with, for a tensor of any rank.
 
-    def __init__(self, repairer: Repairer, record: Record):
+    Args:
+        columns: of the matrices; None for as many as a row has of the tensor's first axis.
+    """
+
+    def __init__(self, repairer: Repairer, record: Record, columns: int | None = None):
         self.repairer = repairer
         self.record = record
+        self.columns = columns
 
     def _prepare(self, weight: Tensor) -> Record:
         return self.record
 
     def _fill(self, visible: Tensor, known: Tensor, record: Record) -> Tensor:
-        rows = visible.shape[0]
-        matrix, there = visible.reshape(rows, -1), known.reshape(rows, -1)
+        return self._on_matrices(self.repairer.restore, visible, known)
+
+    def _on_matrices(self, function: Callable[..., Tensor], visible: Tensor, known: Tensor) -> Tensor:
+        columns = self.columns or visible[0].numel()
+        matrix, there = visible.reshape(-1, columns), known.reshape(-1, columns)
         try:
-            return self.repairer.restore(matrix, there, self.record).view(visible.shape)
+            return function(matrix, there, self.record).view(visible.shape)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by numbers that no fit gives
             raise InvalidGuard("The guard's rule cannot be run: its numbers are not those of a fit.") from error
 
 
-def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
-    """The repairer that a guard stores. Raises `InvalidGuard` if it asks for what there is not."""
+class Frozen(Stored):
+    """A frozen rule, of which nothing is stored. It predicts each weight from all others at once."""
+
+    repairer: RegrowFrozen
+
+    def left_one_out(self, weight: Tensor, known: Tensor, record: Record) -> Tensor:
+        """See `RegrowFrozen.left_one_out`."""
+        return self._on_matrices(self.repairer.left_one_out, weight, known)
+
+
+def repairer_of(shape: RuleShape, content: NDArray[np.uint8] | None) -> Stored | None:
+    """The repairer that a guard stores; None if its bytes are lost.
+
+    Raises:
+        InvalidGuard: if it asks for what there is not.
+        InvalidFile: if the file of a frozen rule has changed.
+    """
+    space = tuple(shape.space)
     try:
+        if shape.precision == FROZEN:
+            return Frozen(RegrowFrozen(shipped(shape.recipe), Sheet(space)), Record(), prod(space))
+        if content is None:
+            return None
         recipe, precision = Recipe.named(shape.recipe), cast(Precision, shape.precision)
-        repairer, template = _template(recipe, precision, tuple(shape.space))
+        repairer, template = _template(recipe, precision, space)
     except InvalidInput as error:
-        raise InvalidGuard(f"The guard has a rule that this planaria does not know: {error}") from error
+        raise InvalidGuard(
+            f"The guard has a rule that this planaria does not know: {error} Repair with the one that made it."
+        ) from error
     if content.nbytes != template.nbytes:
         raise InvalidGuard(f"A rule of this shape takes {template.nbytes} bytes, not {content.nbytes}.")
     tensors, start = {}, 0
@@ -200,4 +304,5 @@ def _template(recipe: Recipe, precision: Precision, space: tuple[int, ...]) -> t
 
 
 def _to_bytes(record: Record) -> NDArray[np.uint8]:
-    return np.concatenate([tensor.flatten().view(torch.uint8).numpy() for tensor in record.tensors.values()])
+    parts = [tensor.flatten().view(torch.uint8).numpy() for tensor in record.tensors.values()]
+    return np.concatenate([np.zeros(0, np.uint8), *parts])

@@ -1,0 +1,81 @@
+"""Guards that name a frozen rule, of which they hold nothing."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from helpers import drawn
+from models import SHORT, WITH_RULES, smooth, smooth_guard
+from torch import Tensor
+
+from planaria.campaigns.tampering.forgery import with_fields
+from planaria.damages import WholeWeight
+from planaria.errors import InvalidFile, InvalidGuard
+from planaria.frozen import SHIPPED, shipped
+from planaria.guard import Guard, protect, rules
+from planaria.guard.container import pack
+from planaria.repairers import RegrowFrozen
+from planaria.streams import generator
+
+
+def test_a_frozen_rule_that_zeros_beat_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inverted answers have neighbours' structure, and harm; then one is fitted."""
+    monkeypatch.setattr(RegrowFrozen, "_fill", lambda self, visible, known, record: -torch.ones_like(visible))
+    guard = protect(smooth(), budget=0.2, tiers=WITH_RULES, schedule=SHORT)
+    assert all(rule.precision != "frozen" for rule in guard.manifest.rules) and guard.manifest.rules
+
+
+def test_a_rule_that_errs_less_in_weights_and_more_in_outputs_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An offset of half a deviation: a quarter of the squared error of zeros, but over bright inputs it adds up."""
+    weight = drawn(60, 64)
+
+    def biased(self: RegrowFrozen, visible: Tensor, known: Tensor, record: object) -> Tensor:
+        return weight + 0.5 * weight.std()
+
+    monkeypatch.setattr(RegrowFrozen, "_fill", biased)
+    options = {"told": 0.1, "tile_cells": 64, "moments": None, "seed": 0}
+    assert rules.frozen_for(weight, 0, (8, 8), **options) is None  # type: ignore[arg-type]
+    blind = rules.frozen_for(weight, 0, (8, 8), **options | {"moments": torch.eye(64)})  # type: ignore[arg-type]
+    assert blind is not None and blind.shape.errors[0] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipe": "sheet-0"}, "does not know: There is no frozen rule 'sheet-0'"),
+        ({"space": [40, 40]}, "space"),
+        ({"space": [3, 8]}, "space"),
+        ({"space": []}, "space"),
+        ({"space": [64]}, "space"),
+        ({"precision": "half"}, ""),
+    ],
+)
+def test_a_frozen_rule_that_is_not_as_it_was_is_refused_in_one_line(change: dict[str, object], said: str) -> None:
+    guard = smooth_guard()
+    told = [asdict(rule) for rule in guard.manifest.rules]
+    told[0] |= change
+    arrays = {**guard.arrays, "manifest": with_fields(guard.arrays["manifest"], rules=told)}
+    damaged = WholeWeight(0.3).apply_to_model(smooth(), generator(0, "damage")).replay(smooth())
+    if not said:  # as if its bytes were lost: then it is not used
+        assert Guard.from_bytes(pack(arrays, key=None)).repair(damaged).exit_code == 2
+        return
+    with pytest.raises(InvalidGuard, match=said) as refused:
+        Guard.from_bytes(pack(arrays, key=None)).repair(damaged)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_bytes_of_a_frozen_rule_are_refused() -> None:
+    arrays = {**smooth_guard().arrays, "rule.1": np.zeros(8, np.uint8)}
+    with pytest.raises(InvalidGuard, match="comes with planaria"):
+        Guard.from_bytes(pack(arrays, key=None))
+
+
+def test_a_frozen_rule_whose_file_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHIPPED, "sheet-1", "0" * 64)
+    shipped.cache_clear()
+    damaged = WholeWeight(0.3).apply_to_model(smooth(), generator(0, "damage")).replay(smooth())
+    with pytest.raises(InvalidFile, match="changed on disk"):
+        smooth_guard().repair(damaged)
+    monkeypatch.undo()
+    assert smooth_guard().repair(damaged).verdict == "estimated"
