@@ -44,9 +44,10 @@ ALL = "all"
 
 
 def populations(settings: NetworkSettings, row: str) -> Iterator[str]:
-    """What a row learns from: all that there is, what shares its initialisation, or so many networks."""
+    """What a row learns from: all that there is, what shares its initialisation (quick rows), or so many networks."""
     yield ALL
-    yield SHARED
+    if row not in settings.fewer:
+        yield SHARED
     yield from map(str, settings.fewer.get(row, settings.sizes))
 
 

@@ -32,7 +32,7 @@ class NetworkSettings:
         shares: of weights or neurons lost, by kind of damage.
         remembered: networks of the memorisation test, at most.
         remembered_share: of scattered weights lost in it.
-        fewer: by row, the sizes that it is measured at where not at all.
+        fewer: by row, the sizes that it is measured at where not at all; of the shared initialisation it is not.
     """
 
     count: int
