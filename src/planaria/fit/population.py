@@ -15,6 +15,7 @@ from planaria.errors import InvalidInput
 from planaria.fit.losses import missing_error, output_error
 from planaria.frozen import RECIPE, FrozenRule, Prior
 from planaria.frozen.prior import TOLD, Surveyed
+from planaria.frozen.rule import shifted_bias
 
 MODES = 128  # fields of a kind: more explain nothing that survivors would not tell
 SMOOTHEST = 1 / 3  # of a kind's networks, which its covariance is measured on: the others are more noise
@@ -120,6 +121,35 @@ def fit_population(
     pool = surveys(train, schedule.surveys, 0, "surveys")
     judge = surveys(judges, schedule.held_out, schedule.surveys, "held-out surveys")
     metrics = [None if moments is None else moments.get(kind) for kind in kinds]
+
+    def told(iteration: int, loss: float) -> None:
+        progress(len(pool) + len(judge) + iteration, total, f"training, loss {loss:.3f}")
+
+    automaton, shift = _trained(pool, metrics, schedule, seed, told)
+    errors = _judged(automaton, shift, judge)
+    kept = all(error < 1 for error in errors.values())
+    if not kept:
+        with torch.no_grad():
+            automaton.rule.delta_weight.zero_()
+            automaton.rule.delta_bias.zero_()
+    card = {
+        "trained on": "; ".join(f"{len(of)} networks of {kind}" for kind, of in train.items()),
+        "grids": f"{tuple(next(iter(kinds.values()))[0].shape[1:])}",
+        "automaton": f"{'kept' if kept else 'answers with the prior'}: error on held-out networks, of the prior's: "
+        + ", ".join(f"{error:.3f} for {what}" for what, error in errors.items()),
+        "seed": str(seed),
+    }
+    return FrozenRule(name, prior, automaton, shift, card)
+
+
+def _trained(
+    pool: Sequence[_Damaged],
+    metrics: Sequence[Tensor | None],
+    schedule: PopulationSchedule,
+    seed: int,
+    told: Callable[[int, float], None],
+) -> tuple[Automaton, Float[Tensor, "hidden told"]]:
+    """An automaton and what shifts it, trained on surveyed tensors; `metrics` are second moments by kind."""
     automaton = Automaton(RECIPE, seed=seed)
     shift = torch.zeros(RECIPE.hidden, TOLD, requires_grad=True)
     adam = torch.optim.Adam([*automaton.parameters(), shift], lr=schedule.learning_rate)
@@ -140,30 +170,19 @@ def fit_population(
                 parameter.grad /= parameter.grad.norm() + 1e-8
         adam.step()
         cycle.step()
-        progress(len(pool) + len(judge) + iteration + 1, total, f"training, loss {float(losses[-1].detach()):.3f}")
-    with torch.no_grad():
-        everything = slice(None)
-        judged = [(one.unseen, float(_loss(automaton, shift, one, everything, None, 0.0))) for one in judge]
-        errors = {
-            what: sum(of) / len(of)  # in units of the prior's error
-            for what, of in (
-                ("kinds it knows", [error for unseen, error in judged if not unseen]),
-                ("kinds it does not", [error for unseen, error in judged if unseen]),
-            )
-            if of
-        }
-        kept = all(error < 1 for error in errors.values())
-        if not kept:
-            automaton.rule.delta_weight.zero_()
-            automaton.rule.delta_bias.zero_()
-    card = {
-        "trained on": "; ".join(f"{len(of)} networks of {kind}" for kind, of in train.items()),
-        "grids": f"{tuple(next(iter(kinds.values()))[0].shape[1:])}",
-        "automaton": f"{'kept' if kept else 'answers with the prior'}: error on held-out networks, of the prior's: "
-        + ", ".join(f"{error:.3f} for {what}" for what, error in errors.items()),
-        "seed": str(seed),
-    }
-    return FrozenRule(name, prior, automaton, shift.detach(), card)
+        told(iteration + 1, float(losses[-1].detach()))
+    return automaton, shift.detach()
+
+
+@torch.no_grad()
+def _judged(automaton: Automaton, shift: Tensor, judge: Sequence[_Damaged]) -> dict[str, float]:
+    """Mean errors on held-out tensors, in units of the prior's, where it knows their kind and where not."""
+    everything = slice(None)
+    errors: dict[str, list[float]] = {}
+    for one in judge:
+        what = "kinds it does not" if one.unseen else "kinds it knows"
+        errors.setdefault(what, []).append(float(_loss(automaton, shift, one, everything, None, 0.0)))
+    return {what: sum(of) / len(of) for what, of in sorted(errors.items(), reverse=True)}
 
 
 def learned_prior(kinds: Mapping[str, Sequence[Grids]]) -> Prior:
@@ -226,7 +245,7 @@ def _loss(
     """Error of some grids in units of the prior's."""
     mean, known = one.surveyed.mean[rows], one.known[rows]
     state = automaton.start(mean, known, mean)
-    biases = {"rule.hidden_bias": automaton.rule.hidden_bias + shift @ one.surveyed.told}
+    biases = {"rule.hidden_bias": shifted_bias(automaton, shift, one.surveyed.told)}
     error = functional_call(automaton, biases, (state,))[:, 0] - one.intact[rows]
     loss = missing_error(error, known)
     if moments is not None and output_share:

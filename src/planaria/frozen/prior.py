@@ -139,9 +139,9 @@ def _exponential(space: Sequence[int], length: float) -> Float32[Tensor, "cells 
 
 
 def _resampled(maps: Float[Tensor, "batch maps *space"], space: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == space or not maps.numel():
-        return maps.new_zeros(*maps.shape[:2], *space) if not maps.numel() else maps
-    return F.interpolate(maps, space, mode="bilinear", antialias=True)
+    if not maps.numel():
+        return maps.new_zeros(*maps.shape[:2], *space)
+    return maps if tuple(maps.shape[2:]) == space else F.interpolate(maps, space, mode="bilinear", antialias=True)
 
 
 def _flat(weight: Tensor, known: Tensor) -> tuple[Float32[Tensor, "batch cells"], Bool[Tensor, "batch cells"]]:

@@ -70,7 +70,7 @@ class FrozenRule:
         automaton.load_state_dict(self.automaton.state_dict())
         automaton.to(told.device)
         with torch.no_grad():
-            automaton.rule.hidden_bias.add_(self.shift.to(told) @ told)
+            automaton.rule.hidden_bias.copy_(shifted_bias(automaton, self.shift.to(told), told))
         return automaton
 
     def without(self, kind: int) -> "FrozenRule":
@@ -139,6 +139,13 @@ class FrozenRule:
             if isinstance(error, InvalidFile):
                 raise
             raise InvalidFile(f"{source} cannot be read as a rule ({error}). Train it anew.") from error
+
+
+def shifted_bias(
+    automaton: Automaton, shift: Float[Tensor, "hidden told"], told: Float[Tensor, " told"]
+) -> Float[Tensor, " hidden"]:
+    """The biases of the rule's hidden layer for a tensor of which this is told."""
+    return automaton.rule.hidden_bias + shift @ told
 
 
 @cache

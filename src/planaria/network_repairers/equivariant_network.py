@@ -7,26 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from planaria.errors import InvalidInput
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
-from planaria.zoo import Population
+from planaria.network_repairers.base import Masks, Stack
+from planaria.network_repairers.chain import Chain
+from planaria.network_repairers.fitting import Behaviour, Units
+from planaria.network_repairers.learned_module import LearnedModule
 
 
-class EquivariantNetwork(NetworkRepairer):
+class EquivariantNetwork(LearnedModule):
     """Three NP-linear layers (Zhou et al. 2023, "Permutation Equivariant Neural Functionals", section 3 and appendix on
     input-output encoding) on weights and masks as two channels; package `nfn`.
 
-    MLPs alone.
-
-    Cost: learning, `steps` passes over `batch` networks; repair, one pass.
-
     Args:
         channels: of the hidden layers.
-        behaviour: the loss that follows the function; None for the error of weights alone.
 
     Raises `InvalidInput` if `nfn` is not installed.
     """
+
+    stream = "equivariant network"
 
     def __init__(
         self,
@@ -37,40 +34,13 @@ class EquivariantNetwork(NetworkRepairer):
         learning_rate: float = 2e-2,
         behaviour: Behaviour | None = None,
     ) -> None:
-        super().__init__()
         if find_spec("nfn") is None:
             raise InvalidInput("This repairer needs the package nfn. Install it: pip install 'planaria[bench]'.")
+        super().__init__(steps=steps, batch=batch, learning_rate=learning_rate, behaviour=behaviour)
         self.channels = channels
-        self.steps, self.batch, self.learning_rate = steps, batch, learning_rate
-        self.behaviour = behaviour
 
-    def refusal(self, shapes: Shapes, learned: Shapes) -> str | None:
-        return refusal_of_chain(shapes) or super().refusal(shapes, learned)
-
-    def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
-        stack = population.stack
-
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
-            some = torch.randint(len(population), (self.batch,), generator=generator)
-            intact = {name: tensor[some] for name, tensor in stack.items()}
-            return intact, drawn_masks(intact, generator), ()
-
-        units = Units(stack)
-        with drawn_parameters(seed, "equivariant network"):
-            self._module = _Module(stack, units, self.channels)
-        fit(
-            self._module,
-            examples,
-            Objective(units, self.behaviour),
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            seed=seed,
-            progress=progress,
-        )
-
-    @torch.no_grad()
-    def _fill(self, visible: Stack, known: Masks) -> Stack:
-        return self._module(visible, known)
+    def _made(self, stack: Stack, units: Units) -> nn.Module:
+        return _Module(stack, units, self.channels)
 
 
 class _Module(nn.Module):

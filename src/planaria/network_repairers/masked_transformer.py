@@ -6,25 +6,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
-from planaria.zoo import Population
+from planaria.network_repairers.base import Masks, Stack
+from planaria.network_repairers.chain import Chain
+from planaria.network_repairers.fitting import Behaviour, Units
+from planaria.network_repairers.learned_module import LearnedModule
 
 
-class MaskedTransformer(NetworkRepairer):
+class MaskedTransformer(LearnedModule):
     """A transformer over neurons as tokens, after hyper-representations (Schuerholt, Kostadinov and Borth 2021, section
     3; layer-wise normalised loss: Schuerholt et al. 2022, section 3.1), but with clean weights as the target of damaged
     ones, and no position: neurons of a layer may come in any order.
 
-    MLPs alone.
-
-    Cost: learning, `steps` passes over `batch` networks; repair, one pass.
-
     Args:
         width, depth, heads: of the transformer.
-        behaviour: the loss that follows the function; None for the error of weights alone.
     """
+
+    stream = "masked transformer"
 
     def __init__(
         self,
@@ -37,39 +34,12 @@ class MaskedTransformer(NetworkRepairer):
         learning_rate: float = 2e-3,
         behaviour: Behaviour | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(steps=steps, batch=batch, learning_rate=learning_rate, behaviour=behaviour)
         self.width, self.depth, self.heads = width, depth, heads
-        self.steps, self.batch, self.learning_rate = steps, batch, learning_rate
-        self.behaviour = behaviour
 
-    def refusal(self, shapes: Shapes, learned: Shapes) -> str | None:
-        return refusal_of_chain(shapes) or super().refusal(shapes, learned)
-
-    def _learn(self, population: Population, *, seed: int, progress: Progress) -> None:
-        stack = population.stack
-
-        def examples(generator: torch.Generator) -> tuple[Stack, Masks, tuple[Stack, ...]]:
-            some = torch.randint(len(population), (self.batch,), generator=generator)
-            intact = {name: tensor[some] for name, tensor in stack.items()}
-            return intact, drawn_masks(intact, generator), ()
-
-        units = Units(stack)
-        with drawn_parameters(seed, "masked transformer"):
-            chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in stack.items()})
-            self._module = _Module(chain, units, self.width, self.depth, self.heads)
-        fit(
-            self._module,
-            examples,
-            Objective(units, self.behaviour),
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            seed=seed,
-            progress=progress,
-        )
-
-    @torch.no_grad()
-    def _fill(self, visible: Stack, known: Masks) -> Stack:
-        return self._module(visible, known)
+    def _made(self, stack: Stack, units: Units) -> nn.Module:
+        chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in stack.items()})
+        return _Module(chain, units, self.width, self.depth, self.heads)
 
 
 class _Module(nn.Module):
