@@ -36,7 +36,7 @@ def test_the_table_has_a_line_for_every_grid_and_implementation(result: dict) ->
     assert "(1.0x)" in lines[0] and "| 3 | 3 |" in lines[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_peak_memory_is_that_of_a_process_of_its_own_however_large_this_one_was() -> None:
     """Linux hands `ru_maxrss` of the parent on to what it starts; a parent past its own peak hid the child's."""
     del (lambda size: [b"x" * size])(2**30)[:]

@@ -50,10 +50,13 @@ SPACES = {"0.weight": [8, 8]}
         lambda: BelowResidual(0.05, spaces=SPACES),
         lambda: BelowResidual(2.0, spaces=SPACES, share=1.0),
         lambda: BelowResidual(1.0, spaces=SPACES, norm="l2"),
-        lambda: BelowResidual(2.0, spaces={"0.weight": [], "2.weight": []}),
-        lambda: BelowResidual(2.0, spaces=SPACES, rate=0.01),
+        pytest.param(
+            lambda: BelowResidual(2.0, spaces={"0.weight": [], "2.weight": []}), marks=pytest.mark.long, id="flat"
+        ),
+        pytest.param(
+            lambda: BelowResidual(2.0, spaces=SPACES, rate=0.01), marks=pytest.mark.long, id="with false alarms"
+        ),
     ],
-    ids=["little", "as much as there is room", "l2", "flat", "with false alarms"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_the_detector_names_nothing_and_weights_move(make: Callable[[], BelowResidual], dtype: torch.dtype) -> None:

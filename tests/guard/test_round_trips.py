@@ -200,7 +200,7 @@ def test_another_models_file_is_refused_and_stays(model: Path, tmp_path: Path) -
 
 def test_a_guard_with_a_key_repairs_too(tmp_path: Path) -> None:
     model = write(tmp_path, gaussian())
-    guard = guarded(model, tmp_path, key=KEY)
+    guard = guarded(model, tmp_path, budget=0.04, key=KEY)
     restores(guard, model, in_the_tensors(model.read_bytes(), 50))
     assert guard.check(model).keyed
 

@@ -214,7 +214,7 @@ def distance(rung: int, missing: float) -> float:
     return float(10 * np.log10(error / erasure_distortion(rate, missing)))
 
 
-@pytest.mark.parametrize(("rung", "missing"), [(4, 0.1), (2, 0.5), (SIGN, 0.9)])
+@pytest.mark.parametrize(("rung", "missing"), [(4, 0.1), (2, 0.5), pytest.param(SIGN, 0.9, marks=pytest.mark.long)])
 def test_independent_weights_are_restored_within_two_decibels_of_the_limit(rung: int, missing: float) -> None:
     assert 0 < distance(rung, missing) <= 2
 
