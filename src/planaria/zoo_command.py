@@ -18,13 +18,16 @@ DATA = ("digits", "mnist", "fashion-mnist")
 def zoo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the zoo; goes on with one that was cut.")],
     data: Annotated[str, typer.Option(help=f"Images to learn: {', '.join(DATA)}.")] = "digits",
-    count: Annotated[int, typer.Option(min=1, help="Networks of each architecture.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Networks of each architecture and activation.")] = 64,
     mlp: Annotated[
         list[str] | None,
         typer.Option(help="Widths of hidden layers, as 64 or 32,32; may be given more than once.", show_default="32"),
     ] = None,
     cnn: Annotated[bool, typer.Option("--cnn", help="Also the convolutional network of 2,464 parameters.")] = False,
-    activation: Annotated[str, typer.Option(help="relu, tanh or gelu.")] = "relu",
+    activation: Annotated[
+        list[str] | None,
+        typer.Option(help="relu, tanh or gelu; may be given more than once.", show_default="relu"),
+    ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the training images.")] = 20.0,
     varied: Annotated[
         bool, typer.Option("--varied", help="Optimisers, rates, decays, initial scales and epochs differ, too.")
@@ -42,8 +45,10 @@ def zoo(
     images = datasets.digits() if data == "digits" else getattr(datasets, data.replace("-", "_"))()
     side = images.train_images.shape[-1]
     hidden = mlp or ([] if cnn else ["32"])
-    chosen: list[Architecture] = [MLP(side, activation, _widths(text)) for text in hidden]  # type: ignore[arg-type]
-    chosen += [SmallCNN(side, activation)] if cnn else []  # type: ignore[arg-type]
+    chosen: list[Architecture] = []
+    for one in activation or ["relu"]:
+        chosen += [MLP(side, one, _widths(text)) for text in hidden]  # type: ignore[arg-type]
+        chosen += [SmallCNN(side, one)] if cnn else []  # type: ignore[arg-type]
     variety = Variety(epochs=(epochs,))
     if varied:
         variety = Variety(

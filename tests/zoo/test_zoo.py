@@ -99,11 +99,16 @@ def test_a_cut_build_goes_on_to_the_same_zoo(tmp_path: Path) -> None:
     whole = built(tmp_path / "whole")
 
     def cut(done: int, total: int, note: str) -> None:
+        notes.append((done, note))
         if note == "stack 2":
             raise KeyboardInterrupt
 
+    notes: list[tuple[int, str]] = []
+
     with pytest.raises(KeyboardInterrupt):
         built(tmp_path / "cut", progress=cut)
+    within = [done for done, note in notes if note.startswith("stack 1: step")]
+    assert len(within) > 1 and within == sorted(within) and within[-1] == notes[-1][0] > 0
     with pytest.raises(InvalidInput, match="not finished"):
         zoo.open_zoo(tmp_path / "cut")
     again = built(tmp_path / "cut")

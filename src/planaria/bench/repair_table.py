@@ -18,6 +18,7 @@ from planaria.bench.statistics import summary
 from planaria.damages import Erasure, Faults
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
+from planaria.frozen import shipped
 from planaria.layouts import Flat, Sheet
 from planaria.repairers import (
     Kriging,
@@ -25,6 +26,7 @@ from planaria.repairers import (
     MeanFill,
     NeighbourFill,
     Regrow,
+    RegrowFrozen,
     Repairer,
     RescaledZero,
     ZeroFill,
@@ -77,6 +79,7 @@ def closed_form_repairers() -> dict[str, Repairer]:
         "rescaled zero": RescaledZero(),
         "low rank": LowRank(),
         "kriging": Kriging(SHEETS),
+        "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), SHEETS),
     }
 
 

@@ -80,8 +80,20 @@ def build(
         if (folder / f"{stack_name(number)}.json").is_file():
             continue
         recipes = [variety.drawn(seed, first + one) for one in range(size)]
+
+        def told(step: int, steps: int, first: int = first, size: int = size, number: int = number) -> None:
+            progress(first + size * step // steps, total, f"stack {number + 1}: step {step:,} of {steps:,}")
+
         stack = train_together(
-            architecture, recipes, train, data.train_labels, seed=seed, first=first, shared=shared, device=device
+            architecture,
+            recipes,
+            train,
+            data.train_labels,
+            seed=seed,
+            first=first,
+            shared=shared,
+            device=device,
+            told=told,
         )
         found = accuracies(architecture, stack, test, data.test_labels)
         sound = torch.stack([tensor.flatten(1).isfinite().all(1) for tensor in stack.values()]).all(0)

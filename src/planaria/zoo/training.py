@@ -1,6 +1,6 @@
 """Training many networks in one go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, cos, pi
 
 import torch
@@ -44,6 +44,7 @@ def train_together(
     first: int = 0,
     shared: bool = False,
     device: torch.device | str = "cpu",
+    told: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Stack:
     """Networks of one architecture, each after its own recipe and on batches of its own.
 
@@ -53,6 +54,7 @@ def train_together(
     Args:
         first: number of the first network in the zoo: initialisation and batches depend on the numbers.
         shared: as of `initial_stack`.
+        told: called with (step, steps) after each.
 
     Cost: one forward and backward pass of all networks a step; memory, about six times the weights and
     `len(recipes) * 128` images.
@@ -92,6 +94,7 @@ def train_together(
                 scaled = means[name] / (1 - MOMENTUM ** (step + 1))
                 scaled /= (squares[name] / (1 - SECOND ** (step + 1))).sqrt() + EPSILON
                 weight -= rate * (torch.where(is_adam, scaled, means[name]) + decay * weight)
+        told(step + 1, max(lengths))
     return {name: tensor.detach().cpu() for name, tensor in stack.items()}
 
 
