@@ -6,6 +6,7 @@ planaria bench engine -o benchmarks/results/engine
 planaria bench guard -o benchmarks/results/guard
 planaria bench frontier -o benchmarks/results/frontier
 planaria bench memory -o benchmarks/results/memory
+planaria bench population -o benchmarks/results/population
 planaria campaign benchmarks/campaigns/NAME.toml -o benchmarks/results/NAME
 python benchmarks/update_documents.py
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from planaria.bench import engine, guard, memory, tables, variations
 from planaria.bench.frontier import tables as frontier
+from planaria.bench.population import tables as population
 from planaria.campaigns import tables as campaigns
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,7 @@ def blocks() -> dict[Path, dict[str, str]]:
             "frontier": frontier.overview(result("frontier")),
             "memory": memory.tables(result("memory")),
         },
+        ROOT / "docs" / "populations.md": {"population": population.overview(result("population"))},
         ROOT / "docs" / "limits.md": {name.replace("_", "-"): campaigns.overview(campaign(name)) for name in CAMPAIGNS}
         | {"residual": campaigns.roc_table(campaign("residual"))},
     }

@@ -167,6 +167,22 @@ def test_the_tables_show_every_part(result: dict[str, Any]) -> None:
     assert "Networks" not in tables.tables(result | {"points": sheet})
 
 
+def test_the_overview_shows_what_the_tables_do(result: dict[str, Any]) -> None:
+    shown = tables.overview(result)
+    for part in (
+        "| TinyMLP A | frozen sheet-1 | 0.00 |",
+        "**Networks: unseen seeds**, whole neurons missing",
+        "| refused |",
+        "**Is a repair a copy?**",
+        "scattered 90%",
+    ):
+        assert part in shown
+    cell = tables._cell(result["points"]["sheets, zero, TinyMLP A"]["rates"]["0.5"]["r2"], "r2")
+    assert f"| TinyMLP A | zero | 0.00 | {cell} |" in shown
+    sheet = {name: point for name, point in result["points"].items() if point["part"] == "sheets"}
+    assert "Networks" not in tables.overview(result | {"points": sheet})
+
+
 def test_the_earlier_result_of_a_folder_is_kept(result: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "population.json").write_text(json.dumps(result))
     name = "sheets, zero, TinyMLP A"

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from helpers import drawn
+from helpers import drawn, smooth_sheets
 from models import SHORT, WITH_RULES, smooth, smooth_guard
 from torch import Tensor
 
@@ -17,6 +17,30 @@ from planaria.guard import Guard, protect, rules
 from planaria.guard.container import pack
 from planaria.repairers import RegrowFrozen
 from planaria.streams import generator
+
+
+@pytest.mark.parametrize(
+    ("shape", "recipe"),
+    [((24, 8, 5, 5), "kernel-1"), ((40, 12, 3, 3), "kernel-1"), ((30, 3, 9, 8), "sheet-1")],
+    ids=str,
+)
+def test_kernels_and_patches_have_frozen_rules(shape: tuple[int, ...], recipe: str) -> None:
+    """In the flat layout neighbours across channels have nothing in common."""
+    count, height, width = shape[0] * shape[1], *shape[2:]
+    tensors = {"kernels": smooth_sheets(count, height, width).view(shape)}
+    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    (rule,) = guard.manifest.rules
+    assert (rule.recipe, rule.precision, tuple(rule.space)) == (recipe, "frozen", shape[2:]) and rule.errors[0] < 0.6
+    damaged = WholeWeight(0.3).apply_to_model(tensors, generator(0, "damage"))
+    broken = damaged.replay(tensors)
+    report = Guard.from_bytes(guard.to_bytes()).repair(broken)
+    error = (broken["kernels"] - tensors["kernels"])[~damaged.known["kernels"]].square().mean()
+    assert report.tensors[0].method == "rule" and error < 0.5 * tensors["kernels"].square().mean()
+
+
+def test_kernels_without_structure_have_none() -> None:
+    guard = protect({"noise": drawn(30, 8, 3, 3)}, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    assert guard.manifest.rules == () and guard.manifest.reasons == {"neighbours tell less than 10% of a weight": [0]}
 
 
 def test_a_frozen_rule_that_zeros_beat_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ DESCRIPTION_SHARE = 0.02  # of the budget, for the lean form
 STATISTICS_SHARE = 0.05  # of the budget, for the lean form
 RULE_SHARE = 0.6  # of what digests leave; a rule that takes more leaves too little parity for small damage
 LARGEST_RULE = 0.1  # of the bytes for memory: there one tensor's rule takes from all others
+NO_STRUCTURE = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
 COPY_SHARE = 0.25  # of what digests and description leave
 PARITY_SHARE = 0.5  # of what copies leave, where any damage may come: small one is then restored exactly
 PARITY_SHARE_EXPECTED = 0.1  # where so much is expected that parity cannot restore it
@@ -427,8 +428,9 @@ def _rules(
         reason = "not asked for" if allowed is None else rules.why_not(entry)
         if reason is None:
             space, predicted = rules.choose_space(_first_rows(checkpoint, entry))
-            if predicted < rules.LEAST_VARIANCE:
-                reason = f"neighbours tell less than {rules.LEAST_VARIANCE:.0%} of a weight"
+            structureless = predicted < rules.LEAST_VARIANCE
+            if structureless and not rules.has_kernels(entry.shape):
+                reason = NO_STRUCTURE
             elif not (weights := weights_of(checkpoint.read(entry.name), entry)).isfinite().all():
                 reason = "not all finite"
             elif rule := rules.frozen_for(
@@ -446,6 +448,8 @@ def _rules(
                 else:
                     found.append(rule)
                     say(f"{entry.name}: the frozen rule {rule.shape.recipe} takes no bytes and no fit")
+            elif structureless:
+                reason = NO_STRUCTURE
             elif rules.work(entry, space, schedule) > rules.MOST_WORK:
                 reason = "a fit would take more than two minutes"
             else:

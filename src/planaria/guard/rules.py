@@ -33,7 +33,8 @@ LEAST_VARIANCE = 0.1  # share of a weight's variance that its neighbours must te
 SMALLEST, SMALLEST_SIDE = 256, 4  # weights
 LARGEST = 2**26  # bytes: a fit holds several copies of the tensor
 MASKS = 3
-SHEETS = "sheet-1"  # the frozen rule of matrices whose rows are images
+SHEETS, KERNELS = "sheet-1", "kernel-1"  # frozen rules: of images a neuron looks at, and of kernels
+SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
 FROZEN_CELLS = 32 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
@@ -128,27 +129,35 @@ def frozen_for(
     Cost: a second for rows of 28 x 28.
 
     Args:
+        space: the sheet that a neuron's inputs make, if they make one; convolutions bring their own.
         told: share of a weight's variance that neighbours tell, see `choose_space`.
         moments: second moments of the layer's inputs; without them, those of natural images.
     """
-    cells, neurons = prod(space), weight.shape[0]
-    if len(space) != 2 or cells > MOST_CELLS or weight.numel() * cells**2 > MOST_FROZEN_WORK:
+    grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
+    cells, neurons = prod(grid), weight.shape[0]
+    if len(grid) != 2 or cells > MOST_CELLS or weight.numel() * cells**2 > MOST_FROZEN_WORK:
         return None
+    name = KERNELS if min(grid) < SMALLEST_SHEET else SHEETS
     most = max(1, FROZEN_CELLS * neurons // weight.numel())
     some = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
     matrix = weight[some].reshape(-1, cells).float()
-    repairer = RegrowFrozen(shipped(SHEETS), Sheet(space))
+    repairer = RegrowFrozen(shipped(name), Sheet(grid))
     rule = _measured(
         repairer,
         repairer.prepare(matrix),
         matrix,
         masks=1,
         tile_cells=tile_cells,
-        moments=natural_images(space) if moments is None else moments,
+        moments=natural_images(grid) if moments is None else moments,
         seed=seed,
-        of={"tensor": tensor, "recipe": SHEETS, "precision": FROZEN, "space": space},
+        of={"tensor": tensor, "recipe": name, "precision": FROZEN, "space": grid},
     )
-    return None if 1 - rule.shape.errors[0] ** 2 < CLOSE * told or rule.harms else rule
+    return None if 1 - rule.shape.errors[0] ** 2 < max(CLOSE * told, LEAST_VARIANCE) or rule.harms else rule
+
+
+def has_kernels(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is that of a convolution, or of the patches of an image: its last two axes are grids."""
+    return len(shape) == 4 and min(shape[2:]) >= SMALLEST_KERNEL
 
 
 def fit_for(

@@ -41,6 +41,79 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *made(points)])
 
 
+def overview(result: Mapping[str, Any]) -> str:
+    """What a page has room for: sheets at three rates, networks at three, and the rest at one each."""
+    points = list(result["points"].values())
+    sheets = [point for point in points if point["part"] == "sheets"]
+    whole = [point for point in points if point["part"] == "networks" and point["learned_from"] == ALL]
+    parts = [READ]
+    if sheets:
+        parts.append(_sheets_in_short(sheets))
+    if whole:
+        parts += [
+            _networks_in_short(whole, "unseen seeds", "scattered", ("0.3", "0.7", "0.9")),
+            _networks_in_short(whole, "unseen seeds", "neurons", ("0.1", "0.3", "0.5")),
+            _networks_in_short(whole, "unseen seeds", "block", ("0.1", "0.3", "0.5")),
+            _tests_in_short(whole, "0.5"),
+            *size_tables(
+                [point for point in points if point["part"] == "networks" and point["learned_from"] != SHARED]
+            ),
+            remembered_table(whole),
+        ]
+    return "\n".join([*parts, *made(points)])
+
+
+def _sheets_in_short(points: Sequence[Point]) -> str:
+    """A line a group and row: R2 and accuracy at three rates, and what else is measured at the last."""
+    rates = [rate for rate in ("0.1", "0.5", "0.9") if rate in points[0]["rates"]]
+    head = ["first layers", "method", "bytes, %"]
+    head += [f"{TITLES[what]}, {float(rate):.0%}" for what in ("r2", "accuracy") for rate in rates]
+    head += [f"{TITLES[what]}, {float(rates[-1]):.0%}" for what in ("agreement", "output_error")]
+    lines = [
+        [
+            point["group"],
+            point["row"],
+            f"{100 * point['bytes'] / point['layer_bytes']:.2f}",
+            *(_cell(point["rates"][rate][what], what) for what in ("r2", "accuracy") for rate in rates),
+            *(_cell(point["rates"][rates[-1]][what], what) for what in ("agreement", "output_error")),
+        ]
+        for point in points
+    ]
+    return "**First layers**, scattered weights missing\n\n" + markdown(head, lines)
+
+
+def _networks_in_short(points: Sequence[Point], test: str, kind: str, shares: Sequence[str]) -> str:
+    """Every row on one test set and kind of damage, all measures side by side."""
+    some = next(iter(points))["tests"][test]["damages"][kind]
+    shares = [share for share in shares if share in some]
+    head = ["method", *(f"{TITLES[what]}, {float(share):.0%}" for what in BETTER for share in shares)]
+    lines = [
+        [
+            point["row"],
+            *(_cell(point["tests"][test]["damages"][kind][share][what], what) for what in BETTER for share in shares),
+        ]
+        for point in points
+    ]
+    return f"**Networks: {test}**, {KINDS[kind]} missing\n\n" + markdown(head, lines)
+
+
+def _tests_in_short(points: Sequence[Point], share: str) -> str:
+    """Every row on all test sets at one share of scattered weights."""
+    tests = list(dict.fromkeys(test for point in points for test in point["tests"]))
+    head = ["method", "measure", *tests]
+
+    def cell(point: Point, test: str, what: str) -> str:
+        of = point["tests"][test]
+        return _cell(of["damages"]["scattered"][share][what], what) if "damages" in of else "refused"
+
+    lines = [
+        [point["row"], TITLES[what], *(cell(point, test, what) for test in tests)]
+        for point in points
+        for what in ("r2", "accuracy")
+    ]
+    return f"**Networks: all test sets**, scattered {float(share):.0%}\n\n" + markdown(head, lines)
+
+
 def test_table(name: str, points: Sequence[Point]) -> str:
     """Every row on one test set of networks, all measures side by side; below, why some rows could not repair them."""
     found = {point["row"]: point["tests"][name] for point in points}
