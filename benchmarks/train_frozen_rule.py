@@ -8,8 +8,8 @@ a kind. `sheet-1` was trained on
 
 and `kernel-1`, with `--tensor conv1.weight --tensor conv2.weight --name kernel-1`, on
 
-    planaria zoo -o mnist --data mnist --count 24 --cnn --varied --epochs 1 --seed 21
-    planaria zoo -o fashion --data fashion-mnist --count 24 --cnn --varied --epochs 1 --seed 21
+    planaria zoo -o mnist --data mnist --count 16 --cnn --varied --epochs 1 --seed 21
+    planaria zoo -o fashion --data fashion-mnist --count 16 --cnn --varied --epochs 1 --seed 21
 
 A rule that never saw Fashion-MNIST is one trained on the first folder alone.
 """
