@@ -1,6 +1,7 @@
 """Learning a rule."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -207,3 +208,20 @@ def test_a_hint_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=told):
         fit_rule(drawn(2, 25), layout=Sheet((5, 5)), recipe=recipe, schedule=SHORT, hint=hint)
+
+
+def test_answers_mix_into_the_loss_and_move_the_rule() -> None:
+    weight, inputs, readout = smooth_sheets(12, 6, 6), drawn(50, 36), drawn(12, 5, seed=3)
+
+    def answers(first: torch.Tensor) -> torch.Tensor:
+        return torch.relu(inputs @ first.T) @ readout
+
+    def fitted(share: float, of: Callable[[torch.Tensor], torch.Tensor] | None = answers) -> Fit:
+        schedule = replace(SHORT, behaviour_share=share)
+        return fit_rule(weight, layout=Sheet((6, 6)), schedule=schedule, answers=of)
+
+    plain, without, half, whole = fitted(0.5, None), fitted(0.0), fitted(0.5), fitted(1.0)
+    assert plain.losses == without.losses and plain.held_out == without.held_out
+    assert half.losses[0] == pytest.approx((without.losses[0] + whole.losses[0]) / 2, rel=1e-5)
+    assert not same_bits(whole.automaton.rule.delta_weight, plain.automaton.rule.delta_weight)
+    assert fitted(1.0, lambda first: torch.ones(3, 2) + 0 * first.sum()).losses == [0.0] * 5, "they say nothing of it"

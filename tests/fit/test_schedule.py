@@ -15,6 +15,7 @@ from planaria.fit import Schedule
         ("rates", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5), (0.5, float("nan"))]),
         ("lengths", [(0, 3), (4, 3)]),
         ("output_share", [-0.1, 1.1, float("nan")]),
+        ("behaviour_share", [-0.1, 1.1, float("nan")]),
         ("learning_rate", [0.0, -1.0, float("nan")]),
         *[(name, [0, -1]) for name in ("iterations", "batch", "check_every", "patience", "long_rollout")],
     ],

@@ -12,7 +12,7 @@ from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.automaton.normalisation import Normalisation
 from planaria.errors import InvalidInput
-from planaria.fit.losses import missing_error, output_error
+from planaria.fit.losses import divergence, missing_error, output_error
 from planaria.fit.modes import learn_modes
 from planaria.fit.schedule import Schedule
 from planaria.fit.warm_start import can_warm_start, warm_start
@@ -47,6 +47,7 @@ def fit_rule(
     recipe: Recipe = DEFAULT,
     schedule: Schedule | None = None,
     moments: Float[Tensor, "inputs inputs"] | None = None,
+    answers: Callable[[Float[Tensor, "*weight"]], Float[Tensor, "inputs classes"]] | None = None,
     hint: Float[Tensor, "..."] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -67,6 +68,9 @@ def fit_rule(
         schedule: by default the one that belongs to the recipe.
         moments: second moments of the layer's inputs, see `second_moments`; without them the loss is the missing-cell
             error alone.
+        answers: the network's logits on unlabelled inputs with this weight in it; their divergence from the intact
+            network's is then part of the loss. Small errors of weights may agree in what they do, and large ones may do
+            nothing.
         hint: the decoded sketch that repairs will be given, of the weight's shape, if the recipe has a channel for it.
             A rule that is worse than the bare hint on any of the held-out masks is not chosen; without a better one
             the automaton answers with the hint.
@@ -80,7 +84,11 @@ def fit_rule(
             one and no channel.
     """
     schedule = Schedule.of(recipe) if schedule is None else schedule
+    normalisation = Normalisation.of(weight)
     grids, hints = _normalised_grids(weight, hint, layout, device)
+    if answers is not None:
+        with torch.no_grad():
+            right = answers(weight)
     if moments is not None:
         _check_moments(moments, weight)
         moments = moments.to(grids)
@@ -112,6 +120,10 @@ def fit_rule(
         loss = missing_error(error, known) * (1 - share)
         if moments is not None and share:
             loss = loss + output_error(error, known, moments) * share
+        if answers is not None:
+            whole = grids.index_put((drawn,), torch.where(known, grids[drawn], repaired))  # of a grid drawn twice, one
+            given = answers(normalisation.undo(layout.from_grid(whole, tuple(weight.shape))).to(weight))
+            loss = loss + schedule.behaviour_share * (divergence(given, right) - loss)
         return loss
 
     bare = None if hints is None else [error_of(hints[held_out_grids], held_out_grids, one) for one in held_out_masks]

@@ -18,6 +18,7 @@ class Schedule:
         rates_power: a uniform number to this power places the rate between them; below 1 heavy damage comes more often.
         lengths: fewest and most steps of a training rollout; each iteration draws one uniformly.
         output_share: share of the layer-output error in the loss when second moments are given, in [0, 1].
+        behaviour_share: share of the divergence of answers in the loss when answers are given, in [0, 1].
         warm_start: whether the rule starts at a linear smoother instead of at nothing, see `warm_start.py`.
         check_every: iterations between looks at the held-out masks.
         patience: looks without improvement after which the fit stops.
@@ -32,6 +33,7 @@ class Schedule:
     rates_power: float = 0.5
     lengths: tuple[int, int] = (24, 24)
     output_share: float = 0.5
+    behaviour_share: float = 0.5
     warm_start: bool = True
     check_every: int = 300
     patience: int = 5
@@ -43,8 +45,9 @@ class Schedule:
             raise InvalidInput(f"rates are two shares with 0 < low <= high <= 1, not {self.rates}.")
         if not 1 <= self.lengths[0] <= self.lengths[1]:
             raise InvalidInput(f"lengths are two step counts with 1 <= low <= high, not {self.lengths}.")
-        if not 0 <= self.output_share <= 1:
-            raise InvalidInput(f"output_share lies in [0, 1], not {self.output_share}.")
+        for name in ("output_share", "behaviour_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInput(f"{name} lies in [0, 1], not {getattr(self, name)}.")
         for name in ("iterations", "batch", "check_every", "patience", "long_rollout"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} is at least 1, not {getattr(self, name)}.")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from math import cos, pi
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from planaria import streams
 from planaria.errors import InvalidInput
+from planaria.fit import divergence
 from planaria.network_repairers.base import Masks, Progress, Stack
 from planaria.network_repairers.chain import Chain
 from planaria.zoo import Architecture
@@ -52,9 +52,8 @@ class Behaviour:
         count = len(next(iter(intact.values())))
         some = self.inputs[torch.randint(len(self.inputs), (count, INPUTS), generator=generator)]
         with torch.no_grad():
-            right = self.architecture.answers(intact, some).log_softmax(-1)
-        given = self.architecture.answers(repaired, some).log_softmax(-1)
-        return F.kl_div(given, right, reduction="none", log_target=True).sum(-1).mean()
+            right = self.architecture.answers(intact, some)
+        return divergence(self.architecture.answers(repaired, some), right)
 
 
 class Units(nn.Module):
