@@ -66,8 +66,9 @@ def protect(
 ) -> None:
     """Make the guard of an intact model.
 
-    Half a minute for each GB, a minute for some ten million weights that hints and ladder are planned for, and one or
-    two for each tensor that gets a rule; `--tiers digest,parity` makes none of these.
+    Half a minute for each GB, a minute for some ten million weights that hints and ladder are planned for, seconds for
+    each tensor that a frozen rule serves, and a minute or two for one that gets a rule of its own; `--tiers
+    digest,parity` makes none of these.
     """
     share, names = _share(budget, "A budget"), [name.strip() for name in tiers.split(",")]
     expected = None if expect == "any" else _share(expect, "The expected loss, unless it is any,")
