@@ -11,6 +11,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.errors import InvalidInput
+from planaria.stationary import covariance_of_survivors, spectrum_of
 
 LENGTHS = (1.0, 2.5, 6.0)  # cells, of the kinds that are only smooth
 MOST_CELLS = 1024  # of a grid: a repair holds a few dozen matrices of their square
@@ -18,8 +19,8 @@ AT_ONCE = 2**24  # numbers of the matrices that are solved in one go
 LEAST_NOISE = 1e-3  # of the variance: keeps float32 solves sound
 ROUNDS = 25  # of the search for the shares
 LEAST_SHARE = 1e-6  # of the variance, and its inverse at most
-SAMPLE = 16 * 784  # cells of the grids that shares and covariance are estimated from
-CELLS = 128  # of each of these grids, for the shares
+SAMPLE = 48 * 784  # cells of the grids that the covariance is adapted to
+CELLS, EVERY = 128, 3  # of each third of these grids, for the shares
 BELIEF = 250.0  # grids' worth of the prior in the adapted covariance
 
 
@@ -43,11 +44,12 @@ TOLD = 3
 class Prior:
     """Grids are draws from a Gaussian of mean 0 whose covariance is a sum of kinds, each with a share of its own.
 
-    Kinds are those that a population taught, three that are only smooth (separable exponential covariances of fixed
-    lengths, for grids such as the population never saw), and noise. The shares are those under which the survivors are
-    most likely (Rasmussen and Williams 2006, section 5.4.1), found on a sample of them. The covariance is then moved
-    once towards that of the grids themselves: a step of expectation-maximisation under an inverse Wishart prior worth
-    `BELIEF` grids, for what they have in common and no kind has. Nothing of this is stored with a network.
+    Kinds are those that a population taught; for grids such as it never saw, three that are only smooth (separable
+    exponential covariances of fixed lengths) and the stationary one that the survivors show; and noise. The shares are
+    those under which the survivors are most likely (Rasmussen and Williams 2006, section 5.4.1), found on a sample of
+    them. The covariance is then moved once towards that of the grids themselves, for what they have in common and no
+    kind has: a step of expectation-maximisation under an inverse Wishart prior worth `BELIEF` grids. Where taught kinds
+    explain little, what was expected is first made stationary. Nothing of this is stored with a network.
 
     Args:
         fields: `[kinds, modes, height, width]`: a kind's covariance is the sum of its fields' outer products, and
@@ -106,17 +108,22 @@ class Prior:
     ) -> tuple[Float32[Tensor, "cells cells"], Float32[Tensor, " kinds"]]:
         """The covariance of these grids, from their survivors, and the shares of the kinds."""
         kinds = self.covariances(tuple(weight.shape[1:])).to(weight.device)
-        flat, there = _flat(weight, known)
-        most = min(max(1, SAMPLE // flat.shape[1]), len(flat))
-        some = torch.linspace(0, len(flat) - 1, most).round().long()
-        flat, there, count = flat[some], there[some], len(flat)
-        shares = _shares(kinds, flat, there)
+        kinds = torch.cat([kinds[:-1], _shown(weight, known).unsqueeze(0), kinds[-1:]])
+        most = min(max(1, SAMPLE // kinds.shape[1]), len(weight))
+        some = torch.linspace(0, len(weight) - 1, most).round().long()
+        flat, there = _flat(weight[some], known[some])
+        shares = _shares(kinds, flat[::EVERY], there[::EVERY], tuple(weight.shape[1:]))
         prior = (shares[:, None, None] * kinds).sum(0)
         squares = len(flat) * prior
         for found in _conditionals(prior, flat, there):
             left_open = prior @ found.summed_precision().float() @ prior
             squares = squares + found.mean.float().T @ found.mean.float() - left_open
-        return (BELIEF * prior + count / len(flat) * squares) / (BELIEF + count), shares
+        taught = shares[: len(self.fields)].sum()
+        unlike = shares[-2] / (shares[-2] + taught)  # nearly 1 where no kind fits, and nearly 0 where one does
+        stationary = _stationary(squares, tuple(weight.shape[1:]))
+        without = (shares[: len(self.fields), None, None] * kinds[: len(self.fields)]).sum(0)
+        prior = (1 - unlike) * prior + unlike * (without + (shares.sum() - taught) * stationary)
+        return (BELIEF * prior + squares) / (BELIEF + len(flat)), shares
 
     def covariances(self, space: tuple[int, ...]) -> Float32[Tensor, "kinds cells cells"]:
         """Of grids of these two axes: the kinds', those of the smooth ones, and noise."""
@@ -131,6 +138,38 @@ class Prior:
         """Raises `InvalidInput` on grids of other than two axes, or above 1,024 cells."""
         if len(space) != 2 or not 0 < math.prod(space) <= MOST_CELLS:
             raise InvalidInput(f"A prior is of grids of two axes and at most {MOST_CELLS:,} cells, not of {space}.")
+
+
+def _shown(weight: Tensor, known: Tensor) -> Float32[Tensor, "cells cells"]:
+    """The stationary covariance that the survivors show, in units of its variance."""
+    deviation = torch.where(known, weight, 0.0).double()
+    spectrum = spectrum_of(covariance_of_survivors(deviation, known))
+    lags = torch.fft.irfftn(spectrum, s=[2 * size for size in weight.shape[1:]])
+    return (lags.flatten() / lags[0, 0].clamp_min(1e-30))[_lags(tuple(weight.shape[1:]), lags.device)].float()
+
+
+def _stationary(covariance: Float32[Tensor, "cells cells"], space: tuple[int, ...]) -> Float32[Tensor, "cells cells"]:
+    """What pairs of cells have in common that lie equally far apart, in units of the variance: never negative."""
+    lags = _lags(space, covariance.device)
+    sums = torch.zeros(4 * math.prod(space), dtype=torch.float64, device=covariance.device)
+    sums.index_add_(0, lags.flatten(), covariance.double().flatten())
+    return (sums / sums[0].clamp_min(1e-30))[lags].float()
+
+
+def _lags(space: tuple[int, ...], device: torch.device) -> Int64[Tensor, "cells cells"]:
+    """Of each pair of cells, its place on a grid of twice the size."""
+    rows, columns = ((torch.arange(size)[:, None] - torch.arange(size)) % (2 * size) for size in space)
+    lags = rows[:, None, :, None] * 2 * space[1] + columns[None, :, None, :]
+    return lags.reshape(math.prod(space), math.prod(space)).to(device)
+
+
+def _nearness(drawn: Float32[Tensor, "batch cells"], space: tuple[int, ...]) -> Float32[Tensor, "batch cells"]:
+    """In [0, 1): how near each cell is to the one that was drawn highest."""
+    cells = torch.arange(math.prod(space), device=drawn.device)
+    rows, columns = cells // space[1], cells % space[1]
+    centre = drawn.argmax(1, keepdim=True)
+    distance = ((rows - rows[centre]).square() + (columns - columns[centre]).square()).float().sqrt()
+    return 0.99 - 0.98 * distance / math.hypot(*space)
 
 
 def _exponential(space: Sequence[int], length: float) -> Float32[Tensor, "cells cells"]:
@@ -239,8 +278,11 @@ def _shares(
     kinds: Float32[Tensor, "kinds cells cells"],
     values: Float32[Tensor, "batch cells"],
     known: Bool[Tensor, "batch cells"],
+    space: tuple[int, ...],
 ) -> Float32[Tensor, " kinds"]:
     """Under which a sample of the survivors is most likely; equal ones if hardly anything survives.
+
+    Of half of the grids it is what lies together, which tells noise from structure, of the others what is far apart.
 
     By the multiplicative steps of Zhou, Hu, Qiao and Cho (2019, section 3), without the root that makes each of them
     more likely for certain: so they come as far in half the steps.
@@ -249,6 +291,7 @@ def _shares(
     if count < 2:
         return torch.full((len(kinds),), 1 / len(kinds), device=kinds.device)
     drawn = torch.rand(known.shape, generator=streams.generator(0, "prior sample")).to(known.device)
+    drawn[::2] = _nearness(drawn[::2], space)
     cells = (drawn + known).topk(count, dim=1).indices
     of = known.gather(1, cells)
     sample = values.gather(1, cells).unsqueeze(-1)

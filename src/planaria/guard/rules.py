@@ -36,7 +36,7 @@ MASKS = 3
 SHEETS, KERNELS = "sheet-1", "kernel-1"  # frozen rules: of images a neuron looks at, and of kernels
 SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
-FROZEN_CELLS = 32 * 784  # that a frozen rule is judged on
+FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
