@@ -153,6 +153,7 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
         "flat": torch.full((30, 30), 0.5),
         "zero": torch.zeros(30, 30),
         "broken": smooth_sheets(20, 8, 8).index_fill(1, torch.tensor([3]), float("nan")),
+        "beyond": 1e300 * smooth_sheets(20, 8, 8).double(),
         "large": smooth_sheets(20, 40, 40),
         "good": smooth_sheets(60, 8, 8),
     }
@@ -169,6 +170,7 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
         "flat": "neighbours tell less than 10% of a weight",
         "zero": "neighbours tell less than 10% of a weight",
         "broken": "not all finite",
+        "beyond": "not all finite",
         "large": "a fit would take more than two minutes",
     }.items() <= reasons.items()
     listed = [index for indices in guard.manifest.reasons.values() for index in indices]

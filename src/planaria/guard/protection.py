@@ -431,8 +431,8 @@ def _rules(
             structureless = predicted < rules.LEAST_VARIANCE
             if structureless and not rules.has_kernels(entry.shape):
                 reason = NO_STRUCTURE
-            elif not (weights := weights_of(checkpoint.read(entry.name), entry)).isfinite().all():
-                reason = "not all finite"
+            elif not (weights := weights_of(checkpoint.read(entry.name), entry)).float().isfinite().all():
+                reason = "not all finite"  # as single precision, in which rules compute
             elif rule := rules.frozen_for(
                 weights,
                 index,

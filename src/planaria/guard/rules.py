@@ -152,7 +152,8 @@ def frozen_for(
         seed=seed,
         of={"tensor": tensor, "recipe": name, "precision": FROZEN, "space": grid},
     )
-    return None if 1 - rule.shape.errors[0] ** 2 < max(CLOSE * told, LEAST_VARIANCE) or rule.harms else rule
+    tells = 1 - rule.shape.errors[0] ** 2 >= max(CLOSE * told, LEAST_VARIANCE)  # not of what float32 cannot hold
+    return rule if tells and not rule.harms else None
 
 
 def has_kernels(shape: tuple[int, ...]) -> bool:
