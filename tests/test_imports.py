@@ -21,8 +21,8 @@ ALLOWED = {
     "detectors": {"detectors"},
     "codes": {"codes"},
     "checkpoints": {"checkpoints"},
-    "repairers": {"repairers", "layouts"},
-    "frozen": {"frozen", "automaton"},
+    "repairers": {"repairers", "layouts", "stationary"},
+    "frozen": {"frozen", "automaton", "stationary"},
     "fit": {"fit", "automaton", "frozen", "layouts"},
     "memory": {"memory", "hints", "codes", "repairers", "layouts"},
     "calibration": {"calibration", "checkpoints", "fit"},
@@ -47,6 +47,7 @@ ALLOWED = {
     "datasets": set(),
     "errors": set(),
     "files": set(),
+    "stationary": set(),
     "streams": set(),
     "progress": set(),
 }
