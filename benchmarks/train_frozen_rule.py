@@ -8,8 +8,8 @@ a kind. `sheet-1` was trained on
 
 and `kernel-1`, with `--tensor conv1.weight --tensor conv2.weight --name kernel-1`, on
 
-    planaria zoo -o mnist --data mnist --count 16 --cnn --varied --epochs 1 --seed 21
-    planaria zoo -o fashion --data fashion-mnist --count 16 --cnn --varied --epochs 1 --seed 21
+    planaria zoo -o mnist --data mnist --count 48 --cnn --epochs 1 --seed 21
+    planaria zoo -o fashion --data fashion-mnist --count 48 --cnn --epochs 1 --seed 21
 
 A rule that never saw Fashion-MNIST is one trained on the first folder alone.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from planaria import datasets, streams
 from planaria.fit import second_moments
-from planaria.fit.population import fit_population
+from planaria.fit.population import PopulationSchedule, fit_population
 from planaria.progress import progress_bar
 from planaria.zoo import Population, open_zoo
 from planaria.zoo.building import standardised
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--tensor", action="append", help="tensors of the networks, each a kind; fc1.weight if none")
     arguments = parser.parse_args()
     kinds, moments = {}, {}
+    schedule = PopulationSchedule() if not arguments.tensor else PopulationSchedule(grids=512)  # kernels are small
     for folder in arguments.zoos:
         data = read_json(folder / SETTINGS)["data"]
         populations, _ = open_zoo(folder)
@@ -54,7 +55,7 @@ def main() -> None:
                 images = getattr(datasets, data.replace("-", "_"))()
                 moments[kind] = second_moments(standardised(images.train_images[:IMAGES], images))
     with progress_bar("rule") as progress:
-        rule = fit_population(kinds, name=arguments.name, moments=moments, progress=progress)
+        rule = fit_population(kinds, name=arguments.name, moments=moments, schedule=schedule, progress=progress)
     rule.save(arguments.output)
     print(rule.card)
 
