@@ -18,19 +18,22 @@ from planaria.guard.container import pack
 from planaria.repairers import RegrowFrozen
 from planaria.streams import generator
 
+RECIPES = {"kernel-1", "sheet-1"}
+
 
 @pytest.mark.parametrize(
-    ("shape", "recipe"),
-    [((24, 8, 5, 5), "kernel-1"), ((40, 12, 3, 3), "kernel-1"), ((30, 3, 9, 8), "sheet-1")],
+    ("shape", "recipes"),
+    [((24, 8, 5, 5), RECIPES), ((40, 12, 3, 3), RECIPES), ((30, 3, 9, 8), {"sheet-1"})],
     ids=str,
 )
-def test_kernels_and_patches_have_frozen_rules(shape: tuple[int, ...], recipe: str) -> None:
-    """In the flat layout neighbours across channels have nothing in common."""
+def test_kernels_and_patches_have_frozen_rules(shape: tuple[int, ...], recipes: set[str]) -> None:
+    """In the flat layout neighbours across channels have nothing in common. Of kernels the better rule is taken."""
     count, height, width = shape[0] * shape[1], *shape[2:]
     tensors = {"kernels": smooth_sheets(count, height, width).view(shape)}
     guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
     (rule,) = guard.manifest.rules
-    assert (rule.recipe, rule.precision, tuple(rule.space)) == (recipe, "frozen", shape[2:]) and rule.errors[0] < 0.6
+    assert rule.recipe in recipes and (rule.precision, tuple(rule.space)) == ("frozen", shape[2:])
+    assert rule.errors[0] < 0.6
     damaged = WholeWeight(0.3).apply_to_model(tensors, generator(0, "damage"))
     broken = damaged.replay(tensors)
     report = Guard.from_bytes(guard.to_bytes()).repair(broken)

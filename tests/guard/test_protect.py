@@ -155,6 +155,7 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
         "broken": smooth_sheets(20, 8, 8).index_fill(1, torch.tensor([3]), float("nan")),
         "beyond": 1e300 * smooth_sheets(20, 8, 8).double(),
         "large": smooth_sheets(20, 40, 40),
+        "short": smooth_sheets(1, 24, 20).view(24, 20),
         "good": smooth_sheets(60, 8, 8),
     }
     monkeypatch.setattr("planaria.guard.rules.MOST_WORK", SHORT.iterations * SHORT.batch * SHORT.lengths[1] * 1000.0)
@@ -172,6 +173,7 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
         "broken": "not all finite",
         "beyond": "not all finite",
         "large": "a fit would take more than two minutes",
+        "short": "a rule would take more than a quarter of its bytes",
     }.items() <= reasons.items()
     listed = [index for indices in guard.manifest.reasons.values() for index in indices]
     listed += [rule.tensor for rule in guard.manifest.rules]

@@ -460,11 +460,12 @@ def _rules(
     largest = room if memory is None else LARGEST_RULE * memory
     for index, space in sorted(candidates, key=lambda candidate: -entries[candidate[0]].nbytes):
         entry = entries[index]
-        affordable: list[Precision] = [
-            p for p in ("half", "byte") if rules.record_bytes(p, space) <= min(room, largest)
-        ]
+        sizes: dict[Precision, int] = {p: rules.record_bytes(p, space) for p in ("half", "byte")}
+        small = [p for p, size in sizes.items() if size <= rules.MOST_BYTES * entry.nbytes]
+        affordable = [p for p in small if sizes[p] <= min(room, largest)]
         if not affordable:
-            reasons.setdefault("no room in the budget", []).append(index)
+            reason = "no room in the budget" if small else "a rule would take more than a quarter of its bytes"
+            reasons.setdefault(reason, []).append(index)
             continue
         rule = rules.fit_for(
             weights_of(checkpoint.read(entry.name), entry),

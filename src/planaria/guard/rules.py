@@ -38,6 +38,7 @@ SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
 FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
+MOST_BYTES = 0.25  # of a tensor's: what a fitted rule may take
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
 
@@ -124,36 +125,40 @@ def frozen_for(
     moments: Float[Tensor, "inputs inputs"] | None,
     seed: int,
 ) -> MeasuredRule | None:
-    """The frozen rule of such tensors, measured on a few rows; None if it tells less of a weight than neighbours do.
+    """The frozen rule that does best, measured on a few rows; None if it tells less of a weight than neighbours do.
 
     Cost: a second for rows of 28 x 28.
 
     Args:
         space: the sheet that a neuron's inputs make, if they make one; convolutions bring their own.
-        told: share of a weight's variance that neighbours tell, see `choose_space`.
+        told: share of a weight's variance that neighbours tell, see `choose_space`; of kernels it says little.
         moments: second moments of the layer's inputs; without them, those of natural images.
     """
     grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
     cells, neurons = prod(grid), weight.shape[0]
     if len(grid) != 2 or cells > MOST_CELLS or weight.numel() * cells**2 > MOST_FROZEN_WORK:
         return None
-    name = KERNELS if min(grid) < SMALLEST_SHEET else SHEETS
     most = max(1, FROZEN_CELLS * neurons // weight.numel())
     some = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
     matrix = weight[some].reshape(-1, cells).float()
-    repairer = RegrowFrozen(shipped(name), Sheet(grid))
-    rule = _measured(
-        repairer,
-        repairer.prepare(matrix),
-        matrix,
-        masks=1,
-        tile_cells=tile_cells,
-        moments=natural_images(grid) if moments is None else moments,
-        seed=seed,
-        of={"tensor": tensor, "recipe": name, "precision": FROZEN, "space": grid},
-    )
-    tells = 1 - rule.shape.errors[0] ** 2 >= max(CLOSE * told, LEAST_VARIANCE)  # not of what float32 cannot hold
-    return rule if tells and not rule.harms else None
+    rules = []
+    for name in (KERNELS, SHEETS) if min(grid) < SMALLEST_SHEET else (SHEETS,):
+        repairer = RegrowFrozen(shipped(name), Sheet(grid))
+        rules.append(
+            _measured(
+                repairer,
+                repairer.prepare(matrix),
+                matrix,
+                masks=1,
+                tile_cells=tile_cells,
+                moments=natural_images(grid) if moments is None else moments,
+                seed=seed,
+                of={"tensor": tensor, "recipe": name, "precision": FROZEN, "space": grid},
+            )
+        )
+    least = LEAST_VARIANCE if has_kernels(weight.shape) else max(CLOSE * told, LEAST_VARIANCE)
+    sound = [rule for rule in rules if 1 - rule.shape.errors[0] ** 2 >= least and not rule.harms]
+    return min(sound, key=lambda rule: sum(rule.shape.errors), default=None)
 
 
 def has_kernels(shape: tuple[int, ...]) -> bool:
