@@ -106,3 +106,17 @@ def test_a_frozen_rule_whose_file_has_changed_is_refused(monkeypatch: pytest.Mon
         smooth_guard().repair(damaged)
     monkeypatch.undo()
     assert smooth_guard().repair(damaged).verdict == "estimated"
+
+
+def test_a_rule_is_not_used_at_damage_at_which_it_tells_hardly_more_than_zeros() -> None:
+    told = [asdict(rule) for rule in smooth_guard().manifest.rules]
+    told[0] |= {"errors": [0.1, 0.2, 0.99]}
+    arrays = {**smooth_guard().arrays, "manifest": with_fields(smooth_guard().arrays["manifest"], rules=told)}
+    guard, filters = Guard.from_bytes(pack(arrays, key=None)), smooth()["filters"]
+    for share, method in ((0.5, "rule"), (0.9, "zero")):
+        known = torch.rand(filters.shape, generator=generator(0, "mask")) >= share
+        damaged = smooth() | {"filters": torch.where(known, filters, 7.0)}
+        report = guard.repair(damaged, known={"filters": known})
+        assert {tensor.name: tensor.method for tensor in report.tensors}["filters"] == method
+        assert torch.equal(damaged["filters"][known], filters[known])
+        assert method == "rule" or not damaged["filters"][~known].any()

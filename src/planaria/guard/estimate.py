@@ -31,7 +31,9 @@ HIGH_HALF = {"F32": 2.0**-7, "F64": 2.0**-4}
 DENSE = 0.05  # share of wrong symbols above which a tile that shows nothing is not believed
 GARBAGE = 0.25  # share of a tile's weights that may be impossible before all are distrusted; of random bytes, half are
 ROUNDING = 1e-12  # of a bound
-BETTER = 0.95  # of what zero errs: what is no better replaces no weight that looks right in a model that looks sound
+# Of what zero errs: a rule that is no better at such damage is not used, and what is no better replaces no weight that
+# looks right in a model that looks sound.
+BETTER = 0.95
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
 FAR = 4.0  # times a hint's error, from which a weight without bounds is not believed
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
@@ -334,8 +336,10 @@ def estimate(
     deviation = max(statistics.rms**2 - statistics.mean**2, 0.0) ** 0.5
     expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
     plain = expected
+    apart = 1.0
     if shape is not None and missing.any():
         apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
+    if shape is not None and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
         share = float(lost.sum() / missing.sum())
         error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
         expected, method = deviation * error, "rule"
@@ -348,7 +352,8 @@ def estimate(
     if missing.any() and method == "hint" and recollection is not None:
         filled = recollection.value.to(weight)
     elif missing.any():
-        filled = _filled(weight, missing, lost, statistics, rule, shape)
+        regrows = apart <= BETTER
+        filled = _filled(weight, missing, lost, statistics, rule if regrows else None, shape if regrows else None)
     if recollection is not None:
         own = recollection.value if method in ("zero", "mean", "hint") else filled
         bounded = torch.minimum(torch.maximum(own.double(), recollection.low), recollection.high)
