@@ -32,6 +32,7 @@ from planaria.damages import BitFlip, Damage, ModelFaults, Run, WholeWeight
 from planaria.errors import InvalidInput, LooksDifferent, OtherModel, VerificationFailed
 from planaria.guard import Guard, Report, container, protect
 from planaria.guard import repair as repairing
+from planaria.guard.estimate import _mean_within
 from planaria.guard.report import VERDICTS
 from planaria.streams import generator
 
@@ -483,3 +484,19 @@ def test_numbers_past_the_range_of_float32_are_estimated() -> None:
     guard = protect(tensors, budget=0.3, tiers=("digest",))
     _, report = repaired(guard, broken(tensors, WholeWeight(0.1), 0)[0])
     assert report.verdict in ("estimated", "lost") and json.dumps(report.to_json(), allow_nan=False)
+
+
+# --- Between bounds --------------------------------------------------------------------------------------------------
+
+
+def test_between_bounds_the_mean_is_that_of_a_normal_variable() -> None:
+    value = torch.tensor([0.3, 0.3, 0.3, 0.3, 0.3, 0.3], dtype=torch.float64)
+    low = torch.tensor([-1.0, 0.5, 0.2999, -torch.inf, 9.0, -torch.inf], dtype=torch.float64)
+    high = torch.tensor([0.4, 2.0, 0.30005, 0.1, 9.5, torch.inf], dtype=torch.float64)
+    found = _mean_within(value, 0.5, low, high)
+    drawn_values = 0.3 + 0.5 * torch.randn(2_000_000, generator=generator(0, "normal"), dtype=torch.float64)
+    for place in (0, 1, 3):
+        inside = drawn_values[(drawn_values >= low[place]) & (drawn_values <= high[place])]
+        assert float(found[place]) == pytest.approx(float(inside.mean()), abs=3e-3)
+    assert float(found[2]) == pytest.approx(0.299975)
+    assert found[4] == 0.3 and found[5] == pytest.approx(0.3), "what cannot be is for the bounds to clamp"

@@ -241,7 +241,8 @@ def _conditionals(
     known: Bool[Tensor, "batch cells"],
 ) -> Iterator[_Conditional]:
     """Of as many grids at a time as memory is meant for."""
-    noisy = covariance + LEAST_NOISE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    noise = LEAST_NOISE * covariance.diagonal().mean().clamp_min(1e-3)  # grids without differences have next to none
+    noisy = covariance + noise * torch.eye(len(covariance)).to(covariance)
     precision = None
     if known.double().mean() > 0.6:  # where much survives float32 loses too much of what tells the inverse apart
         precision = torch.cholesky_inverse(torch.linalg.cholesky(noisy.double()))
@@ -304,5 +305,6 @@ def _shares(
         pull = torch.cholesky_solve(sample, factor)
         shown = flat @ (pull * pull.transpose(1, 2)).flatten()
         expected = flat @ torch.cholesky_inverse(factor).flatten()
-        shares = (shares * shown / expected).clamp(LEAST_SHARE, 1 / LEAST_SHARE)
+        # Of grids without differences the stationary kind is nothing.
+        shares = (shares * shown / expected.clamp_min(1e-30)).clamp(LEAST_SHARE, 1 / LEAST_SHARE)
     return shares

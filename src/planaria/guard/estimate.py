@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import lcm, prod
+from math import lcm, pi, prod
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ ROUNDING = 1e-12  # of a bound
 # Of what zero errs: a rule that is no better at such damage is not used, and what is no better replaces no weight that
 # looks right in a model that looks sound.
 BETTER = 0.95
+TINY_SHARE = 1e-6  # of a normal variable: what lies beyond it is at the nearest bound
+NARROW = 1e-3  # deviations, over which it is uniform
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
 FAR = 4.0  # times a hint's error, from which a weight without bounds is not believed
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
@@ -355,7 +357,9 @@ def estimate(
         regrows = apart <= BETTER
         filled = _filled(weight, missing, lost, statistics, rule if regrows else None, shape if regrows else None)
     if recollection is not None:
-        own = recollection.value if method in ("zero", "mean", "hint") else filled
+        own = recollection.value
+        if method == "rule":
+            own = _mean_within(filled.double(), expected, recollection.low, recollection.high)
         bounded = torch.minimum(torch.maximum(own.double(), recollection.low), recollection.high)
         filled = torch.where(told, bounded.to(weight), filled)
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
@@ -381,6 +385,17 @@ def estimate(
         expected if open_.any() else 0.0,
         tuple(methods),
     )
+
+
+def _mean_within(
+    value: Float[Tensor, "*weight"], error: float, low: Float[Tensor, "*weight"], high: Float[Tensor, "*weight"]
+) -> Float[Tensor, "*weight"]:
+    """Means of normal variables of these means and that deviation, given that they lie between the bounds."""
+    from_low, to_high = ((bound - value) / max(error, 1e-300) for bound in (low, high))
+    inside = torch.special.ndtr(to_high) - torch.special.ndtr(from_low)
+    slope = ((-from_low.square() / 2).exp() - (-to_high.square() / 2).exp()) / (2 * pi) ** 0.5
+    mean = torch.where(inside > TINY_SHARE, value + error * slope / inside.clamp_min(TINY_SHARE), value)
+    return torch.where(to_high - from_low < NARROW, (low + high) / 2, mean)
 
 
 def _filled(
