@@ -1,6 +1,7 @@
 """Frozen rules: the prior, the file, the shipped rule, and learning one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from helpers import drawn, mask, same_bits
 from safetensors.torch import load, save
 
+from planaria.automaton import Automaton
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit.population import PopulationSchedule, fit_population, learned_prior
-from planaria.frozen import FrozenRule, Prior, shipped
+from planaria.frozen import RECIPE, FrozenRule, Prior, shipped
 from planaria.layouts import Sheet
 from planaria.repairers import Kriging, Record, RegrowFrozen, SurvivorKriging, ZeroFill
 from planaria.streams import generator
@@ -110,6 +112,18 @@ def test_a_rule_is_learned_saved_and_read_again(tmp_path: Path) -> None:
     torch.testing.assert_close(read.repaired(grids, known), rule.repaired(grids, known), rtol=0.05, atol=0.05)
 
 
+def test_a_rule_may_be_larger_and_says_so_in_its_file(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, channels=12, hidden=40, steps=5)
+    rule = fit_population({"one": smooth(6, 8, 8)}, name="test-1", schedule=SMALL, recipe=recipe)
+    rule.save(tmp_path / "rule.safetensors")
+    read = FrozenRule.load(tmp_path / "rule.safetensors")
+    assert read.automaton.recipe == recipe and read.automaton.parameter_count > 2 * Automaton(RECIPE).parameter_count
+    grids, known = smooth(1, 5, 8, seed=3)[0], mask(5, 8, 8)
+    torch.testing.assert_close(read.repaired(grids, known), rule.repaired(grids, known), rtol=0.05, atol=0.05)
+    with pytest.raises(InvalidInput, match="channels, hidden, steps"):
+        fit_population({"one": smooth(6, 8, 8)}, name="test-1", schedule=SMALL, recipe=replace(recipe, fire_rate=0.5))
+
+
 def test_populations_that_teach_nothing_are_refused() -> None:
     good = smooth(5, 6, 8)
     for kinds in ({}, {"few": good[:3]}, {"mixed": [*good, drawn(6, 4, 4)]}, {"broken": [*good, good[0] * torch.nan]}):
@@ -139,6 +153,12 @@ def test_files_that_are_no_rule_are_refused(tmp_path: Path) -> None:
         "other automaton": save(tensors | {"automaton.rule.delta_bias": torch.zeros(99)}, about()),
         "card no object": save(tensors, about(card=[1])),
         "no JSON": save(tensors, {"rule": "{"}),
+        "of another size": save(tensors, about(size={"hidden": 25})),
+        "of no size": save(tensors, about(size={"hidden": 0})),
+        "of few channels": save(tensors, about(size={"channels": 1})),
+        "immense": save(tensors, about(size={"hidden": 2**40})),
+        "of another kind": save(tensors, about(size={"fire_rate": 1})),
+        "size no object": save(tensors, about(size=[5])),
     }
     for name, broken in hostile.items():
         path = tmp_path / f"{name}.safetensors"

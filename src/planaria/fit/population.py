@@ -1,7 +1,7 @@
 """Learning a rule on a population: for networks that nobody has seen yet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from planaria import streams
-from planaria.automaton import Automaton
+from planaria.automaton import Automaton, Recipe
 from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
 from planaria.fit.losses import missing_error, output_error
 from planaria.frozen import RECIPE, FrozenRule, Prior
 from planaria.frozen.prior import TOLD, Surveyed
-from planaria.frozen.rule import shifted_bias
+from planaria.frozen.rule import LARGEST, shifted_bias
 
 MODES = 128  # fields of a kind: more explain nothing that survivors would not tell
 SMOOTHEST = 1 / 3  # of a kind's networks, which its covariance is measured on: the others are more noise
@@ -76,6 +76,7 @@ def fit_population(
     *,
     name: str,
     moments: Mapping[str, Float[Tensor, "inputs inputs"]] | None = None,
+    recipe: Recipe = RECIPE,
     schedule: PopulationSchedule | None = None,
     seed: int = 0,
     progress: Progress = lambda done, total, note: None,
@@ -94,15 +95,18 @@ def fit_population(
         kinds: by name, for each network its grids; of one size, finite.
         name: of the rule, with a version, as "sheet-1".
         moments: by kind, second moments of the inputs of its networks.
+        recipe: of the automaton: `frozen.RECIPE`, or that with more channels, hidden units or steps.
         seed: of everything that is drawn.
         progress: called with (done, total, what).
 
     Raises:
         InvalidInput: on no kind, fewer than four networks of one, grids of several sizes or above 1,024 cells, or
-            moments that do not fit.
+            moments that do not fit, or another recipe.
     """
     schedule = PopulationSchedule() if schedule is None else schedule
     _require_sound(kinds, moments or {})
+    if replace(recipe, **{name: getattr(RECIPE, name) for name in LARGEST}) != RECIPE:
+        raise InvalidInput(f"A frozen rule is of planaria.frozen.RECIPE but for {', '.join(LARGEST)}, not {recipe}.")
     train, judges = {}, {}
     for kind, networks in kinds.items():
         held_out = max(1, int(HELD_OUT * len(networks)))
@@ -125,7 +129,7 @@ def fit_population(
     def told(iteration: int, loss: float) -> None:
         progress(len(pool) + len(judge) + iteration, total, f"training, loss {loss:.3f}")
 
-    automaton, shift = _trained(pool, metrics, schedule, seed, told)
+    automaton, shift = _trained(recipe, pool, metrics, schedule, seed, told)
     errors = _judged(automaton, shift, judge)
     kept = all(error < 1 for error in errors.values())
     if not kept:
@@ -143,6 +147,7 @@ def fit_population(
 
 
 def _trained(
+    recipe: Recipe,
     pool: Sequence[_Damaged],
     metrics: Sequence[Tensor | None],
     schedule: PopulationSchedule,
@@ -150,8 +155,8 @@ def _trained(
     told: Callable[[int, float], None],
 ) -> tuple[Automaton, Float[Tensor, "hidden told"]]:
     """An automaton and what shifts it, trained on surveyed tensors; `metrics` are second moments by kind."""
-    automaton = Automaton(RECIPE, seed=seed)
-    shift = torch.zeros(RECIPE.hidden, TOLD, requires_grad=True)
+    automaton = Automaton(recipe, seed=seed)
+    shift = torch.zeros(recipe.hidden, TOLD, requires_grad=True)
     adam = torch.optim.Adam([*automaton.parameters(), shift], lr=schedule.learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         adam, schedule.learning_rate, total_steps=schedule.iterations + 1, pct_start=0.1

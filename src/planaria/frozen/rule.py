@@ -24,7 +24,10 @@ VERSION = "1"
 LARGEST_BYTE = 127
 MOST_BYTES = 2**26  # of a file
 RECIPE = Recipe(name="frozen", channels=9, hidden=24, steps=16, laplacian=True, fire_rate=1.0, hints=1, cooling=0.88)
-"""The automaton of frozen rules: a hint, which is the prior's answer, and six hidden channels."""
+"""The automaton of frozen rules, by default: a hint, which is the prior's answer, and six hidden channels."""
+
+LARGEST = {"channels": 256, "hidden": 4096, "steps": 256}
+"""What may be larger, and how large: a rule's bytes are nobody's."""
 
 SHIPPED = {
     "sheet-1": "a86a688f5eec6fc13582dc5f5782da35224224e0eca9d8b137b06f71aa20c554",
@@ -40,7 +43,7 @@ class FrozenRule:
     Attributes:
         name: of the rule with its version, as "sheet-1".
         prior: what is known of grids.
-        automaton: of `RECIPE`; it starts at the prior's answer.
+        automaton: of `RECIPE`, but for the sizes in `LARGEST`; it starts at the prior's answer.
         shift: `[hidden, told]`: what the survivors tell of a tensor (`Surveyed.told`), times this, is added to the
             biases of the rule's hidden layer: feature-wise modulation (Perez et al. 2018) without its factors, so that
             each tensor is repaired by an automaton of its own at no byte.
@@ -96,7 +99,12 @@ class FrozenRule:
             **{f"automaton.{name}": value for name, value in self.automaton.state_dict().items()},
         }
         # One entry: the order of several is not the same in every process.
-        about = {"rule": json.dumps({"version": VERSION, "name": self.name, "card": self.card})}
+        told: dict[str, Any] = {"version": VERSION, "name": self.name, "card": self.card}
+        if size := {
+            name: own for name in LARGEST if (own := getattr(self.automaton.recipe, name)) != getattr(RECIPE, name)
+        }:
+            told["size"] = size
+        about = {"rule": json.dumps(told)}
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -127,18 +135,29 @@ class FrozenRule:
             if not isinstance(card, dict) or not all(isinstance(text, str) for text in card.values()):
                 raise InvalidFile(f"{source} has a card that is no mapping of strings. Train the rule anew.")
             prior = Prior(tensors["prior.fields"].float() * tensors["prior.scale"], tensors["prior.remainder"])
-            automaton = Automaton(RECIPE)
+            size = about.get("size", {})
+            if not all(name in LARGEST and type(of) is int and 1 <= of <= LARGEST[name] for name, of in size.items()):
+                raise InvalidFile(f"{source} has an automaton of sizes {size}; allowed are up to {LARGEST}.")
+            automaton = Automaton(replace(RECIPE, **size))
             start = "automaton."
             automaton.load_state_dict(
                 {name.removeprefix(start): of.float() for name, of in tensors.items() if name.startswith(start)}
             )
             shift = tensors["shift"].float()
-            if tuple(shift.shape) != (RECIPE.hidden, TOLD) or not all(
+            if tuple(shift.shape) != (automaton.recipe.hidden, TOLD) or not all(
                 of.float().isfinite().all() for of in tensors.values()
             ):
                 raise InvalidFile(f"{source} holds numbers of no rule. Train it anew.")
             return cls(name, prior, automaton, shift, card)
-        except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except (
+            InvalidInput,
+            SafetensorError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+        ) as error:
             if isinstance(error, InvalidFile):
                 raise
             raise InvalidFile(f"{source} cannot be read as a rule ({error}). Train it anew.") from error
