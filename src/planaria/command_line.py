@@ -76,7 +76,9 @@ application.add_typer(bench, name="bench")
 
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads to compute with.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with.", show_default="2, or fewer by OMP_NUM_THREADS")
+]
 
 
 @application.command()
@@ -224,11 +226,11 @@ def campaign(
 
 
 @application.callback()
-def common(threads: Threads = 2) -> None:
+def common(threads: Threads = None) -> None:
     """Options of every command."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(2, torch.get_num_threads()))
 
 
 def main() -> None:
