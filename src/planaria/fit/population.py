@@ -88,8 +88,8 @@ def fit_population(
     surveyed as if their kind were unknown. A rule that is worse than the prior alone on held-out networks, of kinds
     that the prior knows or of others, is not kept: then the automaton answers with the prior.
 
-    Cost: a survey takes a second for grids of 28 x 28, an iteration 16 grids through 16 steps: ten minutes on two
-    cores by default. Memory: the surveys, some 100 MB.
+    Cost: a survey takes a second for grids of 28 x 28, an iteration 16 grids through 16 steps: two minutes on one core
+    by default. Memory: the surveys, some 100 MB.
 
     Args:
         kinds: by name, for each network its grids; of one size, finite.
