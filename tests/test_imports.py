@@ -25,7 +25,7 @@ ALLOWED = {
     "frozen": {"frozen", "automaton", "stationary"},
     "fit": {"fit", "automaton", "frozen", "layouts"},
     "memory": {"memory", "hints", "codes", "repairers", "layouts"},
-    "calibration": {"calibration", "checkpoints", "fit"},
+    "calibration": {"calibration", "checkpoints", "fit", "stationary"},
     "guard": {
         "guard",
         "automaton",

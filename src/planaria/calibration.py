@@ -19,6 +19,7 @@ from torch.nn import functional
 from planaria.checkpoints import Entry, open_checkpoint
 from planaria.errors import InvalidInput
 from planaria.fit import second_moments
+from planaria.stationary import correlations_of_pairs
 
 SUFFIX = ".second_moment"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -106,10 +107,7 @@ def natural_images(space: tuple[int, ...]) -> Float[Tensor, "inputs inputs"]:
     down, across = (torch.fft.fftfreq(2 * size, dtype=torch.float64) for size in space)
     squares = down[:, None].square() + across.square()
     squares[0, 0] = squares.flatten()[1:].min()
-    covariance = torch.fft.ifft2(1 / squares).real
-    rows, columns = ((torch.arange(size)[:, None] - torch.arange(size)).abs() for size in space)
-    moments = covariance[rows[:, None, :, None], columns[None, :, None, :]] / covariance[0, 0]
-    return moments.reshape(prod(space), prod(space)).float()
+    return correlations_of_pairs(torch.fft.ifft2(1 / squares).real, space)
 
 
 def load_calibration(path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Calibration:

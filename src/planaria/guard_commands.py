@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from torch import Tensor
 
     from planaria.guard import GuardFile, Report
-from planaria.guard.manifest import FROZEN
 
 KEY_VARIABLE = "PLANARIA_KEY"
 LARGEST = 20  # tensors that are listed unless all are asked for
@@ -413,7 +412,7 @@ def _show_guard(guard: "GuardFile", *, everything: bool) -> None:
                 f"{error:.3g} at {rate:.0%}" for error, rate in zip(rule.errors, rule.rates, strict=True)
             )
             told_of_rule += f", {rule.tile_error:.3g} in lost tiles"
-            told_of_rule += f" ({rule.recipe})" if rule.precision == FROZEN else ""
+            told_of_rule += f" ({rule.recipe})" if not rule.stored else ""
             told_of_rule = "lost" if f"rule.{index}" in guard.lost else told_of_rule
         shape = " x ".join(str(size) for size in entry.shape)
         lines.append(

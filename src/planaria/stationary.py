@@ -1,7 +1,9 @@
 """Stationary covariances of grids of which some cells are missing."""
 
+from math import prod
+
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 PAIRS = 300.0  # of known cells, from which on a lag's own covariance counts for more than that of its distance
@@ -37,6 +39,20 @@ def products_by_lag(values: Float64[Tensor, "batch *space"]) -> Float64[Tensor, 
     """At each lag, the sum of products of cells that far apart, on a grid of twice the size."""
     axes, size = tuple(range(1, values.dim())), [2 * cells for cells in values.shape[1:]]
     return torch.fft.irfftn(torch.fft.rfftn(values, s=size, dim=axes).abs().square().sum(0), s=size)
+
+
+def lags_of_pairs(space: tuple[int, ...]) -> Int64[Tensor, "cells cells"]:
+    """Of each pair of cells of a grid of two axes, its lag's place in a flattened grid of twice the size."""
+    rows, columns = ((torch.arange(size)[:, None] - torch.arange(size)) % (2 * size) for size in space)
+    lags = rows[:, None, :, None] * 2 * space[1] + columns[None, :, None, :]
+    return lags.reshape(prod(space), prod(space))
+
+
+def correlations_of_pairs(
+    by_lag: Float64[Tensor, "*doubled"], space: tuple[int, ...]
+) -> Float32[Tensor, "cells cells"]:
+    """From a covariance by lag, on a grid of twice the size, that of all cells, in units of the variance."""
+    return (by_lag.flatten() / by_lag[0, 0].clamp_min(1e-30))[lags_of_pairs(space).to(by_lag.device)].float()
 
 
 def spectrum_of(covariance: Float64[Tensor, "*doubled"]) -> Float64[Tensor, "*spectrum"]:

@@ -34,11 +34,23 @@ def test_kernels_and_patches_have_frozen_rules(shape: tuple[int, ...], recipes: 
     (rule,) = guard.manifest.rules
     assert rule.recipe in recipes and (rule.precision, tuple(rule.space)) == ("frozen", shape[2:])
     assert rule.errors[0] < 0.6
-    damaged = WholeWeight(0.3).apply_to_model(tensors, generator(0, "damage"))
-    broken = damaged.replay(tensors)
+    faults = WholeWeight(0.3).apply_to_model(tensors, generator(0, "damage"))
+    broken = faults.replay(tensors)
     report = Guard.from_bytes(guard.to_bytes()).repair(broken)
-    error = (broken["kernels"] - tensors["kernels"])[~damaged.known["kernels"]].square().mean()
+    error = (broken["kernels"] - tensors["kernels"])[~faults.known["kernels"]].square().mean()
     assert report.tensors[0].method == "rule" and error < 0.5 * tensors["kernels"].square().mean()
+
+
+def damaged() -> dict[str, Tensor]:
+    return WholeWeight(0.3).apply_to_model(smooth(), generator(0, "damage")).replay(smooth())
+
+
+def forged(**change: object) -> bytes:
+    """A guard whose frozen rule says something else of itself."""
+    guard = smooth_guard()
+    told = [asdict(rule) for rule in guard.manifest.rules]
+    told[0] |= change
+    return pack({**guard.arrays, "manifest": with_fields(guard.arrays["manifest"], rules=told)}, key=None)
 
 
 def test_kernels_without_structure_have_none() -> None:
@@ -79,16 +91,11 @@ def test_a_rule_that_errs_less_in_weights_and_more_in_outputs_is_not_taken(monke
     ],
 )
 def test_a_frozen_rule_that_is_not_as_it_was_is_refused_in_one_line(change: dict[str, object], said: str) -> None:
-    guard = smooth_guard()
-    told = [asdict(rule) for rule in guard.manifest.rules]
-    told[0] |= change
-    arrays = {**guard.arrays, "manifest": with_fields(guard.arrays["manifest"], rules=told)}
-    damaged = WholeWeight(0.3).apply_to_model(smooth(), generator(0, "damage")).replay(smooth())
     if not said:  # as if its bytes were lost: then it is not used
-        assert Guard.from_bytes(pack(arrays, key=None)).repair(damaged).exit_code == 2
+        assert Guard.from_bytes(forged(**change)).repair(damaged()).exit_code == 2
         return
     with pytest.raises(InvalidGuard, match=said) as refused:
-        Guard.from_bytes(pack(arrays, key=None)).repair(damaged)
+        Guard.from_bytes(forged(**change)).repair(damaged())
     assert "\n" not in str(refused.value)
 
 
@@ -101,22 +108,19 @@ def test_the_bytes_of_a_frozen_rule_are_refused() -> None:
 def test_a_frozen_rule_whose_file_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHIPPED, "sheet-1", "0" * 64)
     shipped.cache_clear()
-    damaged = WholeWeight(0.3).apply_to_model(smooth(), generator(0, "damage")).replay(smooth())
+    broken = damaged()
     with pytest.raises(InvalidFile, match="changed on disk"):
-        smooth_guard().repair(damaged)
+        smooth_guard().repair(broken)
     monkeypatch.undo()
-    assert smooth_guard().repair(damaged).verdict == "estimated"
+    assert smooth_guard().repair(broken).verdict == "estimated"
 
 
 def test_a_rule_is_not_used_at_damage_at_which_it_tells_hardly_more_than_zeros() -> None:
-    told = [asdict(rule) for rule in smooth_guard().manifest.rules]
-    told[0] |= {"errors": [0.1, 0.2, 0.99]}
-    arrays = {**smooth_guard().arrays, "manifest": with_fields(smooth_guard().arrays["manifest"], rules=told)}
-    guard, filters = Guard.from_bytes(pack(arrays, key=None)), smooth()["filters"]
+    guard, filters = Guard.from_bytes(forged(errors=[0.1, 0.2, 0.99])), smooth()["filters"]
     for share, method in ((0.5, "rule"), (0.9, "zero")):
         known = torch.rand(filters.shape, generator=generator(0, "mask")) >= share
-        damaged = smooth() | {"filters": torch.where(known, filters, 7.0)}
-        report = guard.repair(damaged, known={"filters": known})
+        broken = smooth() | {"filters": torch.where(known, filters, 7.0)}
+        report = guard.repair(broken, known={"filters": known})
         assert {tensor.name: tensor.method for tensor in report.tensors}["filters"] == method
-        assert torch.equal(damaged["filters"][known], filters[known])
-        assert method == "rule" or not damaged["filters"][~known].any()
+        assert torch.equal(broken["filters"][known], filters[known])
+        assert method == "rule" or not broken["filters"][~known].any()

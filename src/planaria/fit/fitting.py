@@ -84,8 +84,7 @@ def fit_rule(
             one and no channel.
     """
     schedule = Schedule.of(recipe) if schedule is None else schedule
-    normalisation = Normalisation.of(weight)
-    grids, hints = _normalised_grids(weight, hint, layout, device)
+    normalisation, grids, hints = _normalised_grids(weight, hint, layout, device)
     if answers is not None:
         with torch.no_grad():
             right = answers(weight)
@@ -173,7 +172,7 @@ def fit_rule(
             if looks_since >= schedule.patience:
                 break
     if best_rule is None:
-        _give_up(automaton)
+        give_up(automaton)
     else:
         automaton.rule.load_state_dict(best_rule)
     return Fit(automaton.cpu(), losses, held_out, time.monotonic() - began)
@@ -181,8 +180,8 @@ def fit_rule(
 
 def _normalised_grids(
     weight: Tensor, hint: Tensor | None, layout: Layout, device: torch.device | str
-) -> tuple[Float[Tensor, "batch *space"], Float[Tensor, "batch *space"] | None]:
-    """The weight and its hint, both in units of the weight."""
+) -> tuple[Normalisation, Float[Tensor, "batch *space"], Float[Tensor, "batch *space"] | None]:
+    """The weight's units, and in them the weight and its hint."""
     if not weight.is_floating_point() or weight.numel() == 0 or not weight.isfinite().all():
         raise InvalidInput(
             f"A rule is fitted to a floating-point, finite, non-empty weight, not to {weight.dtype} of shape "
@@ -191,8 +190,12 @@ def _normalised_grids(
     normalisation = Normalisation.of(weight)
     grids = layout.to_grid(normalisation.apply(weight.detach().float())).contiguous().to(device)
     if hint is None:
-        return grids, None
-    return grids, layout.to_grid(normalisation.apply_to_hint(hint.detach(), tuple(weight.shape))).to(device)
+        return normalisation, grids, None
+    return (
+        normalisation,
+        grids,
+        layout.to_grid(normalisation.apply_to_hint(hint.detach(), tuple(weight.shape))).to(device),
+    )
 
 
 def _check_moments(moments: Tensor, weight: Tensor) -> None:
@@ -212,8 +215,8 @@ def _drawn_grids(count: int, batch: int, order: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _give_up(automaton: Automaton) -> None:
-    """Makes the rule and the survey answer 0, so that a repair is the hint."""
+def give_up(automaton: Automaton) -> None:
+    """Makes the rule and the survey answer 0, so that a repair is the hint that the automaton starts at."""
     automaton.rule.delta_weight.zero_()
     automaton.rule.delta_bias.zero_()
     if automaton.survey:

@@ -12,10 +12,11 @@ from planaria import streams
 from planaria.automaton import Automaton, Recipe
 from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
+from planaria.fit.fitting import give_up
 from planaria.fit.losses import missing_error, output_error
 from planaria.frozen import RECIPE, FrozenRule, Prior
 from planaria.frozen.prior import TOLD, Surveyed
-from planaria.frozen.rule import LARGEST, shifted_bias
+from planaria.frozen.rule import LARGEST, shifted_bias, sizes
 
 MODES = 128  # fields of a kind: more explain nothing that survivors would not tell
 SMOOTHEST = 1 / 3  # of a kind's networks, which its covariance is measured on: the others are more noise
@@ -105,7 +106,7 @@ def fit_population(
     """
     schedule = PopulationSchedule() if schedule is None else schedule
     _require_sound(kinds, moments or {})
-    if replace(recipe, **{name: getattr(RECIPE, name) for name in LARGEST}) != RECIPE:
+    if replace(recipe, **sizes(RECIPE)) != RECIPE:
         raise InvalidInput(f"A frozen rule is of planaria.frozen.RECIPE but for {', '.join(LARGEST)}, not {recipe}.")
     train, judges = {}, {}
     for kind, networks in kinds.items():
@@ -133,9 +134,7 @@ def fit_population(
     errors = _judged(automaton, shift, judge)
     kept = all(error < 1 for error in errors.values())
     if not kept:
-        with torch.no_grad():
-            automaton.rule.delta_weight.zero_()
-            automaton.rule.delta_bias.zero_()
+        give_up(automaton)
     card = {
         "trained on": "; ".join(f"{len(of)} networks of {kind}" for kind, of in train.items()),
         "grids": f"{tuple(next(iter(kinds.values()))[0].shape[1:])}",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.errors import InvalidInput
-from planaria.stationary import covariance_of_survivors, spectrum_of
+from planaria.stationary import correlations_of_pairs, covariance_of_survivors, lags_of_pairs, spectrum_of
 
 LENGTHS = (1.0, 2.5, 6.0)  # cells, of the kinds that are only smooth
 MOST_CELLS = 1024  # of a grid: a repair holds a few dozen matrices of their square
@@ -136,31 +136,28 @@ class Prior:
 
     def require(self, space: tuple[int, ...]) -> None:
         """Raises `InvalidInput` on grids of other than two axes, or above 1,024 cells."""
-        if len(space) != 2 or not 0 < math.prod(space) <= MOST_CELLS:
+        if not takes(space):
             raise InvalidInput(f"A prior is of grids of two axes and at most {MOST_CELLS:,} cells, not of {space}.")
+
+
+def takes(space: Sequence[int]) -> bool:
+    """Whether priors are of such grids: two axes, and not too many cells."""
+    return len(space) == 2 and 0 < math.prod(space) <= MOST_CELLS
 
 
 def _shown(weight: Tensor, known: Tensor) -> Float32[Tensor, "cells cells"]:
     """The stationary covariance that the survivors show, in units of its variance."""
+    space = tuple(weight.shape[1:])
     deviation = torch.where(known, weight, 0.0).double()
     spectrum = spectrum_of(covariance_of_survivors(deviation, known))
-    lags = torch.fft.irfftn(spectrum, s=[2 * size for size in weight.shape[1:]])
-    return (lags.flatten() / lags[0, 0].clamp_min(1e-30))[_lags(tuple(weight.shape[1:]), lags.device)].float()
+    return correlations_of_pairs(torch.fft.irfftn(spectrum, s=[2 * size for size in space]), space)
 
 
 def _stationary(covariance: Float32[Tensor, "cells cells"], space: tuple[int, ...]) -> Float32[Tensor, "cells cells"]:
     """What pairs of cells have in common that lie equally far apart, in units of the variance: never negative."""
-    lags = _lags(space, covariance.device)
     sums = torch.zeros(4 * math.prod(space), dtype=torch.float64, device=covariance.device)
-    sums.index_add_(0, lags.flatten(), covariance.double().flatten())
-    return (sums / sums[0].clamp_min(1e-30))[lags].float()
-
-
-def _lags(space: tuple[int, ...], device: torch.device) -> Int64[Tensor, "cells cells"]:
-    """Of each pair of cells, its place on a grid of twice the size."""
-    rows, columns = ((torch.arange(size)[:, None] - torch.arange(size)) % (2 * size) for size in space)
-    lags = rows[:, None, :, None] * 2 * space[1] + columns[None, :, None, :]
-    return lags.reshape(math.prod(space), math.prod(space)).to(device)
+    sums.index_add_(0, lags_of_pairs(space).flatten().to(sums.device), covariance.double().flatten())
+    return correlations_of_pairs(sums.view(*(2 * size for size in space)), space)
 
 
 def _nearness(drawn: Float32[Tensor, "batch cells"], space: tuple[int, ...]) -> Float32[Tensor, "batch cells"]:

@@ -100,9 +100,7 @@ class FrozenRule:
         }
         # One entry: the order of several is not the same in every process.
         told: dict[str, Any] = {"version": VERSION, "name": self.name, "card": self.card}
-        if size := {
-            name: own for name in LARGEST if (own := getattr(self.automaton.recipe, name)) != getattr(RECIPE, name)
-        }:
+        if (size := sizes(self.automaton.recipe)) != sizes(RECIPE):
             told["size"] = size
         about = {"rule": json.dumps(told)}
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about)
@@ -161,6 +159,11 @@ class FrozenRule:
             if isinstance(error, InvalidFile):
                 raise
             raise InvalidFile(f"{source} cannot be read as a rule ({error}). Train it anew.") from error
+
+
+def sizes(recipe: Recipe) -> dict[str, Any]:
+    """What rules may have larger than `RECIPE` has it, by the names of `LARGEST`."""
+    return {name: getattr(recipe, name) for name in LARGEST}
 
 
 def shifted_bias(

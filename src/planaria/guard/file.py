@@ -16,13 +16,13 @@ from planaria.checkpoints.header import expected_entries
 from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
 from planaria.files import write_atomically
-from planaria.frozen.prior import MOST_CELLS
+from planaria.frozen.prior import takes
 from planaria.guard import container
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES
 from planaria.guard.estimate import FLOATS, Statistics
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import LARGEST_EXPANSION, unpack_headers
-from planaria.guard.manifest import FINGERPRINT, FROZEN, Manifest, RememberedShape
+from planaria.guard.manifest import FINGERPRINT, Manifest, RememberedShape
 from planaria.guard.stream import Stream
 from planaria.memory import Memory
 from planaria.memory.ladder import Ladder
@@ -238,13 +238,11 @@ class GuardFile:
         for rule in self.manifest.rules:
             shape = stream.entries[rule.tensor].shape if rule.tensor < tensors else ()
             columns, cells = prod(shape[1:]), prod(rule.space)
-            if rule.precision == FROZEN:
-                fits = len(rule.space) == 2 and cells <= MOST_CELLS and columns % cells == 0
-            else:
-                fits = not rule.space or cells == columns
+            whole = not rule.space or cells == columns
+            fits = whole if rule.stored else takes(rule.space) and columns % cells == 0
             if len(shape) < 2 or not fits:
                 raise InvalidGuard(f"The guard has a rule of space {list(rule.space)} for a tensor of shape {shape}.")
-            if rule.precision == FROZEN and f"rule.{rule.tensor}" in self.arrays:
+            if not rule.stored and f"rule.{rule.tensor}" in self.arrays:
                 raise InvalidGuard(f"The guard stores a rule of tensor {rule.tensor} that comes with planaria.")
         self._validate_copy()
         self._validate_memory()

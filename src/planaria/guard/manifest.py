@@ -59,6 +59,11 @@ class RuleShape:
     errors: Sequence[float]
     tile_error: float
 
+    @property
+    def stored(self) -> bool:
+        """Whether the guard holds the rule's parameters."""
+        return self.precision != FROZEN
+
 
 class RememberedShape(NamedTuple):
     """What is remembered of one tensor.

@@ -485,11 +485,9 @@ def _rules(
         room -= rule.content.nbytes
         found.append(rule)
         arrays[f"rule.{index}"] = rule.content
-    detectors: dict[str, Detector] = {}
-    for rule in found:
-        repairer = rules.repairer_of(rule.shape, rule.content)
-        assert repairer is not None
-        detectors[entries[rule.shape.tensor].name] = Residual(repairer)
+    detectors: dict[str, Detector] = {
+        entries[rule.shape.tensor].name: Residual(rules.repairer_of(rule.shape, rule.content)) for rule in found
+    }
     return replace(manifest, rules=tuple(rule.shape for rule in found), reasons=dict(reasons)), arrays, detectors
 
 

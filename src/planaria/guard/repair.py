@@ -196,9 +196,10 @@ def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _rule(guard: GuardFile, index: int) -> tuple[RuleShape | None, Repairer | None]:
     """The tensor's rule, if there is one and it is not lost."""
     shape = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
-    content = guard.arrays.get(f"rule.{index}")
-    repairer = None if shape is None else rules.repairer_of(shape, None if content is None else content.view(np.uint8))
-    return (shape, repairer) if repairer else (None, None)
+    content = guard.arrays.get(f"rule.{index}", np.zeros(0, np.uint8))
+    if shape is None or (shape.stored and not content.size):
+        return None, None
+    return shape, rules.repairer_of(shape, content.view(np.uint8))
 
 
 def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[Entry]:

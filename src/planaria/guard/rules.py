@@ -1,9 +1,9 @@
 """The rule tier: which tensors an automaton can regrow, and its worth there. Specified in FORMAT.md, section 6."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt, prod
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from planaria.checkpoints import Entry
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.fit import Schedule, fit_rule, output_error
 from planaria.frozen import shipped
-from planaria.frozen.prior import MOST_CELLS
+from planaria.frozen.prior import takes
 from planaria.guard.estimate import FLOATS
 from planaria.guard.manifest import FROZEN, RuleShape
 from planaria.layouts import Flat, Layout, Sheet
@@ -136,26 +136,26 @@ def frozen_for(
     """
     grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
     cells, neurons = prod(grid), weight.shape[0]
-    if len(grid) != 2 or cells > MOST_CELLS or weight.numel() * cells**2 > MOST_FROZEN_WORK:
+    if not takes(grid) or weight.numel() * cells**2 > MOST_FROZEN_WORK:
         return None
     most = max(1, FROZEN_CELLS * neurons // weight.numel())
     some = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
     matrix = weight[some].reshape(-1, cells).float()
-    rules = []
-    for name in (KERNELS, SHEETS) if min(grid) < SMALLEST_SHEET else (SHEETS,):
-        repairer = RegrowFrozen(shipped(name), Sheet(grid))
-        rules.append(
-            _measured(
-                repairer,
-                repairer.prepare(matrix),
-                matrix,
-                masks=1,
-                tile_cells=tile_cells,
-                moments=natural_images(grid) if moments is None else moments,
-                seed=seed,
-                of={"tensor": tensor, "recipe": name, "precision": FROZEN, "space": grid},
-            )
+    rules = [
+        _measured(
+            RegrowFrozen(shipped(name), Sheet(grid)),
+            matrix,
+            grid,
+            tensor=tensor,
+            recipe=name,
+            precision=FROZEN,
+            masks=1,
+            tile_cells=tile_cells,
+            moments=moments,
+            seed=seed,
         )
+        for name in ((KERNELS, SHEETS) if min(grid) < SMALLEST_SHEET else (SHEETS,))
+    ]
     least = LEAST_VARIANCE if has_kernels(weight.shape) else max(CLOSE * told, LEAST_VARIANCE)
     sound = [rule for rule in rules if 1 - rule.shape.errors[0] ** 2 >= least and not rule.harms]
     return min(sound, key=lambda rule: sum(rule.shape.errors), default=None)
@@ -185,33 +185,37 @@ def fit_for(
     fit = fit_rule(
         matrix, layout=layout, schedule=schedule, moments=moments, seed=seed, device=device, on_iteration=on_iteration
     )
-    repairer = Regrow(fit.automaton, layout, precision=precision)
-    if moments is None and space:
-        moments = natural_images(space)
     return _measured(
-        repairer,
-        repairer.prepare(matrix),
+        Regrow(fit.automaton, layout, precision=precision),
         matrix,
+        space,
+        tensor=tensor,
+        recipe=DEFAULT.name,
+        precision=precision,
         masks=MASKS,
         tile_cells=tile_cells,
         moments=moments,
         seed=seed,
-        of={"tensor": tensor, "recipe": DEFAULT.name, "precision": precision, "space": space},
     )
 
 
 def _measured(
     repairer: Repairer,
-    record: Record,
     matrix: Float[Tensor, "rows columns"],
+    space: tuple[int, ...],
     *,
+    tensor: int,
+    recipe: str,
+    precision: str,
     masks: int,
     tile_cells: int,
     moments: Float[Tensor, "columns columns"] | None,
     seed: int,
-    of: Mapping[str, Any],
 ) -> MeasuredRule:
     """What a rule is worth on held-out masks: of scattered weights, and of whole tiles of `tile_cells` weights."""
+    record = repairer.prepare(matrix)
+    if moments is None and space:
+        moments = natural_images(space)
     drawn = streams.generator(seed, "held-out masks")
     unit = matrix.double().var(correction=0).clamp_min(1e-300)
 
@@ -236,7 +240,15 @@ def _measured(
 
     found = [errors(lambda r=rate: torch.rand(matrix.shape, generator=drawn) >= r) for rate in RATES]  # type: ignore[misc]
     worth = [apart for apart, _ in found]
-    shape = RuleShape(**of, rates=RATES, errors=worth, tile_error=errors(lost_tiles)[0])
+    shape = RuleShape(
+        tensor=tensor,
+        recipe=recipe,
+        precision=precision,
+        space=space,
+        rates=RATES,
+        errors=worth,
+        tile_error=errors(lost_tiles)[0],
+    )
     return MeasuredRule(shape, _to_bytes(record), any(harms for _, harms in found))
 
 
@@ -282,8 +294,8 @@ class Frozen(Stored):
         return self._on_matrices(self.repairer.left_one_out, weight, known)
 
 
-def repairer_of(shape: RuleShape, content: NDArray[np.uint8] | None) -> Stored | None:
-    """The repairer that a guard stores; None if its bytes are lost.
+def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
+    """The repairer that a guard stores; `content` is empty of a frozen rule.
 
     Raises:
         InvalidGuard: if it asks for what there is not.
@@ -291,10 +303,8 @@ def repairer_of(shape: RuleShape, content: NDArray[np.uint8] | None) -> Stored |
     """
     space = tuple(shape.space)
     try:
-        if shape.precision == FROZEN:
+        if not shape.stored:
             return Frozen(RegrowFrozen(shipped(shape.recipe), Sheet(space)), Record(), prod(space))
-        if content is None:
-            return None
         recipe, precision = Recipe.named(shape.recipe), cast(Precision, shape.precision)
         repairer, template = _template(recipe, precision, space)
     except InvalidInput as error:

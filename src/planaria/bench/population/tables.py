@@ -31,7 +31,7 @@ def tables(result: Mapping[str, Any]) -> str:
         test_table(name, [point for point in learned if name in point["tests"]])
         for name in dict.fromkeys(name for point in learned for name in point["tests"])
     ]
-    parts += size_tables([point for point in whole if point["learned_from"] != SHARED])
+    parts += size_tables(whole)
     if remembered := [point for point in whole if "remembered" in point]:
         parts.append(remembered_table(remembered))
     parts += [
@@ -55,9 +55,7 @@ def overview(result: Mapping[str, Any]) -> str:
             _networks_in_short(whole, "unseen seeds", "neurons", ("0.1", "0.3", "0.5")),
             _networks_in_short(whole, "unseen seeds", "block", ("0.1", "0.3", "0.5")),
             _tests_in_short(whole, "0.5"),
-            *size_tables(
-                [point for point in points if point["part"] == "networks" and point["learned_from"] != SHARED]
-            ),
+            *size_tables([point for point in points if point["part"] == "networks"]),
             remembered_table(whole),
         ]
     return "\n".join([*parts, *made(points)])
@@ -73,7 +71,7 @@ def _sheets_in_short(points: Sequence[Point]) -> str:
         [
             point["group"],
             point["row"],
-            f"{100 * point['bytes'] / point['layer_bytes']:.2f}",
+            _share(point),
             *(_cell(point["rates"][rate][what], what) for what in ("r2", "accuracy") for rate in rates),
             *(_cell(point["rates"][rates[-1]][what], what) for what in ("agreement", "output_error")),
         ]
@@ -84,7 +82,7 @@ def _sheets_in_short(points: Sequence[Point]) -> str:
 
 def _networks_in_short(points: Sequence[Point], test: str, kind: str, shares: Sequence[str]) -> str:
     """Every row on one test set and kind of damage, all measures side by side."""
-    some = next(iter(points))["tests"][test]["damages"][kind]
+    some = points[0]["tests"][test]["damages"][kind]
     shares = [share for share in shares if share in some]
     head = ["method", *(f"{TITLES[what]}, {float(share):.0%}" for what in BETTER for share in shares)]
     lines = [
@@ -142,6 +140,7 @@ def size_tables(points: Sequence[Point]) -> list[str]:
 
     The largest population is the whole; rows that take long to learn were measured at some of the others.
     """
+    points = [point for point in points if point["learned_from"] != SHARED]
     curve = [point for point in points if point["learned_from"] != ALL]
     if not curve:
         return []
@@ -195,9 +194,9 @@ def sheet_tables(points: Sequence[Point]) -> str:
     head = ["method", "bytes, %", "measure", *(f"{float(rate):.0%} missing" for rate in rates)]
 
     def lines(of: Mapping[str, Mapping[str, Any]], point: Point) -> list[list[str]]:
-        share = f"{100 * point['bytes'] / point['layer_bytes']:.2f}"
         return [
-            [point["row"], share, TITLES[what], *(_cell(of[rate][what], what) for rate in rates)] for what in BETTER
+            [point["row"], _share(point), TITLES[what], *(_cell(of[rate][what], what) for rate in rates)]
+            for what in BETTER
         ]
 
     parts = [
@@ -222,6 +221,11 @@ def made(points: Sequence[Point]) -> list[str]:
             for one in told
         )
     )
+
+
+def _share(point: Point) -> str:
+    """Bytes of a layer's repair, in percent of the layer's."""
+    return f"{100 * point['bytes'] / point['layer_bytes']:.2f}"
 
 
 def _cell(of: Mapping[str, Any], measure: str) -> str:
