@@ -4,13 +4,9 @@ Scattered weights of one convolution are missing; R2 of missing weights and accu
 and minimum over masks. No method stores anything but kriging with the layer's own covariance.
 """
 
-import torch
-
-from planaria import streams
-from planaria.bench.repair_table import missing_r2
+from planaria.bench.repair_table import missing_r2, stored_faults
 from planaria.bench.tables import markdown
 from planaria.campaigns.subjects import subject
-from planaria.damages import Erasure
 from planaria.frozen import shipped
 from planaria.layouts import Sheet
 from planaria.repairers import Kriging, RegrowFrozen, SurvivorKriging, ZeroFill
@@ -39,10 +35,9 @@ def main() -> None:
             for rate in RATES:
                 explained, right = [], []
                 for mask in range(MASKS):
-                    draws = streams.generator(0, f"{name}, rate {rate}, mask {mask}")
-                    known = Erasure(rate).apply(kernels, draws)[1].known
-                    repaired = repairer.restore(torch.where(known, kernels, torch.nan), known, record)
-                    explained.append(missing_r2(kernels, repaired, known))
+                    faults = stored_faults(kernels, rate=rate, mask=mask, seed=0)
+                    repaired = repairer.restore(faults.replay(kernels), faults.known, record)
+                    explained.append(missing_r2(kernels, repaired, faults.known))
                     right.append(network.answers({**network.tensors, name: repaired.view(weight.shape)}).accuracy)
                 mean = sum(explained) / MASKS, sum(right) / MASKS
                 cells.append(f"{mean[0]:.3f} ({min(explained):.3f}), {mean[1]:.1f} ({min(right):.1f}) %")
