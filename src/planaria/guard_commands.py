@@ -480,16 +480,18 @@ def _percent(share: float) -> float:
 
 
 def _show_report(report: "Report") -> None:
+    from planaria.guard.report import VERDICTS
+
     lines = []
     for tensor in report.tensors:
         if not tensor.regions:
             continue
-        counts = [tensor.count(verdict, tile=report.tile) for verdict in ("exact", "bounded", "estimated", "lost")]
+        counts = [tensor.count(verdict, tile=report.tile) for verdict in VERDICTS[1:]]
         errors = [f"{error:.3g}" if error is not None else "" for error in (tensor.expected_error, tensor.bound)]
         numbers = [f"{count:,}" if count else "" for count in (*counts, tensor.estimated)]
         damaged = f"{sum(counts):,} of {tensor.tiles:,}"
         lines.append([tensor.name, damaged, *numbers, *errors, tensor.method or ""])
     if lines:
-        head = ["tensor", "damaged tiles", "exact", "bounded", "estimated", "lost"]
+        head = ["tensor", "damaged tiles", *VERDICTS[1:]]
         show([*head, "weights estimated", "expected error", "bound", "method"], lines)
     print(printable(str(report)))

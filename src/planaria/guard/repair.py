@@ -37,7 +37,7 @@ from planaria.repairers import Repairer
 
 PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight is absurd
 ODD = 0.1  # share of a tensor's weights up to which a sign counts as absurd: a negative variance
-INTACT, EXACT, BOUNDED, ESTIMATED, LOST = range(len(VERDICTS))
+INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
 
 def diagnose(

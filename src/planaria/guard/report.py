@@ -4,9 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Verdict = Literal["intact", "exact", "bounded", "estimated", "lost"]
-VERDICTS: tuple[Verdict, ...] = ("intact", "exact", "bounded", "estimated", "lost")
-"""From best to worst. Intact and exact are proven by the digest; bounded is proven by the parity, up to the bound."""
+Verdict = Literal["intact", "exact", "bounded", "estimated", "lost", "changed", "damaged"]
+VERDICTS: tuple[Verdict, ...] = ("intact", "exact", "bounded", "estimated", "lost", "changed", "damaged")
+"""From best to worst. Intact and exact are proven by the digest; bounded is proven by the parity, up to the bound.
+
+Changed looks trained rather than damaged, and is left as found unless forced. Damaged is said by a quick check alone,
+which does not ask what a repair would make of it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,7 @@ class Report:
         keyed: whether a key proves it, against attackers too; without one, digests only detect accidents.
         guard_mended: bytes of the guard itself that were broken and restored.
         guard_lost: tiers of the guard beyond its own repair, which were not used.
+        notes: what else a person should know, a sentence each.
         seconds: wall time.
     """
 
@@ -77,6 +82,7 @@ class Report:
     keyed: bool = False
     guard_mended: int = 0
     guard_lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -87,12 +93,14 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 intact or fully restored, 1 exactly repairable, 2 only approximately, as the command line answers."""
+        """As the command line answers: 0 intact or fully restored, 1 exactly repairable, 2 only approximately, 5 if
+        something looks trained rather than damaged.
+        """
         if self.verdict == "intact":
             return 0
         if self.verdict == "exact":
             return 0 if self.action == "repair" else 1
-        return 2
+        return 5 if self.count("changed") else 2
 
     def regions(self) -> Iterator[tuple[TensorReport, Region]]:
         """Every damaged region with its tensor."""
@@ -126,6 +134,8 @@ class Report:
             "bounded": f"{done} up to the bound, proven by the parity",
             "estimated": "regrown or filled in" if self.action == "repair" else "can only be estimated",
             "lost": "lost: floating-point weights are set to zero, others left as found",
+            "changed": "look trained rather than damaged, and are left as found unless forced",
+            "damaged": "not examined further",
         }
         lines += [f"{counts[verdict]} {text}" for verdict, text in meaning.items() if counts[verdict]]  # type: ignore[index]
         if self.header_damaged:
@@ -135,4 +145,4 @@ class Report:
             lines.append(f"the guard mended {self.guard_mended} bytes of its own")
         if self.guard_lost:
             lines.append(f"tiers of the guard beyond its own repair: {', '.join(self.guard_lost)}")
-        return "; ".join(lines)
+        return "; ".join([*lines, *self.notes])
