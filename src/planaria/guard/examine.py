@@ -13,8 +13,8 @@ from planaria.errors import LooksDifferent
 from planaria.guard import parity
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import pieces, weights_of
 from planaria.guard.file import GuardFile
+from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.stream import SYMBOL
 
 Known = dict[str, Bool[Tensor, "*weight"]]

@@ -19,10 +19,10 @@ from planaria.files import write_atomically
 from planaria.frozen.prior import takes
 from planaria.guard import container
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES
-from planaria.guard.estimate import FLOATS, Statistics
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import LARGEST_EXPANSION, unpack_headers
 from planaria.guard.manifest import FINGERPRINT, Manifest, RememberedShape
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import Stream
 from planaria.memory import Memory
 from planaria.memory.ladder import Ladder

@@ -15,23 +15,15 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import InvalidInput, VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import (
-    FLOATS,
-    Estimate,
-    Located,
-    Recollection,
-    Statistics,
-    estimate,
-    locate,
-    part_of,
-    pieces,
-    weights_of,
-)
+from planaria.guard.estimate import Estimate, Recollection, estimate
 from planaria.guard.examine import Examination, Known, damaged_tiles, examine
 from planaria.guard.file import GuardFile
+from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
+from planaria.guard.pieces import part_of, pieces, weights_of
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
 from planaria.repairers import Repairer
 
@@ -211,7 +203,7 @@ def _located(
     guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None, statistics: Statistics
 ) -> Located:
     """What is to be distrusted of a piece."""
-    entry, unsolved = guard.entries[index], examination.unsolved
+    entry = guard.entries[index]
     mask = None
     if known is not None:  # tensors that the test does not name are all good
         mask = part_of(known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)), piece, entry)
@@ -220,8 +212,6 @@ def _located(
         piece,
         _doubtful(guard, examination, index, piece),
         tile=guard.stream.tile,
-        density=unsolved.density if unsolved else 0.0,
-        scattered=examination.scattered,
         sound=examination.sound,
         statistics=statistics,
         rule=_rule(guard, index)[1],
@@ -238,7 +228,7 @@ def _located_whole(
         _located(guard, examination, index, piece, known, statistics)
         for piece in _parts(guard, entry, _rule(guard, index)[1])
     ]
-    masks = ([of.doubtful, of.bounded, of.missing, of.kept] for of in found)
+    masks = ([of.doubtful, of.bounded, of.missing, of.certain, of.kept] for of in found)
     return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))
 
 
