@@ -42,11 +42,11 @@ EPILOG = """Exit codes:
 
 1  damaged, and exactly repairable (check)
 
-2  damaged, and repairable only approximately (check), or repaired so (repair)
+2  damaged, and repairable only approximately (check), or repaired so (repair), or not asked how (check --quick)
 
 3  wrong usage
 
-4  the guard is damaged, or is no guard
+4  the guard is damaged, is no guard, or is not of the key that was given
 
 5  the guard is of another model
 
@@ -67,6 +67,7 @@ for command in (
     guard_commands.check,
     guard_commands.repair,
     guard_commands.inspect,
+    guard_commands.mend,
     guard_commands.key,
     damage_command.damage,
     zoo_command.zoo,
@@ -237,8 +238,8 @@ def main() -> None:
     """Runs the command line.
 
     Exit codes: 0 intact, fully restored, or done; 1 damaged and exactly repairable (check); 2 only approximately (check
-    or repair); 3 wrong usage; 4 the guard is damaged or not a guard; 5 the guard is of another model; 6 input or output
-    failed; 7 a repair did not verify.
+    or repair), or a quick check found damage; 3 wrong usage; 4 the guard is damaged, not a guard, or not of the key
+    given; 5 the guard is of another model; 6 input or output failed; 7 a repair did not verify.
     """
     try:
         code = application(standalone_mode=False)

@@ -7,8 +7,11 @@ from pathlib import Path
 from planaria.errors import OutputFailed
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None) -> None:
     """Writes to a temporary file beside `path`, flushes it, and renames it into place.
+
+    Args:
+        mode: permissions of the file; by default those of any new file.
 
     Raises:
         OutputFailed: if the folder is missing or cannot be written; whatever was at `path` is then still there.
@@ -21,7 +24,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
 from numpy.typing import NDArray
-from torch import Tensor
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import LooksDifferent
@@ -14,10 +12,10 @@ from planaria.guard import parity
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
+from planaria.guard.known import Known, require_plausible
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.stream import SYMBOL
 
-Known = dict[str, Bool[Tensor, "*weight"]]
 SHOWING = 0.25  # share of unproven tiles that must show impossible weights for scattered damage to be believed
 MOST = 0.5  # share of unproven tiles above which a model may be another one
 FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
@@ -61,10 +59,13 @@ def examine(
 
     Raises:
         LooksDifferent: if most tiles changed and the weights still look like weights, unless forced.
+        InvalidInput: if digests contradict most of `known`, unless forced.
     """
     stream = guard.stream
     draft = Draft(checkpoint, stream)
     damaged = damaged_tiles(guard, draft, progress)
+    if not force:
+        require_plausible(guard, draft, damaged, known)
     unproven = damaged.copy()
     _copy_back(guard, draft, unproven)
     unsolved = None

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from planaria.checkpoints import open_checkpoint, write_state_dict
@@ -14,6 +13,8 @@ from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidInput
 from planaria.guard.copies import Copy, is_archive
 from planaria.guard.file import GuardFile
+from planaria.guard.known import Mask, known_weights
+from planaria.guard.quick import quick_check
 from planaria.guard.repair import diagnose
 from planaria.guard.report import Report
 
@@ -32,7 +33,9 @@ class Guard(GuardFile):
         self,
         model: Model,
         *,
-        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        known: Mask | None = None,
+        faulty: Mask | None = None,
+        quick: bool = False,
         force: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -43,26 +46,38 @@ class Guard(GuardFile):
 
         Args:
             model: the model.
-            known: by tensor, True where a hardware test found a weight good; tensors left out are all good.
-            force: diagnose also a model that looks different rather than damaged.
+            known: by tensor, True where a hardware test found a weight good; tensors left out are all good. Bool
+                tensors, NumPy arrays or lists.
+            faulty: the same the other way round, True where a weight is not to be trusted; in the place of `known`.
+            quick: answer from digests alone, without asking what a repair would make of it: damaged tiles have the
+                verdict "damaged". Takes no mask, and no model is refused.
+            force: diagnose also a model that looks different rather than damaged, or with a mask that digests
+                contradict.
             threads: to compute with; by default as many as PyTorch uses.
             progress: called with (done, total, what).
 
         Raises:
             OtherModel: if names, types or shapes are not the guard's.
             LooksDifferent: if most tiles changed and all weights look sound, unless forced.
-            InvalidInput: if `known` does not fit the model.
+            InvalidInput: if the mask does not fit the model; if it calls most of a tensor bad whose bytes match their
+                digests, unless forced; or if there is one and `quick`.
             InvalidFile, FileNotFoundError: if the model cannot be read.
         """
+        mask = known_weights(self, known, faulty)
+        if quick and mask is not None:
+            raise InvalidInput("A quick check asks digests alone, and takes no mask. Leave one of them out.")
+        counted = self._counted(progress, "check")
         with open_checkpoint(model, headers=self.headers_for(model)) as checkpoint:
+            if quick:
+                return quick_check(self, checkpoint, progress=counted)
             report, _ = diagnose(
                 self,
                 checkpoint,
                 action="check",
-                known=dict(known) if known is not None else None,
+                known=mask,
                 force=force,
                 threads=threads or torch.get_num_threads(),
-                progress=self._counted(progress, "check"),
+                progress=counted,
             )
         return report
 
@@ -71,7 +86,8 @@ class Guard(GuardFile):
         model: Model,
         output: str | os.PathLike[str] | None = None,
         *,
-        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        known: Mask | None = None,
+        faulty: Mask | None = None,
         force: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -84,7 +100,7 @@ class Guard(GuardFile):
         Args:
             model: the model.
             output: for a model on disk, the file or folder to write; for a model in memory there is none.
-            known, force, threads, progress: as for `check`.
+            known, faulty, force, threads, progress: as for `check`.
 
         Raises:
             OutputFailed: if the output cannot be written, or the model changed meanwhile.
@@ -93,7 +109,7 @@ class Guard(GuardFile):
         """
         threads = threads or torch.get_num_threads()
         counted = self._counted(progress, "repair")
-        mask = dict(known) if known is not None else None
+        mask = known_weights(self, known, faulty)
         headers = self.headers_for(model)
         if isinstance(model, (str, os.PathLike)) and not is_archive(model):
             with Copy(model, output, headers) as copy:

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint, Entry
-from planaria.errors import InvalidInput, VerificationFailed
+from planaria.errors import VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import Estimate, Recollection, estimate
-from planaria.guard.examine import Examination, Known, damaged_tiles, examine
+from planaria.guard.examine import Examination, damaged_tiles, examine
 from planaria.guard.file import GuardFile
+from planaria.guard.known import Known
 from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, pieces, weights_of
@@ -46,18 +47,17 @@ def diagnose(
     """What is damaged and what becomes of it, and the draft that makes it so. The checkpoint is only read.
 
     Args:
-        known: what a hardware test says, by tensor.
+        known: what a hardware test says, by tensor, from `known_weights`.
         force: also where the model looks different rather than damaged.
         flush: write each tensor as it is estimated, which bounds memory by the largest tensor; for a checkpoint that
             is itself a copy.
 
     Raises:
         LooksDifferent: see `examine`.
-        InvalidInput: if `known` names no tensor of the model, or has another shape.
+        InvalidInput: if digests contradict most of `known`, unless forced.
         VerificationFailed: if the draft is not what it should be.
     """
     began = time.monotonic()
-    _check_known(guard, known)
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
@@ -274,16 +274,3 @@ def _regions(verdicts: NDArray[np.int64], tile: int, nbytes: int) -> tuple[Regio
         for begin, end in pairwise(edges)
         if verdicts[begin] != INTACT
     )
-
-
-def _check_known(guard: GuardFile, known: Known | None) -> None:
-    if known is None:
-        return
-    shapes = {entry.name: entry.shape for entry in guard.entries}
-    for name, mask in known.items():
-        if name not in shapes:
-            raise InvalidInput(f"The mask has a tensor {name!r}, which the model lacks. Name the model's tensors.")
-        if tuple(mask.shape) != shapes[name] or mask.dtype != torch.bool:
-            raise InvalidInput(
-                f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be bool of {shapes[name]}."
-            )
