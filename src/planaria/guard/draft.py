@@ -37,7 +37,9 @@ class Draft:
         order = np.argsort(symbols, kind="stable")
         self.symbols, first = np.unique(symbols[order], return_index=True)
         values = np.concatenate([self.values, values])[order]
-        self.values = np.bitwise_xor.reduceat(values, first) if len(first) else values
+        values = np.bitwise_xor.reduceat(values, first) if len(first) else values
+        changed = values != 0  # what is corrected back is no correction
+        self.symbols, self.values = self.symbols[changed], values[changed]
 
     def replace(self, name: str, start: int, content: NDArray[np.uint8]) -> None:
         """Corrects the bytes of a tensor from `start`, which is even, to this content."""

@@ -79,6 +79,7 @@ def examine(
             unproven,
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
             proven=lambda tiles: _proven(guard, draft, tiles),
+            writable=lambda symbols: _writable(guard, symbols, known),
             threads=threads,
             progress=progress,
         )
@@ -184,6 +185,22 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
         found.append(stream.starts[index] + piece.start // SYMBOL + np.unique(symbols))
     symbols = np.concatenate(found)
     return symbols[np.isin(stream.tiles_of(symbols), tiles)]
+
+
+def _writable(guard: GuardFile, symbols: NDArray[np.int64], known: Known | None) -> NDArray[np.uint16]:
+    """The bits of these symbols, ascending, of weights that a hardware test did not find good."""
+    stream = guard.stream
+    writable = np.full((len(symbols), SYMBOL), 255 if known is None else 0, np.uint8)
+    for index, entry in enumerate(stream.entries):
+        mask = (known or {}).get(entry.name)  # tensors that the test does not name are all good
+        low, high = np.searchsorted(symbols, stream.starts[index : index + 2])
+        if mask is None or low == high:
+            continue
+        at = (symbols[low:high, None] - stream.starts[index]) * SYMBOL + np.arange(SYMBOL)
+        broken, bits = ~mask.flatten().numpy(), entry.nbytes * 8 // mask.numel()
+        weights = ((at * 8 // bits).clip(max=len(broken) - 1), ((at * 8 + 7) // bits).clip(max=len(broken) - 1))
+        writable[low:high] = 255 * (broken[weights[0]] | broken[weights[1]])
+    return writable.view("<u2").ravel()
 
 
 def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bool:

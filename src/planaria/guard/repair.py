@@ -244,13 +244,8 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Ent
     if examination.unsolved is None or shape is None:
         return doubtful
     failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
-    # A bundle that does not match though all its codewords do was decoded wrongly: none of it can be believed.
-    bundles = stream.bundle_of[tiles : tiles + count]
-    sharing = stream.tiles_in(np.unique(bundles))
-    symbols = stream.symbols_of(sharing[examination.unproven[sharing]], 0, stream.symbols)
-    blamed = stream.bundle_of[stream.tiles_of(symbols[examination.unsolved.doubtful(symbols, shape)])]
-    either = np.isin(bundles, blamed)
-    return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
+    explained = np.repeat(examination.unsolved.explained[tiles : tiles + count], per_tile)[: stop - start]
+    return doubtful & (failed | ~explained)
 
 
 def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArray[np.int64]:
