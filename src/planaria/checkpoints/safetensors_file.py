@@ -161,7 +161,9 @@ class SafetensorsFile(Checkpoint):
             raise InvalidFile(f"{self.path}: {error}{advice(self.path)}") from error
         return content, {entry.name: entry for entry in header.entries}, False
 
-    def _reconciled(self, headers: Mapping[str, bytes], mended: Mapping[str, bytes]) -> tuple[bytes, dict[str, Entry], bool]:
+    def _reconciled(
+        self, headers: Mapping[str, bytes], mended: Mapping[str, bytes]
+    ) -> tuple[bytes, dict[str, Entry], bool]:
         """The header to go by, its entries in the given order, and whether the file's own is damaged."""
         if len(headers) != 1:
             raise OtherModel(f"The guard is of a model in {len(headers)} files; {self.path} is one file.")

@@ -102,8 +102,8 @@ class StateDict(Checkpoint):
 def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
     """Writes a model, whole or not at all: a `.safetensors` file, or a `.pt`, `.pth` or `.bin` one by `torch.save`.
 
-    Links are followed. A safetensors file cannot share memory, so tied weights are stored once for each name. Raises `InvalidInput` on what
-    `StateDict` refuses and on another file ending, and `OutputFailed`.
+    Links are followed. A safetensors file cannot share memory, so tied weights are stored once for each name. Raises
+    `InvalidInput` on what `StateDict` refuses and on another file ending, and `OutputFailed`.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):

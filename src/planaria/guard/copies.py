@@ -140,7 +140,7 @@ class Copy:
         """
         self._copies: dict[str, Path] = {}
         folders: dict[Path, Path] = {}
-        for name, target in self._targets.items():
+        for target in self._targets.values():
             parent = target.absolute().parent
             if parent not in folders:
                 folders[parent] = made.enter_context(temporary_folder(target))

@@ -26,7 +26,7 @@ MOST_BUNDLES = 2048  # that a candidate is tried with
 MOST_BYTES = 2**26  # of groups that a candidate is tried with, where bundles have no digests
 MOST_CANDIDATES = 64
 MOST_PERMUTED = 5  # tensors of which every order is tried
-SPARE_TEXT = 2**16  # bytes that a header may be longer than twice the guard's, where nothing tells its length
+SPARE_TEXT = 2**20  # bytes by which a header of a cut file may be longer than four of the guard's
 
 _ENTRY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\{([^{}]*)\}', re.DOTALL)
 _OFFSETS = re.compile(rb'"data_offsets"\s*:\s*\[\s*(\d{1,19})\s*,\s*(\d{1,19})\s*\]')
@@ -57,7 +57,7 @@ def recovered_headers(guard: GuardFile, files: Mapping[str, Path]) -> dict[str, 
 
 
 def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
-    """The header to go by; None if the file's own is to be trusted, or nothing better than the guard's is found."""
+    """The header to go by, the file's own if that fits best; None if it is sound, or if nothing fits at all."""
     size = path.stat().st_size
     expected = {entry.name: entry for entry in parse_bare_header(given).entries}
     with path.open("rb") as file:
@@ -67,14 +67,13 @@ def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
         if file.read(max(claimed, len(given)))[: len(given)] == given and claimed == len(given):
             return None
         total = sum(entry.nbytes for entry in expected.values())
-        likely = [begin for begin in (claimed, size - total) if 8 < begin <= min(size, 8 + LONGEST_HEADER)]
         file.seek(0)
-        content = file.read(max([*likely, min(size, 2 * len(given) + SPARE_TEXT)]))
+        content = file.read(min(max(size - total, 4 * len(given) + SPARE_TEXT), 8 + LONGEST_HEADER))
     own = _sound(content[:claimed])
     if own is not None and own.file_nbytes == size and not _damaged(own, expected):
         same = {entry.name: entry for entry in own.entries} == expected
         if not same or not _nearly_equal(content, given):
-            return None  # another tool's, or another model's
+            return None  # another tool's, or another model's: opening it tells
     layouts = list(_layouts(own, content, claimed, size, given, expected))
     scores = [_matches(guard, path, expected, layout) for layout in layouts]
     if not layouts or max(scores) == 0:
@@ -82,7 +81,9 @@ def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
     best = layouts[int(np.argmax(scores))]
     if own is not None and best == _layout_of(own) and not _damaged(own, expected) and own.file_nbytes == size:
         return None
-    if best == _layout_of(parse_bare_header(given)) and (_nearly_equal(content, given) or not _spans(content, expected)):
+    if best == _layout_of(parse_bare_header(given)) and (
+        _nearly_equal(content, given) or not _spans(content, expected)
+    ):
         return given
     return _written(best, content, expected)
 
@@ -175,9 +176,7 @@ def _arranged(spans: Mapping[str, list[int]], expected: Mapping[str, Entry]) -> 
             yield placed | filled | empty
 
 
-def _filled(
-    gaps: list[tuple[int, int]], lacking: list[str], expected: Mapping[str, Entry]
-) -> Iterator[dict[str, int]]:
+def _filled(gaps: list[tuple[int, int]], lacking: list[str], expected: Mapping[str, Entry]) -> Iterator[dict[str, int]]:
     """Ways to fill the gaps with these tensors exactly: in every order of few, in the guard's order of many."""
     orders: Iterable[tuple[str, ...]] = permutations(lacking) if len(lacking) <= MOST_PERMUTED else [tuple(lacking)]
     for order in orders:
