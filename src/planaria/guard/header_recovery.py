@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry, Header, parse_bare_header
-from planaria.checkpoints.header import INDEX, LONGEST_HEADER, format_header
+from planaria.checkpoints.header import INDEX, LONGEST_HEADER
 from planaria.errors import InvalidFile
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.file import GuardFile
@@ -31,7 +31,7 @@ SPARE_TEXT = 2**20  # bytes by which a header of a cut file may be longer than f
 _ENTRY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\{([^{}]*)\}', re.DOTALL)
 _OFFSETS = re.compile(rb'"data_offsets"\s*:\s*\[\s*(\d{1,19})\s*,\s*(\d{1,19})\s*\]')
 _METADATA = re.compile(rb'"__metadata__"\s*:\s*\{')
-_TEXTS = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+_TEXTS = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
         file.seek(0)
         content = file.read(min(max(size - total, 4 * len(given) + SPARE_TEXT), 8 + LONGEST_HEADER))
     own = _sound(content[:claimed])
-    if own is not None and own.file_nbytes == size and not _damaged(own, expected):
+    if own is not None and own.file_nbytes == size and not _damaged(own, content, expected):
         same = {entry.name: entry for entry in own.entries} == expected
         if not same or not _nearly_equal(content, given):
             return None  # another tool's, or another model's: opening it tells
@@ -79,12 +79,11 @@ def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
     if not layouts or max(scores) == 0:
         return None
     best = layouts[int(np.argmax(scores))]
-    if own is not None and best == _layout_of(own) and not _damaged(own, expected) and own.file_nbytes == size:
-        return None
-    if best == _layout_of(parse_bare_header(given)) and (
-        _nearly_equal(content, given) or not _spans(content, expected)
-    ):
+    as_given = best == _layout_of(parse_bare_header(given))
+    if as_given and (_nearly_equal(content, given) or not _spans(content, expected)):
         return given
+    if own is not None and best == _layout_of(own) and not _damaged(own, content, expected):
+        return content[:claimed]
     return _written(best, content, expected)
 
 
@@ -95,17 +94,21 @@ def _sound(content: bytes) -> Header | None:
         return None
 
 
-def _damaged(own: Header, expected: Mapping[str, Entry]) -> bool:
+def _damaged(own: Header, content: bytes, expected: Mapping[str, Entry]) -> bool:
     """Whether a sound header is one flipped bit away from one of the expected tensors."""
     found = {entry.name: entry for entry in own.entries}
-    if found == expected:
-        return False
     lacking = [entry for name, entry in expected.items() if found.get(name) != entry]
     surplus = [entry for name, entry in found.items() if expected.get(name) != entry]
     if len(lacking) != 1 or len(surplus) != 1:
         return False
-    one, other = (format_header([Entry(of.name, of.dtype, of.shape, of.nbytes)]) for of in (lacking[0], surplus[0]))
-    return len(one) == len(other) and _distance(one, other) == 1
+    (right,), (wrong,) = lacking, surplus
+    if right.name == wrong.name:
+        pairs = [(str([right.dtype, *right.shape]).encode(), str([wrong.dtype, *wrong.shape]).encode())]
+    else:  # of characters beyond ASCII, tools write either the bytes or an escape
+        written = [json.dumps(right.name, ensure_ascii=escaped)[1:-1].encode() for escaped in (False, True)]
+        found_as = [raw for name, raw, _ in _entries_in(content) if name == wrong.name]
+        pairs = [(one, other) for one in written for other in found_as]
+    return any(len(one) == len(other) and _distance(one, other) == 1 for one, other in pairs)
 
 
 def _nearly_equal(content: bytes, given: bytes) -> bool:
@@ -138,15 +141,29 @@ def _layouts(
             yield Layout(begin, starts)
 
 
+def _entries_in(content: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+    """What looks like a tensor in the text of a header: its name, the name as it is written, and what is said of it."""
+    for found in _ENTRY.finditer(content, 8):
+        name = _text(found[1])
+        if name is not None:
+            yield name, found[1], found[2]
+
+
+def _text(content: bytes) -> str | None:
+    """A JSON text, given without its quotes; None if it is not sound."""
+    try:
+        text: str = json.loads(b'"' + content + b'"')
+        text.encode()
+    except ValueError:
+        return None
+    return text
+
+
 def _spans(content: bytes, expected: Mapping[str, Entry]) -> dict[str, list[int]]:
     """By tensor, where the text of a header says that it begins; more than once where a name became another's."""
     spans: dict[str, list[int]] = {}
-    for found in _ENTRY.finditer(content, 8):
-        try:
-            name = json.loads(b'"' + found[1] + b'"')
-        except ValueError:
-            continue
-        offsets = _OFFSETS.search(found[2])
+    for name, _, body in _entries_in(content):
+        offsets = _OFFSETS.search(body)
         if name not in expected or offsets is None:
             continue
         start, stop = int(offsets[1]), int(offsets[2])
@@ -271,10 +288,7 @@ def _metadata(content: bytes) -> dict[str, str]:
     first = _ENTRY.search(content, found.end())
     metadata = {}
     for pair in _TEXTS.finditer(content, found.end(), first.start() if first else len(content)):
-        try:
-            name, value = json.loads(pair[1]), json.loads(pair[2])
-            (name + value).encode()
-        except ValueError:
-            continue
-        metadata[name] = value
+        name, value = _text(pair[1]), _text(pair[2])
+        if name is not None and value is not None:
+            metadata[name] = value
     return metadata
