@@ -1,7 +1,6 @@
 """What repairs leave behind when the world around them fails: a full disk, a kill, a neighbour, a link, a pipe."""
 
 import errno
-import json
 import os
 import shutil
 import stat
@@ -17,13 +16,12 @@ import pytest
 import torch
 from helpers import drawn, same_bits
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from shard_folders import INDEX, shards_of
 
 from planaria.errors import InvalidFile, InvalidGuard, InvalidInput, OtherModel, OutputFailed, PlanariaError
 from planaria.files import write_atomically
 from planaria.guard import Guard, protect
 
-INDEX = "model.safetensors.index.json"
 TENSORS = {"wide": drawn(96, 100), "half": drawn(50, 60, seed=1).half(), "scale": 1 + 0.01 * drawn(77, seed=2)}
 
 
@@ -50,16 +48,6 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("intact") / "model.safetensors"
     save_file(TENSORS, path)
     return path.read_bytes()
-
-
-def shards_of(folder: Path, tensors: dict[str, Tensor]) -> Path:
-    folder.mkdir()
-    weight_map = {name: f"part-{number}.safetensors" for number, name in enumerate(tensors)}
-    for name, shard in weight_map.items():
-        save_file({name: tensors[name]}, folder / shard)
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    (folder / "config.json").write_text("{}")
-    return folder
 
 
 def tree(folder: Path) -> dict[str, object]:
