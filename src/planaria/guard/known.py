@@ -11,8 +11,8 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import pieces, weights_of
 from planaria.guard.file import GuardFile
+from planaria.guard.pieces import pieces, weights_of
 
 Known = dict[str, Bool[Tensor, "*weight"]]
 Mask = Mapping[str, Bool[Tensor, "..."] | Bool[np.ndarray, "..."] | Sequence[Any] | bool]

@@ -42,6 +42,7 @@ def diagnose(
     force: bool = False,
     flush: bool = False,
     threads: int = 1,
+    examined: Callable[[Examination], None] = lambda examination: None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Report, Draft]:
     """What is damaged and what becomes of it, and the draft that makes it so. The checkpoint is only read.
@@ -51,6 +52,7 @@ def diagnose(
         force: also where the model looks different rather than damaged.
         flush: write each tensor as it is estimated, which bounds memory by the largest tensor; for a checkpoint that
             is itself a copy.
+        examined: called once the codes have been tried, before anything is estimated; may raise.
 
     Raises:
         LooksDifferent: see `examine`.
@@ -59,6 +61,7 @@ def diagnose(
     """
     began = time.monotonic()
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
+    examined(examination)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
         of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
