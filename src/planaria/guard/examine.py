@@ -15,6 +15,7 @@ from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import pieces, weights_of
 from planaria.guard.file import GuardFile
+from planaria.guard.moved import put_back
 from planaria.guard.stream import SYMBOL
 
 Known = dict[str, Bool[Tensor, "*weight"]]
@@ -66,6 +67,7 @@ def examine(
     draft = Draft(checkpoint, stream)
     damaged = damaged_tiles(guard, draft, progress)
     unproven = damaged.copy()
+    moved = put_back(guard, draft, unproven, proven=lambda tiles: _proven(guard, draft, tiles))
     _copy_back(guard, draft, unproven)
     unsolved = None
     shape = guard.manifest.parity
