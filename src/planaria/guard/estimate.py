@@ -136,6 +136,12 @@ class Located:
     missing: Bool[Tensor, "*weight"]
     kept: Bool[Tensor, "*weight"]
 
+    def outside(self, tiles: NDArray[np.bool_], piece: Entry, tile: int) -> "Located":
+        """Of a piece, without these of its tiles."""
+        count = self.doubtful.numel()
+        left = torch.from_numpy(~np.repeat(tiles, tile * count // piece.nbytes)[:count]).view(piece.shape)
+        return Located(*(mask & left for mask in (self.doubtful, self.bounded, self.missing, self.kept)))
+
     def part(self, piece: Entry, entry: Entry) -> "Located":
         """Of a piece of the tensor."""
         return Located(
