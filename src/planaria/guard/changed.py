@@ -37,8 +37,9 @@ LEAST_TILES = 24  # that all changed and look sound: of mixed flips, one in eigh
 LEAST_SYMBOLS = 64  # wrong ones, none of which shows: (7/8)^64 = 2e-4
 SAME_SCALE = (0.8, 1.25)  # of a whole tensor's root mean square
 ROWS_SCALE = (0.5, 2.0)  # of a part's
-UNEVEN = 0.05  # by which low bits are set more or less often than half of the time, if some are stuck
-LOW_BITS = {"F64": 16, "F32": 8, "F16": 2, "BF16": 2}  # of the mantissa, that are random in any tensor
+UNEVEN = 0.1  # by which low bits are set more or less often than half of the time, if some are stuck
+# Bits of the mantissa that are random in any tensor; the lowest bear the marks of rounding, and of random generators.
+LOW_BITS = {"F64": slice(2, 16), "F32": slice(2, 10), "F16": slice(0, 2), "BF16": slice(0, 2)}
 REPEATED = 1e-3  # share of weights that are equal to the largest or the smallest: devices stuck at a bound
 
 
@@ -240,7 +241,8 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
     size = FLOATS[entry.dtype].itemsize
     count = zeros = tiny = extremes = 0
     squares, low, high = 0.0, np.inf, -np.inf
-    bits, sampled = np.zeros(LOW_BITS.get(entry.dtype, 0)), 0
+    looked_at = LOW_BITS.get(entry.dtype, slice(0, 0))
+    bits, sampled = np.zeros(looked_at.stop - looked_at.start), 0
     for piece in pieces(entry, stream.tile):
         tiles = mask[piece.start // stream.tile : -(-(piece.start + piece.nbytes) // stream.tile)]
         if not tiles.any():
@@ -262,7 +264,7 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
         words = content.reshape(-1, size)[chosen.numpy()][(weight != 0).numpy()]
         words = words[:: max(1, len(words) // SAMPLE)]
         sampled += len(words)
-        bits += np.unpackbits(words, axis=1, bitorder="little")[:, : len(bits)].sum(0, dtype=np.int64)
+        bits += np.unpackbits(words, axis=1, bitorder="little")[:, looked_at].sum(0, dtype=np.int64)
     whole = count == prod(entry.shape)
     least, most = SAME_SCALE if whole and count >= MANY else ROWS_SCALE
     return (
