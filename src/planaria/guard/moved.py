@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,8 @@ def put_back(
     """Restores damaged tiles whose content is found at another place, and marks in `unproven` those proven again.
 
     What is found is compared by digest with what is missed: whatever matches is the intact content, bit for bit. Only
-    whole bundles count, or, where their digests are lost, whole groups; and pairs of alike tensors that share a bundle
-    with others. Content that was copied over other content restores nothing but what it is a copy of.
+    whole bundles count, or, where their digests are lost, whole groups; and one tensor of a bundle of several, or two.
+    Content that was copied over other content restores nothing but what it is a copy of.
 
     Cost: one pass over the damaged tiles, and one over what moved; 24 bytes for each tile of the model. Memory: what
     moved is held in the draft, at up to 10 bytes for each of its symbols, before a first byte is written, since places
@@ -73,11 +73,11 @@ def put_back(
         moved.restored[restored] = True
         moved.foreign[targets[np.isin(unit_of[sources], units)]] = True
     if "digest.tiles" in guard.arrays:
-        for one, other in _exchanged(guard, draft, unproven):
-            pair = np.array([one, other])
-            _write(draft, pair, pair[::-1], unproven, proven)
-            moved.restored[pair] |= ~unproven[pair]
-            moved.foreign[pair] = True
+        targets, sources = _exchanged(guard, draft, unproven)
+        if len(targets):
+            _write(draft, targets, sources, unproven, proven)
+            moved.restored[targets] |= ~unproven[targets]
+            moved.foreign[targets] = moved.foreign[sources] = True
     return moved
 
 
@@ -168,10 +168,13 @@ def _runs(stream: Stream, targets: NDArray[np.int64], sources: NDArray[np.int64]
         yield int(targets[begin]), int(sources[begin]), int(end - begin)
 
 
-def _exchanged(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Pairs of tiles, at the same place of alike tensors, in bundles of several that both match once they changed.
+def _exchanged(
+    guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles, ascending, in bundles of several, and where the content of each is found: as in `_tile_by_tile`.
 
-    A bundle that more than one exchange touched is not found.
+    One tile of a bundle, or two of the same, whose content is found at the same place of an alike tensor. A bundle in
+    which more than that moved is not found.
     """
     stream = guard.stream
     shared = np.bincount(stream.bundle_of, minlength=stream.bundles) > 1
@@ -180,15 +183,21 @@ def _exchanged(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> I
         tensor = int(np.searchsorted(stream.first_tiles, tile, side="right")) - 1
         entry = stream.entries[tensor]
         alike.setdefault((entry.shape, entry.dtype, tile - stream.first_tiles[tensor]), []).append(tile)
+    found: dict[int, int] = {}
+    solved: set[int] = set()
     trials = 0
-    for one, other in (pair for tiles in alike.values() for pair in combinations(tiles, 2)):
-        if not (unproven[one] and unproven[other]):
+    for target, source in (pair for tiles in alike.values() for pair in permutations(tiles, 2)):
+        bundle, other = (int(stream.bundle_of[tile]) for tile in (target, source))
+        if bundle in solved:
             continue
         if (trials := trials + 1) > MOST_TRIALS:
-            return
-        bundles = {int(stream.bundle_of[tile]) for tile in (one, other)}
-        if all(_matches_exchanged(guard, draft, bundle, {one: other, other: one}) for bundle in bundles):
-            yield one, other
+            break
+        instead = {target: source} if bundle != other else {target: source, source: target}
+        if _matches_exchanged(guard, draft, bundle, instead):
+            solved.add(bundle)
+            found |= instead
+    targets = np.array(sorted(found), np.int64)
+    return targets, np.array([found[tile] for tile in targets.tolist()], np.int64)
 
 
 def _matches_exchanged(guard: GuardFile, draft: Draft, bundle: int, instead: dict[int, int]) -> bool:
