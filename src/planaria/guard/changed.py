@@ -175,9 +175,10 @@ def _trained_symbols(guard: GuardFile, draft: Draft, index: int, unproven: NDArr
     rows = weights // columns
     each = np.bincount(rows, minlength=count // columns)
     touched = each >= TOUCHED * columns
-    needed = FULLY if size > SYMBOL else COARSE
     if not touched.any():
         return nothing
+    # Of a line of biases, those of neurons that answer nothing do not change; of a matrix, their whole rows.
+    needed = FULLY if size > SYMBOL and touched.sum() > 1 else COARSE
     weights = weights[touched[rows]]
     reached = len(np.unique(weights % columns)) if touched.sum() > 1 else columns
     if len(weights) < needed * touched.sum() * reached:
