@@ -49,6 +49,11 @@ class Draft:
         changed = values.nonzero()[0]
         self.xor(self.stream.start_of(name) + start // SYMBOL + changed, values[changed])
 
+    def forget(self, symbols: NDArray[np.int64]) -> None:
+        """Leaves these symbols as the checkpoint has them."""
+        left = ~np.isin(self.symbols, symbols)
+        self.symbols, self.values = self.symbols[left], self.values[left]
+
     def commit(self) -> None:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""
         tile = self.stream.tile

@@ -41,6 +41,13 @@ class Located:
     certain: Bool[Tensor, "*weight"]
     kept: Bool[Tensor, "*weight"]
 
+    def outside(self, tiles: NDArray[np.bool_], piece: Entry, tile: int) -> "Located":
+        """Of a piece, without these of its tiles."""
+        count = self.doubtful.numel()
+        left = torch.from_numpy(~np.repeat(tiles, tile * count // piece.nbytes)[:count]).view(piece.shape)
+        masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)
+        return Located(*(mask & left for mask in masks))
+
     def part(self, piece: Entry, entry: Entry) -> "Located":
         """Of a piece of the tensor."""
         masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)

@@ -88,6 +88,7 @@ def diagnose(
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
+        notes=examination.notes,
         seconds=time.monotonic() - began,
     )
     return report, examination.draft
@@ -105,8 +106,9 @@ def _diagnosed(
     """One tensor's report; what is estimated goes to the draft if it is to be applied."""
     stream, entry = guard.stream, guard.entries[index]
     bounds = stream.tiles_of_tensor(index)
-    damaged, unproven = examination.damaged[bounds], examination.unproven[bounds]
-    verdicts = np.where(damaged, EXACT, INTACT)
+    damaged, changed = examination.damaged[bounds], examination.changed[bounds]
+    unproven = examination.unproven[bounds] & ~changed
+    verdicts = np.where(changed, CHANGED, np.where(damaged, EXACT, INTACT))
     report = TensorReport(
         name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
     )
@@ -128,6 +130,7 @@ def _diagnosed(
                 if memory
                 else _located(guard, examination, index, piece, known, statistics)
             )
+            found = found.outside(changed[tiles], piece, stream.tile)
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
@@ -247,6 +250,7 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Ent
     if examination.unsolved is None or shape is None:
         return doubtful
     failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
+    failed |= np.repeat(examination.changed[tiles : tiles + count], per_tile)[: stop - start]
     explained = np.repeat(examination.unsolved.explained[tiles : tiles + count], per_tile)[: stop - start]
     return doubtful & (failed | ~explained)
 
