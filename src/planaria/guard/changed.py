@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
 from planaria.guard.file import GuardFile
 from planaria.guard.parity import Unsolved
+from planaria.guard.pieces import pieces, weights_of
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
 
 MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}  # bits

@@ -18,18 +18,18 @@ from planaria.guard.draft import Draft
 from planaria.guard.estimate import Estimate, Recollection, estimate
 from planaria.guard.examine import Examination, damaged_tiles, examine
 from planaria.guard.file import GuardFile
+from planaria.guard.gate import Gate
 from planaria.guard.known import Known
 from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
-from planaria.guard.pieces import part_of, pieces, weights_of
+from planaria.guard.pieces import part_of, pieces
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
+from planaria.guard.unmeasured import absurd_weights
 from planaria.repairers import Repairer
 
-PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight is absurd
-ODD = 0.1  # share of a tensor's weights up to which a sign counts as absurd: a negative variance
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
 
@@ -70,12 +70,15 @@ def diagnose(
         and (statistics := guard.statistics(of.tensor)) is not None
     }
     told = recollect(guard, examination.draft, located, mapped=known is not None, threads=threads)
+    gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
         memory = (located[index], told[index]) if index in told else None
         tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
         if action == "repair" and flush:
+            gate.admit(examination.draft)
             examination.draft.commit()
+    gate.admit(examination.draft)
     if action == "repair" and (damaged_tiles(guard, examination.draft) & ~_sharing(guard, examination.unproven)).any():
         raise VerificationFailed(
             "A repaired tile did not read back as its digest says. Nothing was written; try again."
@@ -115,8 +118,8 @@ def _diagnosed(
     statistics = guard.statistics(index)
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
-        if apply and entry.dtype in FLOATS:
-            _put_in_proportion(examination.draft, entry, unproven, known)
+        if entry.dtype in FLOATS:
+            report = _put_in_proportion(guard, examination.draft, index, unproven, known, report, apply=apply)
     elif unproven.any() and statistics is not None:
         shape, repairer = _rule(guard, index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
@@ -163,26 +166,37 @@ def _diagnosed(
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
-def _put_in_proportion(draft: Draft, entry: Entry, unproven: NDArray[np.bool_], known: Known | None) -> None:
-    """The least that keeps a network alive where nothing is known of a tensor.
-
-    Of its unproven weights, those that are no number take the tensor's median, and so do those out of all proportion:
-    a variance of 1e30, or of 1e-30, ends a network as surely. Other weights stay as found, zeros among them.
-    """
+def _put_in_proportion(
+    guard: GuardFile,
+    draft: Draft,
+    index: int,
+    unproven: NDArray[np.bool_],
+    known: Known | None,
+    report: TensorReport,
+    *,
+    apply: bool,
+) -> TensorReport:
+    """Of a tensor's unproven weights, the absurd ones take its median. Others stay as found, zeros among them."""
+    entry = guard.entries[index]
     content = draft.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype])
-    weight = weights_of(content, entry).flatten()
-    tiles = torch.from_numpy(np.repeat(unproven, draft.stream.tile // stored.element_size())[: len(stored)])
-    missing = tiles if known is None or entry.name not in known else tiles & ~known[entry.name].flatten()
-    finite, magnitude = weight.isfinite(), weight.abs().log2()
-    told = finite & (weight != 0)
-    typical = magnitude[told].median() if told.any() else torch.tensor(0.0)
-    absurd = ~finite | (told & ((magnitude - typical).abs() > PROPORTION))
-    for other in (weight < 0, weight > 0):  # of the sign that nearly no other has
-        absurd |= other & (other[told].double().mean() < ODD)
-    rest = weight[~absurd]
-    stored[missing & absurd] = (rest.median() if rest.numel() else torch.tensor(0.0)).to(stored.dtype)
-    draft.replace(entry.name, 0, content)
+    tiles = torch.from_numpy(np.repeat(unproven, guard.stream.tile // stored.element_size())[: len(stored)])
+    if known is not None:
+        tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)).flatten()
+    absurd, median, deviation = absurd_weights(stored)
+    missing = tiles & absurd
+    if not missing.any():
+        return report
+    stored[missing] = torch.tensor(median, dtype=torch.float64).to(stored.dtype)
+    if apply:
+        draft.replace(entry.name, 0, content)
+    return replace(
+        report,
+        estimated=int(missing.sum()),
+        expected_error=deviation,
+        method="median",
+        kept=int((tiles & ~absurd).sum()),
+    )
 
 
 def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
