@@ -25,6 +25,7 @@ TIERS = {
     ("digest", "copy", "parity", "hint", "ladder"): 0.2,
 }
 WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "hint", "ladder", "rule"))
+MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
 PAIR = 32  # draws that share a model and its guard, which take longer to make than a draw
 
 
@@ -58,12 +59,12 @@ def draw_pair(number: int) -> Pair:
             break
         number -= 10**9  # a model of empty tensors alone cannot be guarded
     source = Source(number, "guard")
-    tiers = source.pick(WITH_RULES) if kind.startswith("images") and source.chance(0.5) else source.weighted(TIERS)
+    tiers = source.pick(WITH_RULES) if kind.startswith("images") and source.chance(0.4) else source.weighted(TIERS)
     expect = round(source.between(0.1, 0.9), 1) if source.chance(0.45) else None
     key = bytes(source.whole(0, 255) for _ in range(32)) if source.chance(0.2) else None
     budget = source.magnitude(0.003, 0.3)
     on_disk = source.chance(0.3)
-    few = "parity" in tiers and source.chance(0.5)
+    few = "parity" in tiers and "rule" not in tiers and source.chance(0.5)
     made = {"expect": expect, "key": key, "tiers": tiers, "schedule": SHORT, "seed": number, "threads": 1}
     with tempfile.TemporaryDirectory() as folder:
         while True:
@@ -82,5 +83,9 @@ def draw_pair(number: int) -> Pair:
                 continue
             if few and guard.manifest.parity is None and budget < 0.3:  # till there is room for some check symbols
                 budget *= 1.07
+                continue
+            parity = guard.manifest.parity
+            if parity is not None and parity.check * guard.stream.symbols > MOST_WORK and "rule" not in tiers:
+                budget *= 0.7
                 continue
             return Pair(kind, intact, guard, tiers, budget, expect, on_disk)

@@ -120,9 +120,7 @@ class _Weights:
         for region in report.regions:
             worst[region.start : region.stop] = VERDICTS.index(region.verdict)
         self.verdicts = worst.reshape(-1, max(self.size, 1)).max(1) if entry.nbytes else worst
-        self.values = (
-            [self._decoded(content) for content in (intact, before, after)] if entry.dtype in FLOATS else None
-        )
+        self.values = [self._decoded(content) for content in (intact, before, after)] if entry.dtype in FLOATS else None
 
     def _by_weight(self, of_bytes: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return of_bytes.reshape(-1, self.size).all(1) if self.size else of_bytes
@@ -252,6 +250,4 @@ def _matched(guard: Guard, intact: Contents, before: Contents) -> Iterator[tuple
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.uint8]]:
     """Each tensor's bytes, by torch alone."""
-    return {
-        name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy().copy() for name, tensor in tensors.items()
-    }
+    return {name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy().copy() for name, tensor in tensors.items()}

@@ -20,6 +20,7 @@ from referee.masks import Mask, draw_mask
 from referee.source import Source
 
 IN_FILES = 0.25  # share of the draws with a guard of a file that are repaired on disk, which takes longer
+CHECKED = 0.4  # share of the draws that are checked before, which takes as long as the repair
 NEIGHBOURS = {"config.json": b"{}", "notes.txt": b"not a model"}
 
 
@@ -50,7 +51,7 @@ def play(seed: int) -> Outcome:
     """The draw of this number, judged."""
     pair = pair_of(seed // PAIR)
     how = Source(seed, "play")
-    force, on_disk = how.chance(0.5), how.chance(IN_FILES) and pair.on_disk
+    force, on_disk, checked = how.chance(0.5), how.chance(IN_FILES) and pair.on_disk, how.chance(CHECKED)
     words, damaged = draw_damage(Source(seed, "damage"), pair.intact)
     mask = draw_mask(Source(seed, "mask"), pair.intact, damaged)
     judgement = Judgement()
@@ -59,13 +60,13 @@ def play(seed: int) -> Outcome:
         if on_disk:
             of_file = draw_file_damage(Source(seed, "file"), pair.intact, damaged)
             aside = how.chance(0.5)
-            verdict = _on_disk(pair, of_file, mask, force=force, aside=aside, judgement=judgement)
+            verdict = _on_disk(pair, of_file, mask, force, judgement, checked=checked, aside=aside)
             place = f"file, {of_file.words}, {'to an output' if aside else 'in place'}"
         else:
             tensors = {name: tensor.clone() for name, tensor in damaged.items()}
             before = bytes_of(damaged)
             verdict = _judged(
-                pair, tensors, mask, force, judgement, before=before, found=lambda: bytes_of(tensors),
+                pair, tensors, mask, force, judgement, checked=checked, before=before, found=lambda: bytes_of(tensors),
             )  # fmt: skip
             place = "memory"
     judgement.add("warning", "", len(warned), "; ".join({str(one.message) for one in warned})[:200])
@@ -82,16 +83,18 @@ def _judged(
     force: bool,
     judgement: Judgement,
     *,
+    checked: bool,
     before: dict[str, NDArray[np.uint8]],
     found: Callable[[], dict[str, NDArray[np.uint8]]],
     output: Path | None = None,
-    broken_header: bool = False,
 ) -> str:
     """Checks and repairs a model in any form; judges its weights. `found` answers with what it holds now."""
-    forecast = _attempt(lambda: pair.guard.check(model, known=mask.given(), force=force, threads=1))  # type: ignore[arg-type]
-    for name, content in found().items() if output is None else ():
-        judgement.add("check changed the model", name, (content != before[name]).sum())
-    done = _attempt(lambda: pair.guard.repair(model, output, known=mask.given(), force=force, threads=1))  # type: ignore[arg-type]
+    guard, given, forecast = pair.guard, mask.given(), None
+    if checked:
+        forecast = _attempt(lambda: guard.check(model, known=given, force=force, threads=1))  # type: ignore[arg-type]
+        for name, content in found().items() if output is None else ():
+            judgement.add("check changed the model", name, (content != before[name]).sum())
+    done = _attempt(lambda: guard.repair(model, output, known=given, force=force, threads=1))  # type: ignore[arg-type]
     intact = bytes_of(pair.intact)
     if isinstance(done, Exception):
         words = f"{type(done).__name__}: {done}"[:200]
@@ -102,13 +105,13 @@ def _judged(
         if output is None:
             for name, content in found().items():
                 judgement.add("refused, and yet changed", name, (content != before[name]).sum())
-        if type(forecast) is not type(done):
+        if forecast is not None and type(forecast) is not type(done):
             judgement.add("check tells otherwise", "", 1, f"{forecast!r} and {done!r}"[:200])
         return type(done).__name__
     judge_weights(pair.guard, intact, before, found(), done, mask, judgement)
     if isinstance(forecast, Exception):
         judgement.add("check tells otherwise", "", 1, f"{forecast!r}"[:200])
-    else:
+    elif forecast is not None:
         judge_forecast(forecast, done, judgement)
     return done.verdict
 
@@ -120,7 +123,9 @@ def _attempt(act: Callable[[], Report]) -> Report | Exception:
         return error
 
 
-def _on_disk(pair: Pair, of_file: FileDamage, mask: Mask, *, force: bool, aside: bool, judgement: Judgement) -> str:
+def _on_disk(
+    pair: Pair, of_file: FileDamage, mask: Mask, force: bool, judgement: Judgement, *, checked: bool, aside: bool
+) -> str:
     """A repair of a file in a folder with others."""
     header = 8 + int.from_bytes(of_file.intact[:8], "little")
     with tempfile.TemporaryDirectory() as name:
@@ -136,8 +141,8 @@ def _on_disk(pair: Pair, of_file: FileDamage, mask: Mask, *, force: bool, aside:
             return _contents(pair, result.read_bytes()[header:] if result.exists() else b"")
 
         verdict = _judged(
-            pair, model, mask, force, judgement, before=_contents(pair, of_file.damaged[header:]), found=found,
-            output=output,
+            pair, model, mask, force, judgement, checked=checked,
+            before=_contents(pair, of_file.damaged[header:]), found=found, output=output,
         )  # fmt: skip
         expected = {*NEIGHBOURS, model.name}
         raised = verdict[0].isupper()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ def vector(source: Source, size: int) -> Tensor:
 def _dense(source: Source) -> Tensors:
     widths = [source.size(4, 180) for _ in range(source.whole(2, 4))]
     tensors = {}
-    for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (inputs, outputs) in enumerate(pairwise(widths)):
         tensors[f"layers.{layer}.weight"] = matrix(source, outputs, inputs)
         tensors[f"layers.{layer}.bias"] = vector(source, outputs)
     return tensors
@@ -91,7 +92,7 @@ def _convolutions(axes: int) -> Callable[[Source], Tensors]:
     def made(source: Source) -> Tensors:
         channels = [source.whole(1, 3), *(source.size(4, (100, 50, 24)[axes - 1]) for _ in range(source.whole(1, 3)))]
         tensors = {}
-        for layer, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        for layer, (inputs, outputs) in enumerate(pairwise(channels)):
             kernel = [source.pick((1, 3, 3, 5)) if axes < 3 else source.pick((1, 2, 3)) for _ in range(axes)]
             tensors[f"conv{layer}.weight"] = matrix(source, outputs, inputs, *kernel)
             tensors[f"conv{layer}.bias"] = vector(source, outputs)

@@ -68,14 +68,16 @@ class Tally:
             seeds = ", ".join(map(str, self.first[rule][:4]))
             lines.append(f"{rule:<56} {count:>7,} {1000 * count / self.draws:>9.2f}  {seeds}")
         lines += ["", "true error of estimated weights, in units of the stated one:"]
-        lines.append(f"{'method':<16} {'tensors':>8} {'5 %':>7} {'25 %':>7} {'median':>7} {'75 %':>7} {'95 %':>7} {'max':>9}")
+        lines.append(
+            f"{'method':<16} {'tensors':>8} {'5 %':>7} {'25 %':>7} {'median':>7} {'75 %':>7} {'95 %':>7} {'max':>9}"
+        )
         for method, row in self.calibration().items():
             values = " ".join(f"{row[name]:>7.2f}" for name in ("5%", "25%", "50%", "75%", "95%"))
             lines.append(f"{method:<16} {row['tensors']:>8,} {values} {row['max']:>9.3g}")
         return "\n".join(lines)
 
     def calibration(self) -> dict[str, dict[str, float]]:
-        """By method: quantiles of the true error over the stated one, over tensors of which 8 or more were estimated."""
+        """By method: quantiles of true over stated error, over tensors of which 8 weights or more were estimated."""
         ratios: dict[str, list[float]] = defaultdict(list)
         for _, one in self.calibrations:
             if one.count >= 8:
@@ -84,7 +86,11 @@ class Tally:
         for method, values in sorted(ratios.items()):
             quantiles = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
             names = ("5%", "25%", "50%", "75%", "95%")
-            table[method] = {"tensors": len(values), "max": max(values), **dict(zip(names, map(float, quantiles), strict=True))}
+            table[method] = {
+                "tensors": len(values),
+                "max": max(values),
+                **dict(zip(names, map(float, quantiles), strict=True)),
+            }
         return table
 
     def to_json(self) -> dict[str, Any]:
