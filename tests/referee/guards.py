@@ -79,7 +79,7 @@ def draw_pair(number: int) -> Pair:
                     intact = intact | {"filler.weight": 0.1 * source.normal(40, 50)}
                     budget = 0.1
                 else:
-                    budget = min(source.between(1.1, 2.0) * budget, 1.0)
+                    budget = min(source.magnitude(1.1, 5.0) * budget, 1.0)
                 continue
             if few and guard.manifest.parity is None and budget < 0.3:  # till there is room for some check symbols
                 budget *= 1.07
