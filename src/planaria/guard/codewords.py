@@ -429,6 +429,8 @@ class CodewordSolver:
             counts += np.bincount(self._codewords_of(symbols), minlength=len(counts))
             listed = np.concatenate([listed, symbols])
             listed = listed[counts[self._codewords_of(listed)] <= self.shape.check]
+            if (counts[self.failed] > self.shape.check).all():
+                break
         return listed
 
     def _unproven_tiles(self) -> Iterator[NDArray[np.int64]]:

@@ -91,8 +91,9 @@ def examine(
         )
     if not scattered and unproven.any():
         tiles = unproven.nonzero()[0]
-        showing = np.unique(stream.tiles_of(_broken_symbols(guard, draft, tiles, None)))
-        scattered = len(showing) >= SHOWING * len(tiles)
+        showing = np.zeros(stream.tiles, bool)
+        showing[stream.tiles_of(_broken_symbols(guard, draft, tiles, None))] = True
+        scattered = bool(showing.sum() >= SHOWING * len(tiles))
     if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
         damaged[stream.tiles_of(draft.symbols)] = True
@@ -181,9 +182,12 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
         begins, ends = weights * bits // (8 * SYMBOL), ((weights + 1) * bits - 1) // (8 * SYMBOL)
         reach = np.arange(int((ends - begins).max(initial=0)) + 1)
         symbols = np.minimum(begins[:, None] + reach, ends[:, None]).ravel()
-        found.append(stream.starts[index] + piece.start // SYMBOL + np.unique(symbols))
+        new = np.diff(symbols, prepend=-1) > 0  # they ascend
+        found.append(stream.starts[index] + piece.start // SYMBOL + symbols[new])
     symbols = np.concatenate(found)
-    return symbols[np.isin(stream.tiles_of(symbols), tiles)]
+    asked = np.zeros(stream.tiles, bool)
+    asked[tiles] = True
+    return symbols[asked[stream.tiles_of(symbols)]]
 
 
 def _writable(guard: GuardFile, symbols: NDArray[np.int64], known: Known | None) -> NDArray[np.uint16]:
