@@ -248,6 +248,25 @@ def test_no_symbol_but_the_struck_ones_ever_changes(
     assert unsolved.doubtful(wrong, model.shape).all()
 
 
+@pytest.mark.parametrize("kind", ["random", "signs", "bits"])
+@pytest.mark.parametrize(("check", "width"), [(2, 12), (2, 40), (3, 24), (4, 24)])
+def test_long_weak_codewords_never_write_to_what_was_right(kind: str, check: int, width: int) -> None:
+    for seed in range(3):
+        model = Coded(ParityShape(segment=2**17, width=width, check=check), sizes=(2**17,))
+        struck = beyond(model, kind=kind, lanes=1.0, seed=seed)
+        before = model.now
+        model.correct(model.marked(struck))
+        assert np.array_equal(model.now, before)
+
+
+@given(nbytes=st.integers(200, 4000), symbols=st.integers(10_000, 200_000))
+def test_codewords_are_longer_where_short_ones_would_prove_nothing(nbytes: int, symbols: int) -> None:
+    shape = shape_for(symbols, nbytes)
+    longest = -(-symbols // -(-symbols // parity.LONGEST))
+    if shape is not None and shape.check < parity.PROVABLE:
+        assert nbytes // 2 // -(-symbols // longest) < 2 * parity.PROVABLE
+
+
 @settings(max_examples=30)
 @given(model=coded, seed=seeds)
 def test_what_may_not_be_written_is_written_with_a_digest_alone(model: Coded, seed: int) -> None:
