@@ -59,11 +59,10 @@ def test_decoders_err_as_often_as_calculated(kind: str, check: int, weight: int)
     data = np.zeros((length, width), np.uint16)
     for column in range(width):
         shifted = (rows[column % 300] + column * 7) % length
-        data[shifted, column] = {
-            "random": generator.integers(1, Q, weight),
-            "signs": 0x8000,
-            "bits": 1 << generator.integers(0, 16, weight),
-        }[kind]
+        if kind == "random":
+            data[shifted, column] = generator.integers(1, Q, weight)
+        else:
+            data[shifted, column] = 0x8000 if kind == "signs" else 1 << generator.integers(0, 16, weight)
     code = ReedSolomon(check)
     found = code.decode(code.feed(data), length)
     wrong = width - len(found.failed)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from planaria.checkpoints import StateDict
 from planaria.codes import ReedSolomon
 from planaria.guard import parity
+from planaria.guard.codewords import Unsolved
 from planaria.guard.draft import Draft
 from planaria.guard.manifest import ParityShape
-from planaria.guard.parity import Unsolved, correct, encode, shape_for
+from planaria.guard.parity import correct, encode, shape_for
 from planaria.guard.stream import Stream
 from planaria.streams import generator
 

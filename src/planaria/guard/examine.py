@@ -11,6 +11,7 @@ from torch import Tensor
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import LooksDifferent
 from planaria.guard import parity
+from planaria.guard.codewords import Unsolved
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import pieces, weights_of
@@ -42,7 +43,7 @@ class Examination:
     damaged: NDArray[np.bool_]
     unproven: NDArray[np.bool_]
     scattered: bool
-    unsolved: parity.Unsolved | None
+    unsolved: Unsolved | None
     sound: bool
 
 
