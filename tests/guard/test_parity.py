@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from planaria.checkpoints import StateDict
 from planaria.codes import ReedSolomon
 from planaria.guard import parity
+from planaria.guard.codewords import Unsolved
 from planaria.guard.draft import Draft
 from planaria.guard.manifest import ParityShape
-from planaria.guard.parity import Unsolved, correct, encode, shape_for
+from planaria.guard.parity import correct, encode, shape_for
 from planaria.guard.stream import Stream
 from planaria.streams import generator
 
@@ -193,3 +194,104 @@ def test_past_the_strength_only_failed_codewords_of_damaged_tiles_are_in_doubt(
     assert 0 <= unsolved.density <= 1
     if model.shape.check >= 8:  # a weaker code may take chance for a codeword
         assert unsolved.doubtful(wrong, model.shape).all()
+
+
+# --- Beyond the strength ---------------------------------------------------------------------------------------------
+
+
+def beyond(model: Coded, *, kind: str, lanes: float, seed: int) -> NDArray[np.int64]:
+    """Damages symbols of a share of the codewords, more in each than can be corrected; answers which were wrong."""
+    draws = np.random.default_rng(seed)
+    hit = draws.random(model.codewords.max() + 1) < lanes
+    among = hit[model.codewords].nonzero()[0]
+    symbols = np.sort(draws.permutation(among)[: max(len(among) // 4, 1)])
+    padded = [start + size // 2 for start, size in zip(model.stream.starts, model.sizes, strict=False) if size % 2]
+    symbols = symbols[~np.isin(symbols, padded)]
+    values = {
+        "random": draws.integers(1, 65536, len(symbols)),
+        "signs": np.full(len(symbols), 0x8000),
+        "bits": 1 << draws.integers(0, 16, len(symbols)),
+    }[kind]
+    model.draft.xor(symbols, values.astype(np.uint16))
+    model.draft.commit()
+    return (model.now != model.intact).nonzero()[0]
+
+
+weak = st.builds(
+    Coded,
+    st.builds(
+        ParityShape,
+        segment=st.sampled_from([500, 2095, 4000]),
+        width=st.integers(1, 4),
+        check=st.integers(1, 16),
+    ),
+)
+
+
+@settings(max_examples=200)
+@given(
+    model=weak, kind=st.sampled_from(["random", "signs", "bits"]), lanes=st.sampled_from([0.3, 1.0]), seed=seeds,
+    suspected=st.sampled_from([0.0, 0.5, 1.0]),
+)  # fmt: skip
+def test_no_symbol_but_the_struck_ones_ever_changes(
+    model: Coded, kind: str, lanes: float, seed: int, suspected: float
+) -> None:
+    struck = beyond(model, kind=kind, lanes=lanes, seed=seed)
+    before = model.now
+    damaged = model.marked(struck)
+    told = struck[np.random.default_rng(seed).random(len(struck)) < suspected]
+    unsolved = model.correct(damaged, suspects=lambda tiles: told[np.isin(model.stream.tiles_of(told), tiles)])
+    changed = (model.now != before).nonzero()[0]
+    assert np.isin(changed, struck).all()
+    assert (model.now[changed] == model.intact[changed]).all()
+    wrong = (model.now != model.intact).nonzero()[0]
+    assert damaged[model.stream.tiles_of(wrong)].all()
+    assert unsolved.doubtful(wrong, model.shape).all()
+
+
+@pytest.mark.parametrize("kind", ["random", "signs", "bits"])
+@pytest.mark.parametrize(("check", "width"), [(2, 12), (2, 40), (3, 24), (4, 24)])
+def test_long_weak_codewords_never_write_to_what_was_right(kind: str, check: int, width: int) -> None:
+    for seed in range(3):
+        model = Coded(ParityShape(segment=2**17, width=width, check=check), sizes=(2**17,))
+        struck = beyond(model, kind=kind, lanes=1.0, seed=seed)
+        before = model.now
+        model.correct(model.marked(struck))
+        assert np.array_equal(model.now, before)
+
+
+@given(nbytes=st.integers(200, 4000), symbols=st.integers(10_000, 200_000))
+def test_codewords_are_longer_where_short_ones_would_prove_nothing(nbytes: int, symbols: int) -> None:
+    shape = shape_for(symbols, nbytes)
+    longest = -(-symbols // -(-symbols // parity.LONGEST))
+    if shape is not None and shape.check < parity.PROVABLE:
+        assert nbytes // 2 // -(-symbols // longest) < 2 * parity.PROVABLE
+
+
+@settings(max_examples=30)
+@given(model=coded, seed=seeds)
+def test_what_may_not_be_written_is_written_with_a_digest_alone(model: Coded, seed: int) -> None:
+    struck = beyond(model, kind="random", lanes=0.3, seed=seed)
+    before, damaged = model.now, model.marked(struck)
+    model.correct(damaged, writable=lambda at: np.zeros(len(at), np.uint16))
+    changed = (model.now != before).nonzero()[0]
+    assert not damaged[model.stream.tiles_of(changed)].any()
+
+
+@pytest.mark.parametrize("check", [2, 3, 4])
+def test_few_wrong_codewords_in_a_tile_do_not_keep_its_right_ones_from_being_proven(check: int) -> None:
+    proven = 0
+    for seed in range(40):
+        model = Coded(ParityShape(segment=2095, width=40, check=check))
+        draws = np.random.default_rng(seed)
+        crowd = (model.codewords == 3).nonzero()[0][: check + 1]  # beyond the strength, all over the model
+        single = 1000 + int(draws.integers(20))
+        single += model.codewords[single] == 3
+        symbols = np.unique(np.append(crowd, single))
+        model.strike(symbols, seed=seed)
+        damaged = model.marked(symbols)
+        model.correct(damaged)
+        wrong = (model.now != model.intact).nonzero()[0]
+        assert np.isin(wrong, crowd).all()
+        proven += single not in wrong
+    assert proven == 40

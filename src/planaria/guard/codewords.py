@@ -46,7 +46,7 @@ class _Words:
         empty = np.empty(0, np.int64)
         return cls(empty, empty, np.empty(0, np.uint16), empty, np.empty(0, bool))
 
-    def __getitem__(self, which: NDArray[np.bool_]) -> "_Words":
+    def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "_Words":
         return _Words(*(getattr(self, of.name)[which] for of in fields(self)))
 
     def __add__(self, other: "_Words") -> "_Words":
@@ -429,6 +429,8 @@ class CodewordSolver:
             counts += np.bincount(self._codewords_of(symbols), minlength=len(counts))
             listed = np.concatenate([listed, symbols])
             listed = listed[counts[self._codewords_of(listed)] <= self.shape.check]
+            if (counts[self.failed] > self.shape.check).all():
+                break
         return listed
 
     def _unproven_tiles(self) -> Iterator[NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import LooksDifferent
 from planaria.guard import parity
 from planaria.guard.changed import FAR_OUT, ZEROED, changed_tiles
+from planaria.guard.codewords import Unsolved
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
@@ -43,7 +44,7 @@ class Examination:
     damaged: NDArray[np.bool_]
     unproven: NDArray[np.bool_]
     changed: NDArray[np.bool_]
-    unsolved: parity.Unsolved | None
+    unsolved: Unsolved | None
     sound: bool
     notes: tuple[str, ...] = ()
 
@@ -202,9 +203,12 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
         begins, ends = weights * bits // (8 * SYMBOL), ((weights + 1) * bits - 1) // (8 * SYMBOL)
         reach = np.arange(int((ends - begins).max(initial=0)) + 1)
         symbols = np.minimum(begins[:, None] + reach, ends[:, None]).ravel()
-        found.append(stream.starts[index] + piece.start // SYMBOL + np.unique(symbols))
+        new = np.diff(symbols, prepend=-1) > 0  # they ascend
+        found.append(stream.starts[index] + piece.start // SYMBOL + symbols[new])
     symbols = np.concatenate(found)
-    return symbols[np.isin(stream.tiles_of(symbols), tiles)]
+    asked = np.zeros(stream.tiles, bool)
+    asked[tiles] = True
+    return symbols[asked[stream.tiles_of(symbols)]]
 
 
 def _writable(guard: GuardFile, symbols: NDArray[np.int64], known: Known | None) -> NDArray[np.uint16]:

@@ -15,6 +15,7 @@ SEGMENT = 2**26  # symbols: 128 MiB
 # Symbols of a codeword. Time grows with its length, which a small model does not notice.
 SHORT, LONG, LONGER, LONGEST = 1024, 4096, 16384, 49152
 SMALL = 2**22  # symbols
+PROVABLE = 5  # check symbols from which one error at an unknown place needs no digest; see `wrong_codeword_log2`
 USED = 0.99  # of the bytes that could be used at best
 
 
@@ -22,14 +23,20 @@ def shape_for(symbols: int, nbytes: int, *, lean: bool = False) -> ParityShape |
     """The parity of at most `nbytes` for a stream of so many symbols, or None if there is no room.
 
     Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them. Where
-    every byte counts, `lean`, they are so long that a small model has a handful.
+    every byte counts, `lean`, they are so long that a small model has a handful; so they are where shorter ones have
+    fewer than `PROVABLE` check symbols.
     """
     if symbols == 0:
         return None
     segments = -(-symbols // SEGMENT)
     segment = -(-symbols // segments)
     budget = nbytes // SYMBOL // segments
-    longest = LONG if segment > SMALL else LONGEST if lean else LONGER
+    shape = _longest(segment, budget, LONG if segment > SMALL else LONGEST if lean else LONGER, lean)
+    return _longest(segment, budget, LONGEST, lean) if shape is None or shape.check < PROVABLE else shape
+
+
+def _longest(segment: int, budget: int, longest: int, lean: bool) -> ParityShape | None:
+    """Of a segment, with the longest codewords, of `longest` symbols at most, that use the symbols well."""
     shapes = []
     for width in range(-(-segment // longest), max(-(-segment // SHORT), 1) + 1):
         check = min(budget // width, segment, 65535 - -(-segment // width))

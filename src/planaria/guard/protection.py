@@ -242,13 +242,19 @@ def _room_for_memory(
     room = max(allowed - _size(manifest, plan), 0)
     if "parity" not in tiers:
         return room
-    if expect is None:
-        return int((1 - PARITY_SHARE) * room)
     shape = _parity_shape(manifest, stream, plan, allowed)
-    if shape is not None and _restores(shape, stream, expect):
+    if expect is not None and shape is not None and _restores(shape, stream, expect):
         say(f"parity restores {expect:.3g} of all weights bit for bit, where it is known which: it gets all bytes")
         return 0
-    return int((1 - PARITY_SHARE_EXPECTED) * room)
+    memory = int((1 - (PARITY_SHARE if expect is None else PARITY_SHARE_EXPECTED)) * room)
+    rest = _parity_shape(manifest, stream, plan, allowed - memory)
+    if rest is None or rest.check < parity.PROVABLE:
+        say(
+            f"parity: none is set aside: fewer than {parity.PROVABLE} check symbols prove no correction; "
+            "memory gets its bytes"
+        )
+        return room
+    return memory
 
 
 def _restores(shape: ParityShape, stream: Stream, share: float) -> bool:
@@ -268,6 +274,7 @@ def _parity_line(shape: ParityShape | None, stream: Stream) -> str:
     return (
         f"parity: {nbytes:,} bytes: restores bit for bit up to {shape.check // 2:,} wrong 16-bit symbols of each "
         f"{rows:,}, or where it is known which, {known:.3%} of all"
+        + (", where a digest then matches" if shape.check < parity.PROVABLE else "")
     )
 
 
