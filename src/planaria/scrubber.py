@@ -63,7 +63,7 @@ class Scrubber:
     parts, its `forward`, or what `torch.compile` made of it. Nothing is left on it afterwards.
 
     What no parity restores is estimated once and then left alone. Whatever goes wrong is logged and in the status, and
-    tried again a pass later; a model that looks retrained rather than damaged is left as it is.
+    tried again a pass later; a model, or a tensor, that looks retrained rather than damaged is left as it is.
 
     For models that serve. Training changes weights, and a scrubber would take that for damage: leave it while you train
     or load other weights.

@@ -56,7 +56,7 @@ def test_a_fine_tuned_model_is_refused(
 
 
 def test_an_edited_layer_is_reported_never_passed_over() -> None:
-    """One layer of other weights cannot be told from one that broke: what was done is in the report."""
+    """One layer of other weights is told from one that broke where the guard can, and is in the report either way."""
     intact = victim().state_dict()
     guard = planaria.protect(intact, budget=0.3, tiers=["parity"])
     edited = tuned("6.weight").replay(intact)
