@@ -75,14 +75,14 @@ def _guard(of: Reproduction) -> Guard:
 
 
 @cache
-def small_convolutional() -> tuple[Tensors, Callable[[Tensors], float]]:
+def small_convolutional(hidden: int = 80) -> tuple[Tensors, Callable[[Tensors], float]]:
     """Trained on scikit-learn's digits for some seconds; about 98 % of its test images right."""
     data = digits()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the initialiser of torch's layers takes no generator
         network = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
+            nn.Flatten(), nn.Linear(512, hidden), nn.ReLU(), nn.Linear(hidden, 10),
         )  # fmt: skip
     train, test = (images.float()[:, None] / 8 - 1 for images in (data.train_images, data.test_images))
     adam = torch.optim.Adam(network.parameters(), lr=2e-3)
