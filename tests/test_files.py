@@ -21,7 +21,7 @@ def test_a_file_holds_what_was_written_last_and_nothing_else_is_left(contents: l
         assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "mkdir", "scandir"])
 def test_a_failure_at_any_point_leaves_the_old_file(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
     write_atomically(path, b"old")

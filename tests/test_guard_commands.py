@@ -537,6 +537,15 @@ def test_weights_known_to_be_good_stay_and_both_forms_of_mask_agree(folder: Path
         mended = load_file(output)
         assert all(same_bits(mended[name][known[name]], tensor[known[name]]) for name, tensor in TENSORS.items())
     assert outputs[0] == outputs[1]
+    save_file({name: ~good for name, good in known.items()}, mask)
+    for given_as in (faults, mask):  # a list of faults says itself which weights are faulty
+        output = folder / f"faulty_by_{given_as.name}.safetensors"
+        way = ("--faulty", given_as, "-o", output)
+        assert planaria(*arguments("repair", folder, *way, model=broken.name)).code == 2
+        assert output.read_bytes() == outputs[0]
+    assert planaria(*arguments("check", folder, "--known", mask, "--faulty", mask, model=broken.name)).failed_with(3)
+    upside_down = planaria(*arguments("repair", folder, "--in-place", "--known", mask))
+    assert upside_down.failed_with(3) and "--faulty" in upside_down.err
     save_file({"scale": torch.ones(3, dtype=torch.bool)}, mask)
     assert planaria(*arguments("check", folder, "--known", mask)).failed_with(3)
 
@@ -617,9 +626,83 @@ def test_a_broken_byte_of_the_guard_is_mended_and_told(folder: Path, planaria: P
     guard.write_bytes(content)
     assert json.loads(planaria("inspect", guard, "--json").out)["mended"] == 1
     assert "Of its own bytes 1 were broken" in planaria("inspect", guard).out
-    outcome = planaria(*arguments("check", folder))
-    assert outcome.code == 0 and "mended 1 bytes" in outcome.out
+    for command in (("check",), ("repair", "--in-place")):
+        outcome = planaria(*arguments(command[0], folder, *command[1:]))
+        assert outcome.code == 0 and "mended 1 bytes" in outcome.out
+        assert f"`planaria mend {guard}`" in outcome.err.splitlines()[0]
     assert guard.read_bytes() == content
+
+
+@pytest.mark.parametrize("broken", [0, 1, 30])
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_guard_is_mended_to_the_byte(
+    broken: int, keyed: bool, elsewhere: bool, folder: Path, planaria: Planaria
+) -> None:
+    guard, key = folder / "guard", []
+    if keyed:
+        planaria("key", "-o", folder / "key")
+        key = ["--key-file", folder / "key"]
+        planaria(*arguments("protect", folder, "-o", guard, *PLAIN, *key))
+    intact = guard.read_bytes()
+    content = bytearray(intact)
+    for place in range(7, 7 + 101 * broken, 101):
+        content[place] ^= 90
+    guard.write_bytes(content)
+    output = folder / "mended" if elsewhere else guard
+    before = state(folder)
+    outcome = planaria("mend", guard, *key, *(["-o", output] if elsewhere else []))
+    assert outcome.code == 0 and output.read_bytes() == intact
+    if broken:
+        assert outcome.out == f"{broken} bytes mended\n" and outcome.err == f"wrote {output}\n"
+    elif not elsewhere:
+        assert outcome.err == "nothing to do\n" and state(folder) == before
+    assert guard.read_bytes() == (content if elsewhere else intact)
+    assert planaria("mend", output, *key).err == "nothing to do\n"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_guard_beyond_mending_is_exit_code_four_and_stays(elsewhere: bool, folder: Path, planaria: Planaria) -> None:
+    guard = folder / "guard"
+    content = bytearray(guard.read_bytes())
+    parity = Guard.from_bytes(bytes(content)).arrays["parity"].tobytes()
+    at = content.index(parity)
+    content[at : at + len(parity)] = bytes(len(parity))
+    guard.write_bytes(content)
+    before = state(folder)
+    outcome = planaria("mend", guard, *(["-o", folder / "mended"] if elsewhere else []))
+    assert outcome.failed_with(4) and "parity" in outcome.err and "another copy" in outcome.err
+    assert state(folder) == before
+    checked = planaria(*arguments("check", folder))
+    assert checked.code == 0 and "use another copy" in checked.err
+
+
+def test_a_mended_guard_replaces_nothing_that_is_used(folder: Path, planaria: Planaria) -> None:
+    planaria("key", "-o", folder / "key")
+    before = contents(folder)
+    for output in ("guard", "key"):
+        way = ("-o", folder / output, "--key-file", folder / "key")
+        assert planaria("mend", folder / "guard", *way).failed_with(3)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("kind", [FEW, MANY, ("--kind", "truncated-file", "--kept", "0.5")], ids=lambda kind: kind[1])
+def test_a_quick_check_is_exit_code_two_whatever_a_repair_could_do(
+    kind: tuple[str, ...], folder: Path, planaria: Planaria
+) -> None:
+    assert planaria(*arguments("check", folder, "--quick")).out == "intact\n"
+    planaria(*arguments("damage", folder, "-o", folder / "broken.safetensors", *kind))
+    before = contents(folder)
+    outcome = planaria(*arguments("check", folder, "--quick", model="broken.safetensors"))
+    assert outcome.code == 2 and "not examined further" in outcome.out
+    told = json.loads(planaria(*arguments("check", folder, "--quick", "--json", model="broken.safetensors")).out)
+    assert told["verdict"] == "damaged" and told["exit_code"] == 2
+    assert {name for name, count in told["tiles"].items() if count} <= {"intact", "damaged"}
+    assert contents(folder) == before
+    assert planaria(*arguments("check", folder, "--quick", model="tuned.safetensors")).code == 2
+    assert planaria(*arguments("check", folder, "--quick", model="other.safetensors")).failed_with(5)
+    save_file({"scale": torch.ones(9, dtype=torch.bool)}, folder / "mask")
+    assert planaria(*arguments("check", folder, "--quick", "--known", folder / "mask")).failed_with(3)
 
 
 def test_a_key_is_fresh_private_and_never_overwritten(tmp_path: Path, planaria: Planaria) -> None:
@@ -642,15 +725,33 @@ def test_a_guard_with_a_key_answers_to_that_key_alone(
     made = planaria(*arguments("protect", folder, "-o", folder / "guard", *PLAIN, "--key-file", right))
     assert made.code == 0 and "detects attackers too" in made.out
     assert planaria(*arguments("check", folder)).failed_with(3)
-    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(3)
+    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(4)
     assert planaria("inspect", folder / "guard").failed_with(3)
     assert planaria("inspect", folder / "guard", "--key-file", right).code == 0
     monkeypatch.setenv("PLANARIA_KEY", right.read_text())
     assert planaria(*arguments("check", folder)).code == 0
-    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(3)
+    assert planaria(*arguments("check", folder, "--key-file", wrong)).failed_with(4)
     monkeypatch.setenv("PLANARIA_KEY", wrong.read_text())
-    assert planaria(*arguments("check", folder)).failed_with(3)
+    assert planaria(*arguments("check", folder)).failed_with(4)
     assert planaria(*arguments("check", folder, "--key-file", right)).code == 0
+
+
+@pytest.mark.parametrize("way", ["--key-file", "PLANARIA_KEY"])
+@pytest.mark.parametrize("command", [("check",), ("repair", "--in-place"), ("inspect",), ("mend",)])
+def test_a_guard_without_a_key_in_the_place_of_a_keyed_one_is_exit_code_four(
+    command: tuple[str, ...], way: str, folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planaria("key", "-o", folder / "key")
+    if way == "PLANARIA_KEY":
+        monkeypatch.setenv(way, (folder / "key").read_text())
+    key = [way, folder / "key"] if way == "--key-file" else []
+    before = contents(folder)
+    of_model = command[0] in ("check", "repair")
+    given = arguments(command[0], folder, *command[1:]) if of_model else [*command, folder / "guard"]
+    outcome = planaria(*given, *key)
+    assert outcome.failed_with(4)
+    assert "without a key" in outcome.err and str(folder / "guard") in outcome.err
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("content", ["", "5ec7e7", "5ec7e7" * 11, "5ec7e7" * 10 + "zzzz", "5ec7 7e" * 9, "\xff" * 32])

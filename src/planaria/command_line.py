@@ -1,10 +1,14 @@
 """The `planaria` command. Errors are one line on stderr; the exit code says what kind."""
 
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +31,7 @@ from planaria.guard_commands import printable
 from planaria.progress import progress_bar
 
 WRONG_USAGE = 3
+STOPPING = (signal.SIGTERM, signal.SIGHUP)  # what service managers and closed terminals send
 # The first that fits counts: a broken guard is also an invalid file.
 EXIT_CODES: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
     (4, (InvalidGuard,)),
@@ -42,11 +47,11 @@ EPILOG = """Exit codes:
 
 1  damaged, and exactly repairable (check)
 
-2  damaged, and repairable only approximately (check), or repaired so (repair)
+2  damaged, and repairable only approximately (check), or repaired so (repair), or not asked how (check --quick)
 
 3  wrong usage
 
-4  the guard is damaged, or is no guard
+4  the guard is damaged, is no guard, or is not of the key that was given
 
 5  the guard is of another model
 
@@ -67,6 +72,7 @@ for command in (
     guard_commands.check,
     guard_commands.repair,
     guard_commands.inspect,
+    guard_commands.mend,
     guard_commands.key,
     damage_command.damage,
     zoo_command.zoo,
@@ -237,11 +243,16 @@ def main() -> None:
     """Runs the command line.
 
     Exit codes: 0 intact, fully restored, or done; 1 damaged and exactly repairable (check); 2 only approximately (check
-    or repair); 3 wrong usage; 4 the guard is damaged or not a guard; 5 the guard is of another model; 6 input or output
-    failed; 7 a repair did not verify.
+    or repair), or a quick check found damage; 3 wrong usage; 4 the guard is damaged, not a guard, or not of the key
+    given; 5 the guard is of another model; 6 input or output failed; 7 a repair did not verify; 128 and more: stopped
+    by that signal, after cleaning up.
     """
     try:
-        code = application(standalone_mode=False)
+        with _stopped_by_signals():
+            code = application(standalone_mode=False)
+    except _Stopped as stopped:
+        _complain(f"stopped by {stopped.signal.name}")
+        code = 128 + stopped.signal
     except (PlanariaError, OSError) as error:
         _complain(str(error))
         code = next(code for code, kinds in EXIT_CODES if isinstance(error, kinds))
@@ -252,6 +263,38 @@ def main() -> None:
         _complain(error.format_message())
         code = WRONG_USAGE
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Stopped(BaseException):
+    """A signal asks the command to stop. No `Exception`, as an interrupt is none: nothing may go on after it."""
+
+    def __init__(self, number: int):
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Turns the signals that ask to stop into an exception, so that what is half done is cleaned up.
+
+    A signal that is ignored, as under nohup, stays ignored, and the first that comes silences those that follow.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    handled = {one: handler for one in STOPPING if (handler := signal.getsignal(one)) != signal.SIG_IGN}
+    try:
+        for one in handled:
+            signal.signal(one, stop)
+        yield
+    finally:
+        for one, handler in handled.items():
+            signal.signal(one, handler or signal.SIG_DFL)
 
 
 def _complain(message: str) -> None:

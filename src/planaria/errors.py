@@ -25,6 +25,10 @@ class InvalidGuard(InvalidFile):
     """A file is not a guard, or is damaged past what it can repair of itself."""
 
 
+class UntrustedGuard(InvalidGuard):
+    """A key was given, and the guard was made without one or with another: it may have been put in its place."""
+
+
 class OtherModel(PlanariaError, ValueError):
     """The guard is of another model."""
 

@@ -1,35 +1,85 @@
 """Writing files whole or not at all."""
 
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from planaria.errors import OutputFailed
 
+LOCK = ".lock"  # the file in a temporary folder that whoever uses it holds a lock on
+LONGEST_PREFIX = 200  # bytes of a name that a temporary folder repeats: names have at most 255
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes to a temporary file beside `path`, flushes it, and renames it into place.
+
+def write_atomically(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None) -> None:
+    """Writes to a temporary file beside `path`, flushes it, and renames it into place. Links are followed.
+
+    Args:
+        mode: permissions of the file; by default those of any new file.
 
     Raises:
         OutputFailed: if the folder is missing or cannot be written; whatever was at `path` is then still there.
     """
     path = Path(path)
+    real = followed(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        with temporary_folder(real) as folder:
+            with (folder / "content").open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            if mode is not None:
+                (folder / "content").chmod(mode)
+            os.replace(folder / "content", real)
     except OSError as error:
         raise OutputFailed(
             f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
         ) from error
+
+
+@contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A folder of a hidden name next to a path, to make there what is renamed to that path. It is gone at the end.
+
+    Its name is `.NAME.planaria-PID-RANDOM`, and its user holds a lock in it. Those that nobody holds any more, because
+    their process was killed, are removed first; locks outlive no process, unlike the numbers of processes.
+
+    Raises `OSError` if it cannot be made.
+    """
+    prefix = f".{os.fsdecode(os.fsencode(beside.name)[:LONGEST_PREFIX])}.planaria-"
+    parent = beside.absolute().parent
+    _remove_leftovers(parent, prefix)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}{os.getpid()}-"))
+        try:
+            # Another process may have taken the new folder for a leftover before it was locked.
+            if (lock := _lock(folder)) is not None:
+                break
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def followed(path: str | os.PathLike[str]) -> Path:
+    """Where a file that is written to a path belongs: where links lead, be there a file yet or not.
+
+    Raises `OutputFailed` if links lead in a circle, or to a device.
+    """
+    path = Path(path)
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if real.is_symlink():
+        raise OutputFailed(f"Cannot write {path}: the link leads in a circle. Name another output.")
+    if real.is_block_device() or real.is_char_device():
+        raise OutputFailed(f"Cannot write {path}: {real} is a device. Name a file.")
+    return real
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -42,7 +92,41 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _remove_leftovers(parent: Path, prefix: str) -> None:
+    """Removes the temporary folders of this prefix that nobody holds a lock in."""
+    with os.scandir(parent) as there:
+        folders = [Path(one) for one in there if one.name.startswith(prefix) and one.is_dir(follow_symlinks=False)]
+    for folder in folders:
+        with suppress(OSError):  # of another user, or already gone
+            lock = _lock(folder, required=True)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path, *, required: bool = False) -> int | None:
+    """The descriptor of the folder's lock, now held; None if somebody else holds it, or removed the folder.
+
+    Where the file system has no locks, the descriptor is answered with unlocked, or, if `required`, `OSError` raised.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            if required:
+                raise
+        if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -39,7 +40,14 @@ Known = Annotated[
     Path | None,
     typer.Option(help="Safetensors file of bool tensors, True where a weight is known good; or a fault list."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Also where the model looks fine-tuned or replaced.")]
+Faulty = Annotated[
+    Path | None,
+    typer.Option(help="The same the other way round: True where a weight is not to be trusted. Instead of --known."),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Also where the model looks fine-tuned or replaced, or digests contradict the mask."),
+]
 Picture = Annotated[Path | None, typer.Option("--map", help="Draw where the damage is, as PNG.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 All = Annotated[bool, typer.Option("--all", help=f"List all tensors, not the {LARGEST} largest.")]
@@ -127,20 +135,49 @@ def inspect(
         _show_guard(loaded, everything=everything)
 
 
+def mend(
+    guard: Annotated[Path, typer.Argument(help="A guard file.")],
+    key_file: KeyFile = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the mended guard here, and leave the old one.")
+    ] = None,
+) -> None:
+    """Write a guard anew in which bytes broke: the same bytes as when it was made, whole or not at all.
+
+    Every command mends it in memory alone, and breaks that add up are beyond mending one day. Exit code 0 if it is
+    whole, 4 if some of it is beyond its own repair: nothing is written then.
+    """
+    if output is not None:
+        require_output(output, guard, key_file)
+    from planaria.guard import Guard
+
+    loaded = Guard.load(guard, key=read_key(key_file))
+    if not loaded.mended and not loaded.lost and output is None:
+        print("nothing to do", file=sys.stderr)
+        return
+    loaded.save(output or guard)
+    print(f"{loaded.mended:,} bytes mended")
+    print(f"wrote {output or guard}", file=sys.stderr)
+
+
 def check(
     model: Model,
     guard: GuardOption,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Say from digests alone what is damaged, not how exactly it is repairable.")
+    ] = False,
     key_file: KeyFile = None,
     known: Known = None,
+    faulty: Faulty = None,
     force: Force = False,
     picture: Picture = None,
     json_output: Json = False,
 ) -> int:
     """Find what is damaged and how exactly it could be repaired. Changes nothing.
 
-    Exit code 0 if the model is intact, 1 if a repair would be exact, 2 if only approximate.
+    Exit code 0 if the model is intact, 1 if a repair would be exact, 2 if only approximate, or not known (--quick).
     """
-    return _diagnose(model, guard, key_file, known, force, picture, json_output)
+    return _diagnose(model, guard, key_file, known, faulty, force, picture, json_output, quick=quick)
 
 
 def repair(
@@ -154,6 +191,7 @@ def repair(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model: the same as `check`.")] = False,
     key_file: KeyFile = None,
     known: Known = None,
+    faulty: Faulty = None,
     force: Force = False,
     picture: Picture = None,
     json_output: Json = False,
@@ -166,10 +204,10 @@ def repair(
     if (output is not None) + in_place + dry_run != 1:
         raise InvalidInput("Say what becomes of the repair: exactly one of --output, --in-place and --dry-run.")
     if output is not None:
-        require_output(output, model, guard, known, key_file)
+        require_output(output, model, guard, known, faulty, key_file)
         require_same_format(output, model)
     action = "check" if dry_run else "repair"
-    return _diagnose(model, guard, key_file, known, force, picture, json_output, action=action, output=output)
+    return _diagnose(model, guard, key_file, known, faulty, force, picture, json_output, action=action, output=output)
 
 
 def require_output(output: Path, *inputs: Path | None) -> None:
@@ -234,30 +272,42 @@ def _diagnose(
     guard: Path,
     key_file: Path | None,
     known: Path | None,
+    faulty: Path | None,
     force: bool,
     picture: Path | None,
     json_output: bool,
     *,
     action: str = "check",
+    quick: bool = False,
     output: Path | None = None,
 ) -> int:
     """Checks or repairs, shows what came of it, and answers with the exit code."""
     if picture is not None:
-        require_output(picture, model, guard, known, key_file, output)
+        require_output(picture, model, guard, known, faulty, key_file, output)
     key = read_key(key_file)
     from planaria.guard import Guard
 
     loaded = Guard.load(guard, key=key)
-    mask = None if known is None else read_mask(known)
+    good = None if known is None else read_mask(known)
+    bad = None if faulty is None else read_mask(faulty, faulty=True)
     with progress_bar(action) as progress:
         if action == "check":
-            report = loaded.check(model, known=mask, force=force, progress=progress)
+            report = loaded.check(model, known=good, faulty=bad, quick=quick, force=force, progress=progress)
         else:
-            report = loaded.repair(model, output, known=mask, force=force, progress=progress)
+            report = loaded.repair(model, output, known=good, faulty=bad, force=force, progress=progress)
     if json_output:
         print(json.dumps({"model": str(model), "guard": str(guard), **report.to_json()}))
     else:
         _show_report(report)
+    if loaded.lost:
+        print(f"the guard {guard} is damaged beyond its own repair: use another copy of it", file=sys.stderr)
+    elif loaded.mended:
+        key_given = f" --key-file {shlex.quote(str(key_file))}" if key_file else ""
+        print(
+            f"the guard {guard} has {loaded.mended:,} broken bytes, mended in memory alone: write them with "
+            f"`planaria mend {shlex.quote(str(guard))}{key_given}`",
+            file=sys.stderr,
+        )
     if action == "repair":
         print(f"wrote {output or model}" if output or report.verdict != "intact" else "nothing to do", file=sys.stderr)
     if picture is not None:
@@ -268,8 +318,10 @@ def _diagnose(
     return report.exit_code
 
 
-def read_mask(path: Path) -> "dict[str, Tensor]":
+def read_mask(path: Path, *, faulty: bool = False) -> "dict[str, Tensor]":
     """Where weights are known to be good, by tensor: from a safetensors file of bool tensors, or from a fault list.
+
+    If `faulty`, where they are not: a fault list says itself which are.
 
     Raises:
         InvalidFile: if it is neither.
@@ -286,7 +338,8 @@ def read_mask(path: Path) -> "dict[str, Tensor]":
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("format") == VERSION:
-                return ModelFaults.load(path).known
+                known = ModelFaults.load(path).known
+                return {name: ~mask for name, mask in known.items()} if faulty else known
             mask = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except SafetensorError as error:
         raise InvalidFile(f"{path} is not a mask: {error}. A mask is a safetensors file of bool tensors.") from error
@@ -467,7 +520,10 @@ def _promises(guard: "GuardFile") -> Iterator[str]:
     )
     yield f"The guard corrects scattered damage of its own, {page}."
     if guard.mended:
-        yield f"Of its own bytes {guard.mended:,} were broken and are mended in memory; the file is as it was."
+        yield (
+            f"Of its own bytes {guard.mended:,} were broken and are mended in memory; the file is as it was. "
+            "`planaria mend` writes it."
+        )
     if guard.lost:
         yield f"Damaged beyond its own repair, and not used: {', '.join(guard.lost)}. Use another copy of it."
     yield (

@@ -30,7 +30,7 @@ from planaria.campaigns.tampering import (
 )
 from planaria.campaigns.tampering.forgery import closed, guard_like, opened
 from planaria.damages.faults import integers
-from planaria.errors import InvalidGuard, InvalidInput
+from planaria.errors import InvalidGuard, InvalidInput, UntrustedGuard
 from planaria.guard import Guard, container, protect
 from planaria.guard.report import VERDICTS
 
@@ -223,7 +223,7 @@ def test_a_kept_seal_still_proves_what_was_not_changed() -> None:
 
 
 def test_pasted_fingerprints_and_missing_ones_are_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match="without a key"):
+    with pytest.raises(UntrustedGuard, match="without a key"):
         Guard.from_bytes(tampered(NewGuard(), few(), KEY), key=bytes.fromhex(KEY))
     content = tampered(PastedFingerprint(), few(), KEY)
     assert opened(content).manifest.key == opened(guard_bytes(KEY)).manifest.key

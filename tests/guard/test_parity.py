@@ -93,10 +93,11 @@ class Coded:
         damaged: NDArray[np.bool_],
         *,
         suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda tiles: np.empty(0, np.int64),
+        writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]] = lambda at: np.full(len(at), 65535, np.uint16),
     ) -> Unsolved:
         return correct(
             self.draft, self.stream, self.shape, self.stored, damaged,
-            suspects=suspects, proven=self.proven, threads=1, progress=silent,
+            suspects=suspects, proven=self.proven, writable=writable, threads=1, progress=silent,
         )  # fmt: skip
 
     def proven(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:

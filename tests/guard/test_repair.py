@@ -290,7 +290,7 @@ def test_weights_known_to_be_good_never_change_and_only_others_are_filled_in(cas
     for tensor in report.tensors:
         known = faults.known[tensor.name]
         assert same({"": result[tensor.name][known]}, {"": tensors[tensor.name][known]})
-        assert tensor.estimated <= int((~known).sum()) and tensor.kept == 0
+        assert tensor.estimated + tensor.kept <= int((~known).sum())
 
 
 def test_known_places_are_worth_twice_the_strength() -> None:
@@ -351,7 +351,7 @@ def test_repairing_what_could_only_be_estimated_again_changes_nothing_more(damag
 
 
 @pytest.mark.parametrize("name", ["filters", "film"])
-@pytest.mark.parametrize("damage", [WholeWeight(0.1), BitFlip(0.01), Run(9000, fill="zero")], ids=repr)
+@pytest.mark.parametrize("damage", [WholeWeight(0.3), BitFlip(0.01), Run(9000, fill="zero")], ids=repr)
 def test_a_rule_restores_most_of_what_no_code_can(damage: Damage, name: str) -> None:
     tensors, guard = smooth(), smooth_guard()
     part = {name: tensors[name]}

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from planaria import streams
 from planaria.automaton import kernels
 from planaria.automaton.firing import firing_cells
-from planaria.automaton.perception import Perception
+from planaria.automaton.perception import Perception, unchanged_filters
 from planaria.automaton.recipes import Recipe
 from planaria.automaton.rule import Rule
 from planaria.automaton.survey import CHANNELS as SURVEYED
@@ -21,6 +21,7 @@ from planaria.errors import InvalidInput
 Implementation = Literal["auto", "plain", "fused"]
 
 WEIGHT, KNOWN, HINT = 0, 1, 2
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # of a module
 
 
 class Automaton(nn.Module):
@@ -130,7 +131,7 @@ class Automaton(nn.Module):
             delta = delta * acting.unsqueeze(1)
         if self.recipe.outputs_fixed:
             delta = torch.cat([delta[:, :1], delta[:, 1 + self.fixed :]], dim=1)
-        known = state[:, KNOWN : KNOWN + 1] > 0
+        known = state[:, KNOWN : KNOWN + 1] != 0
         weight = torch.where(known, state[:, :1], state[:, :1] + delta[:, :1])
         fixed = state[:, KNOWN : KNOWN + self.fixed]
         hidden = state[:, 1 + self.fixed :] + delta[:, 1:]
@@ -155,10 +156,11 @@ class Automaton(nn.Module):
             seed: of the firing; the automaton's own by default.
             checkpoint: keep only every sqrt(steps)-th state for the backward pass and compute the others again:
                 less memory for a third more time, same gradients.
-            implementation: "plain" PyTorch, "fused" kernels (CPU, float32, 2-D), or "auto": fused where it can be.
+            implementation: "plain" PyTorch, "fused" kernels (CPU, float32, 2-D, with perception and rule as planaria
+                makes them), or "auto": fused where it can be.
 
         Raises:
-            InvalidInput: on a state, step count or implementation that does not fit.
+            InvalidInput: on a state, its type included, a step count or an implementation that does not fit.
         """
         steps = self._check(state, steps)
         if implementation not in ("auto", "plain", "fused"):
@@ -168,8 +170,14 @@ class Automaton(nn.Module):
                 f"Fused kernels run on CPU float32 grids of 2 dimensions, not {state.device.type} {state.dtype} of "
                 f'shape {tuple(state.shape)}. Use implementation="auto".'
             )
+        changed = self._changed() if implementation != "plain" else None
+        if implementation == "fused" and changed:
+            raise InvalidInput(
+                f"Fused kernels hold steps, filters and layers of their own, and {changed}, which they would ignore. "
+                'Use implementation="auto".'
+            )
         segment = max(1, round(steps**0.5)) if checkpoint else 1
-        if implementation != "plain" and kernels.supports(state):
+        if implementation != "plain" and not changed and kernels.supports(state):
             return self._run_fused(state, steps, first, seed, segment)
 
         def advance(state: Tensor, begin: int, end: int) -> Tensor:
@@ -197,6 +205,23 @@ class Automaton(nn.Module):
         for index in range(steps):
             state = self.step(state, index=index, seed=seed)
             yield state
+
+    def _changed(self) -> str | None:
+        """What of this automaton is not what the fused kernels compute, in words; None if all of it is."""
+        if type(self).step is not Automaton.step or "step" in vars(self):
+            return "this automaton's step is another one"
+        for name, part, kind in (("perception", self.perception, Perception), ("rule", self.rule, Rule)):
+            if type(part) is not kind or "forward" in vars(part):  # parametrised modules have a class of their own, too
+                return f"the {name} is a {type(part).__name__} of another forward"
+            if any(getattr(part, hooks) for hooks in HOOKS):
+                return f"the {name} has hooks"
+        filters = self.perception.filters
+        if filters.requires_grad:
+            return "the filters are to be learned"
+        own = unchanged_filters(2, laplacian=self.recipe.laplacian)
+        if filters.device != own.device or not torch.equal(filters.to(own), own):
+            return "the filters were changed"
+        return None
 
     def _run_fused(self, state: Tensor, steps: int, first: int, seed: int | None, segment: int) -> Tensor:
         weight: Tensor = self.rule.delta_weight
@@ -242,4 +267,9 @@ class Automaton(nn.Module):
                 f"A state of this automaton has shape (batch, {self.recipe.channels}, "
                 f"{self.dimensions} spatial axes), not {tuple(state.shape)}. Make it with start()."
             )
+        for parameter in self.rule.parameters():
+            if parameter.dtype != state.dtype:
+                raise InvalidInput(
+                    f"The state is {state.dtype} and the rule {parameter.dtype}; convert one of them to the other."
+                )
         return steps

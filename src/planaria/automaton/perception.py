@@ -1,5 +1,7 @@
 """What a cell sees: fixed 3^n filters over its neighbourhood, the same for every channel."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -35,6 +37,12 @@ def filter_bank(dimensions: int, *, laplacian: bool) -> Float[Tensor, "filters .
     if laplacian:
         filters.append(outer([smooth] * dimensions) / 4**dimensions - identity)
     return torch.stack(filters)
+
+
+@cache
+def unchanged_filters(dimensions: int, *, laplacian: bool) -> Float[Tensor, "filters ..."]:
+    """The filter bank, made once, to compare with. Not to be written to."""
+    return filter_bank(dimensions, laplacian=laplacian)
 
 
 class Perception(nn.Module):

@@ -3,6 +3,7 @@
 from planaria.checkpoints.base import Checkpoint as Checkpoint
 from planaria.checkpoints.header import Entry as Entry
 from planaria.checkpoints.header import Header as Header
+from planaria.checkpoints.header import parse_bare_header as parse_bare_header
 from planaria.checkpoints.header import parse_header as parse_header
 from planaria.checkpoints.opening import open_checkpoint as open_checkpoint
 from planaria.checkpoints.safetensors_file import SafetensorsFile as SafetensorsFile

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.checkpoints.base import Checkpoint, require_file
+from planaria.checkpoints.foreign import advice
 from planaria.checkpoints.header import (
     LONGEST_HEADER,
     Entry,
@@ -30,6 +31,10 @@ class SafetensorsFile(Checkpoint):
         headers: the one header that it should have, from a guard. Where the file's own is damaged this takes its
             place; a sound one of the same tensors is kept, whatever its order and metadata. The file may then be too
             short, or too long.
+        mended: the header to go by, by the file's name in `headers`, whatever the disk holds in its place: for one that
+            another tool wrote, and that is damaged.
+        may_lack: take a file that is not there, with `headers`, for one that was cut off before its first byte. It is
+            made if it is to be written.
         writable: allows writing.
 
     Raises:
@@ -40,17 +45,31 @@ class SafetensorsFile(Checkpoint):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, headers: Mapping[str, bytes] | None = None, writable: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        headers: Mapping[str, bytes] | None = None,
+        mended: Mapping[str, bytes] | None = None,
+        may_lack: bool = False,
+        writable: bool = False,
     ):
-        self.path = require_file(Path(path))
+        self.path = Path(path)
+        absent = may_lack and headers is not None and not self.path.exists()
+        if not absent:
+            require_file(self.path)
         try:
-            self._file = io.FileIO(self.path, "r+" if writable else "r")
+            if absent:
+                self._file = io.FileIO(self.path, "w+") if writable else io.FileIO(os.devnull)
+            else:
+                self._file = io.FileIO(self.path, "r+" if writable else "r")
         except OSError as error:
             if writable:
                 raise OutputFailed(f"Cannot write {path}: {error.strerror}. Repair a copy of it.") from error
             raise
         try:
-            content, self.entries, self.header_damaged = self._own() if headers is None else self._reconciled(headers)
+            content, self.entries, self.header_damaged = (
+                self._own() if headers is None else self._reconciled(headers, mended or {})
+            )
         except BaseException:
             self._file.close()
             raise
@@ -139,10 +158,12 @@ class SafetensorsFile(Checkpoint):
         try:
             header = parse_header(content, size=self._size())
         except InvalidFile as error:
-            raise InvalidFile(f"{self.path}: {error}") from error
+            raise InvalidFile(f"{self.path}: {error}{advice(self.path)}") from error
         return content, {entry.name: entry for entry in header.entries}, False
 
-    def _reconciled(self, headers: Mapping[str, bytes]) -> tuple[bytes, dict[str, Entry], bool]:
+    def _reconciled(
+        self, headers: Mapping[str, bytes], mended: Mapping[str, bytes]
+    ) -> tuple[bytes, dict[str, Entry], bool]:
         """The header to go by, its entries in the given order, and whether the file's own is damaged."""
         if len(headers) != 1:
             raise OtherModel(f"The guard is of a model in {len(headers)} files; {self.path} is one file.")
@@ -151,6 +172,10 @@ class SafetensorsFile(Checkpoint):
         content = self._header_on_disk()
         if content == given:
             return given, expected, False
+        if file in mended:
+            found = expected_entries({file: mended[file]})
+            require_same_entries(found, expected)
+            return mended[file], {name: found[name] for name in expected}, content != mended[file]
         try:
             header = parse_bare_header(content)
         except InvalidFile as error:

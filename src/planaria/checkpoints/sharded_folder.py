@@ -22,7 +22,8 @@ class ShardedFolder(Checkpoint):
     Args:
         path: the folder.
         headers: of all shards, and the index, from a guard: see `SafetensorsFile`. An index on disk that differs, or
-            is missing, counts as damaged.
+            is missing, counts as damaged, and so does a missing shard unless all are missing.
+        mended: of shards, the headers to go by whatever the disk holds: see `SafetensorsFile`.
         writable: allows writing.
 
     Raises:
@@ -33,7 +34,12 @@ class ShardedFolder(Checkpoint):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, headers: Mapping[str, bytes] | None = None, writable: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        headers: Mapping[str, bytes] | None = None,
+        mended: Mapping[str, bytes] | None = None,
+        writable: bool = False,
     ):
         self.path = Path(path)
         self.aliases = {}
@@ -43,11 +49,16 @@ class ShardedFolder(Checkpoint):
         names = sorted(set(weight_map.values()))
         if headers is not None and headers.keys() != {INDEX, *names}:
             raise InvalidFile(f"The guard has headers of {sorted(headers)}, and its index names {names}.")
+        may_lack = any((self.path / name).exists() for name in names)
         with ExitStack() as opened:
             shards = {
                 name: opened.enter_context(
                     SafetensorsFile(
-                        self.path / name, headers=None if headers is None else {name: headers[name]}, writable=writable
+                        self.path / name,
+                        headers=None if headers is None else {name: headers[name]},
+                        mended=mended,
+                        may_lack=may_lack,
+                        writable=writable,
                     )
                 )
                 for name in names

@@ -2,7 +2,6 @@
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from planaria.checkpoints.base import Checkpoint
 from planaria.checkpoints.header import MOST_AXES, Entry, expected_entries, format_header, require_same_entries
 from planaria.errors import InvalidInput, OutputFailed
+from planaria.files import followed, temporary_folder
 
 DTYPES = {
     torch.bool: "BOOL",
@@ -102,25 +102,26 @@ class StateDict(Checkpoint):
 def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
     """Writes a model, whole or not at all: a `.safetensors` file, or a `.pt`, `.pth` or `.bin` one by `torch.save`.
 
-    A safetensors file cannot share memory, so tied weights are stored once for each name. Raises `InvalidInput` on what
-    `StateDict` refuses and on another file ending, and `OutputFailed`.
+    Links are followed. A safetensors file cannot share memory, so tied weights are stored once for each name. Raises
+    `InvalidInput` on what `StateDict` refuses and on another file ending, and `OutputFailed`.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
         raise InvalidInput(f"A model is written to a .safetensors, .pt, .pth or .bin file, not to {path.name!r}.")
     for name, tensor in tensors.items():
         _described(name, tensor)
+    real = followed(path)
     try:
-        # A folder beside the file, so that the new file is made with the user's own permissions and then renamed.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            new = Path(folder) / path.name
+        # In a folder of its own, so that the new file is made with the user's own permissions and then renamed.
+        with temporary_folder(real) as folder:
+            new = folder / path.name
             if path.suffix == ".safetensors":
                 save_file(_apart(tensors), new, metadata={"format": "pt"})
             else:
                 torch.save({name: tensor.detach() for name, tensor in tensors.items()}, new)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(new, path)
+            os.replace(new, real)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputFailed(f"Cannot write {path}: {error}. Choose a folder that can be written.") from error
 

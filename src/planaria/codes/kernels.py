@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 ORDER = 65535
 POLYNOMIAL = 0x1100B
 LANES = 128  # columns divided side by side; fewer pay more per row, more are wasted on narrow streams
+QUICK = 16  # symbols for each error from which counting a locator's roots is cheaper than looking for them
 _VECTOR = ir.VectorType(ir.IntType(16), LANES)
 _REDUCTION = np.uint16(POLYNOMIAL & 0xFFFF)
 
@@ -198,6 +199,35 @@ def _locate(sequence, locator, former, exp, log):
 
 
 @njit
+def _splits(locator, degree, exp, log, logs, power, square):
+    """Whether a polynomial of this degree, 2 or more, has as many different roots: then it divides x^65536 - x.
+
+    Costs 16 degree^2 products; the search costs degree for every symbol, and most of what cannot be decoded has no
+    other sign of it.
+    """
+    if locator[degree] == 0:
+        return False
+    for i in range(degree):
+        logs[i] = -1 if locator[i] == 0 else (log[locator[i]] - log[locator[degree]]) % ORDER
+    power[:degree] = 0
+    power[1] = 1
+    for _ in range(16):
+        square[: 2 * degree - 1] = 0
+        for i in range(degree):
+            square[2 * i] = _product(power[i], power[i], exp, log)
+        for high in range(2 * degree - 2, degree - 1, -1):
+            if square[high] == 0:
+                continue
+            factor = log[square[high]]
+            for i in range(degree):
+                if logs[i] >= 0:
+                    square[high - degree + i] ^= exp[factor + logs[i]]
+        power[:degree] = square[:degree]
+    power[1] ^= 1
+    return not power[:degree].any()
+
+
+@njit
 def _search(locator, symbols, exponents, exp, log):
     """Chien search: fills `exponents` below `symbols` with those that the locator locates, and returns how many."""
     degrees = np.flatnonzero(locator)[1:]
@@ -244,6 +274,8 @@ def _correct_column(remainder, erased, symbols, most, exp, log, scratch, places,
     total = erasures + errors
     if total + errors > most:
         return -1
+    if 1 < errors < symbols // QUICK and not _splits(locator, errors, exp, log, scratch[6], former, evaluator):
+        return -1
     if _search(locator[: errors + 1], symbols, exponents[erasures:total], exp, log) < errors:
         return -1
     # Forney's formula: the symbol of x^e is evaluator / derivative of the locator of all, both at alpha^-e.
@@ -279,7 +311,7 @@ def correct(remainders, erased, bounds, symbols, most, exp, log, places, values,
 
     Column c has its erasures in erased[bounds[c] : bounds[c + 1]]; a count of -1 says that it could not be decoded.
     """
-    scratch = np.empty((6, remainders.shape[1] + 2), np.int32)
+    scratch = np.empty((7, remainders.shape[1] + 2), np.int32)
     for c in range(start, stop):
         own = erased[bounds[c] : bounds[c + 1]]
         counts[c] = _correct_column(remainders[c], own, symbols, most, exp, log, scratch, places[c], values[c])

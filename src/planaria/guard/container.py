@@ -29,7 +29,7 @@ class Contents:
 
     Attributes:
         arrays: the tiers, by name.
-        mended: bytes of the file that were broken and are restored here.
+        mended: bytes of the file that were broken and are restored here; at least so many.
         broken: tiers that could not be restored, or not be proven.
         together: whether the seal proves that the tiers, but for broken ones, were sealed as one guard.
     """
@@ -92,7 +92,7 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
     Raises:
         InvalidGuard: if it is not a guard, or so damaged that not even its container can be read.
     """
-    repaired, mended = _repaired(content)  # also where the seal is right: it does not cover the parity itself
+    repaired, mended, failed = _repaired(content)  # also where the seal is right: it does not cover the parity itself
     try:
         contents = _unsealed(content, key)
     except InvalidGuard:
@@ -102,7 +102,8 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
     if contents.broken == () and not contents.together:
         # Every tier matches its digest, but the container around them was rewritten.
         raise InvalidGuard("The guard's seal is broken: it was changed, or made with another key.")
-    return replace(contents, mended=mended)
+    # Proven whole, though its own parity is broken beyond what that parity corrects: a new one mends it.
+    return replace(contents, mended=mended if contents.broken else mended + failed)
 
 
 def _laid_out(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -152,13 +153,13 @@ def _parsed(content: bytes) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
-def _repaired(content: bytes) -> tuple[bytes, int]:
-    """The file with what its own parity corrects, and how many bytes that were."""
+def _repaired(content: bytes) -> tuple[bytes, int, int]:
+    """The file with what its own parity corrects, how many bytes that were, and how many codewords it gave up."""
     length = len(content)
     width, check = geometry(length)
     parity = length - width * check * 2
     if length % 2 or parity <= 0:
-        return content, 0
+        return content, 0, 0
     code = ReedSolomon(check)
     rows = _rows(content[:parity], width)
     remainder = code.feed(rows) ^ np.frombuffer(content, "<u2", offset=parity).reshape(check, width)
@@ -169,7 +170,7 @@ def _repaired(content: bytes) -> tuple[bytes, int]:
     whole = symbols.astype("<u2").tobytes()
     repaired = whole[:parity] + whole[rows.nbytes :]
     mended = int((np.frombuffer(repaired, np.uint8) != np.frombuffer(content, np.uint8)).sum())
-    return repaired, mended
+    return repaired, mended, len(found.failed)
 
 
 def _rows(content: bytes, width: int) -> NDArray[np.uint16]:

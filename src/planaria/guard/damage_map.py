@@ -15,7 +15,7 @@ from planaria.files import write_atomically
 from planaria.guard.report import VERDICTS, Region, Report
 
 # Told apart by the colour-blind, and in print: the worse the darker, but for the intact.
-SHADES = ("#e4e4e4", "#27ab83", "#2b6cb0", "#f0a030", "#8c1420", "#7b5ea7", "#3a3a3a")
+SHADES = ("#e4e4e4", "#27ab83", "#2b6cb0", "#f0a030", "#8c1420", "#7b5ea7", "#40372c")
 COLOURS = dict(zip(VERDICTS, SHADES, strict=True))
 ROWS = 40
 COLUMNS = 600

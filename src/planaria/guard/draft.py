@@ -37,7 +37,9 @@ class Draft:
         order = np.argsort(symbols, kind="stable")
         self.symbols, first = np.unique(symbols[order], return_index=True)
         values = np.concatenate([self.values, values])[order]
-        self.values = np.bitwise_xor.reduceat(values, first) if len(first) else values
+        values = np.bitwise_xor.reduceat(values, first) if len(first) else values
+        changed = values != 0  # what is corrected back is no correction
+        self.symbols, self.values = self.symbols[changed], values[changed]
 
     def replace(self, name: str, start: int, content: NDArray[np.uint8]) -> None:
         """Corrects the bytes of a tensor from `start`, which is even, to this content."""
@@ -46,6 +48,11 @@ class Draft:
         values = padded.view("<u2")
         changed = values.nonzero()[0]
         self.xor(self.stream.start_of(name) + start // SYMBOL + changed, values[changed])
+
+    def forget(self, symbols: NDArray[np.int64]) -> None:
+        """Leaves these symbols as the checkpoint has them."""
+        left = ~np.isin(self.symbols, symbols)
+        self.symbols, self.values = self.symbols[left], self.values[left]
 
     def commit(self) -> None:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""

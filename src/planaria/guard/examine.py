@@ -4,24 +4,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
 from numpy.typing import NDArray
-from torch import Tensor
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import LooksDifferent
 from planaria.guard import parity
+from planaria.guard.changed import FAR_OUT, ZEROED, changed_tiles
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import pieces, weights_of
 from planaria.guard.file import GuardFile
-from planaria.guard.stream import SYMBOL
+from planaria.guard.known import Known, require_plausible
+from planaria.guard.moved import put_back
+from planaria.guard.pieces import pieces, weights_of
+from planaria.guard.stream import SYMBOL, Stream
 
-Known = dict[str, Bool[Tensor, "*weight"]]
-SHOWING = 0.25  # share of unproven tiles that must show impossible weights for scattered damage to be believed
 MOST = 0.5  # share of unproven tiles above which a model may be another one
-FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
-ZEROED = 1e-4  # share of weights that are 0 and were not: training does not do that
+NAMED = 5  # tensors that a note names
 SCALE = (0.5, 2.0)  # of a tensor's root mean square, past which it is not the same tensor any more
 
 
@@ -31,19 +29,23 @@ class Examination:
 
     Attributes:
         draft: the model with what copy and parity corrected.
-        damaged: tiles that did not match their digest as they were found.
+        struck: tiles that did not match their digest as they were found, or share a digest with one that did not.
+        damaged: those of them that need not be right.
         unproven: those that still do not match.
-        scattered: whether damage seems to be: codewords came out right, or many damaged tiles show impossible weights.
+        changed: those of the unproven that look trained, and stay as they were found.
         unsolved: what the parity left, or None if there is none.
         sound: whether the model looks like another one rather than a damaged one, and is repaired by force.
+        notes: what else a person should know, a sentence each.
     """
 
     draft: Draft
+    struck: NDArray[np.bool_]
     damaged: NDArray[np.bool_]
     unproven: NDArray[np.bool_]
-    scattered: bool
+    changed: NDArray[np.bool_]
     unsolved: parity.Unsolved | None
     sound: bool
+    notes: tuple[str, ...] = ()
 
 
 def examine(
@@ -55,17 +57,23 @@ def examine(
     threads: int,
     progress: Callable[[int], None],
 ) -> Examination:
-    """Compares every tile with its digest, and corrects damaged ones from the copy and with the parity, in a draft.
+    """Compares every tile with its digest, and corrects damaged ones in a draft: from the places where their content is
+    found, from the copy, and with the parity. What looks trained is left as found, unless forced or a test is known.
 
-    One pass over the model; two more over each damaged segment's. Memory: a few MiB, and the guard's size again.
+    One pass over the model; two more over each damaged segment's. Memory: a few MiB, the guard's size again, and what
+    moved, see `put_back`.
 
     Raises:
         LooksDifferent: if most tiles changed and the weights still look like weights, unless forced.
+        InvalidInput: if digests contradict most of `known`, unless forced.
     """
     stream = guard.stream
     draft = Draft(checkpoint, stream)
     damaged = damaged_tiles(guard, draft, progress)
+    if not force:
+        require_plausible(guard, draft, damaged, known)
     unproven = damaged.copy()
+    moved = put_back(guard, draft, unproven, proven=lambda tiles: _proven(guard, draft, tiles))
     _copy_back(guard, draft, unproven)
     unsolved = None
     shape = guard.manifest.parity
@@ -78,6 +86,7 @@ def examine(
             unproven,
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
             proven=lambda tiles: _proven(guard, draft, tiles),
+            writable=lambda symbols: _writable(guard, symbols, known),
             threads=threads,
             progress=progress,
         )
@@ -88,14 +97,27 @@ def examine(
             f"{int(unproven.sum())} of {len(unproven)} tiles changed and yet all weights look sound: this is a "
             "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with --force."
         )
-    if not scattered and unproven.any():
-        tiles = unproven.nonzero()[0]
-        showing = np.unique(stream.tiles_of(_broken_symbols(guard, draft, tiles, None)))
-        scattered = len(showing) >= SHOWING * len(tiles)
+    changed = np.zeros_like(unproven)
+    if known is None and not force:
+        changed = changed_tiles(guard, draft, unproven, moved.foreign, unsolved)
+    unproven |= changed
+    struck = damaged
     if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
         damaged[stream.tiles_of(draft.symbols)] = True
-    return Examination(draft, damaged, unproven, scattered, unsolved, sound)
+    notes = [_note(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
+    trained = "trained rather than damaged (protect anew, or --force)"
+    notes += [_note(stream, changed, "tensor looks", "tensors look", trained)]
+    return Examination(draft, struck, damaged, unproven, changed, unsolved, sound, tuple(filter(None, notes)))
+
+
+def _note(stream: Stream, tiles: NDArray[np.bool_], one: str, many: str, told: str) -> str:
+    """A sentence on the tensors that hold any of these tiles, with the names of the first few; "" if there are none."""
+    names = [entry.name for at, entry in enumerate(stream.entries) if tiles[stream.tiles_of_tensor(at)].any()]
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{len(names):,} {one if len(names) == 1 else many} {told}: {', '.join(names[:NAMED])}{more}"
 
 
 def damaged_tiles(
@@ -183,6 +205,22 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
         found.append(stream.starts[index] + piece.start // SYMBOL + np.unique(symbols))
     symbols = np.concatenate(found)
     return symbols[np.isin(stream.tiles_of(symbols), tiles)]
+
+
+def _writable(guard: GuardFile, symbols: NDArray[np.int64], known: Known | None) -> NDArray[np.uint16]:
+    """The bits of these symbols, ascending, of weights that a hardware test did not find good."""
+    stream = guard.stream
+    writable = np.full((len(symbols), SYMBOL), 255 if known is None else 0, np.uint8)
+    for index, entry in enumerate(stream.entries):
+        mask = (known or {}).get(entry.name)  # tensors that the test does not name are all good
+        low, high = np.searchsorted(symbols, stream.starts[index : index + 2])
+        if mask is None or low == high:
+            continue
+        at = (symbols[low:high, None] - stream.starts[index]) * SYMBOL + np.arange(SYMBOL)
+        broken, bits = ~mask.flatten().numpy(), entry.nbytes * 8 // mask.numel()
+        weights = ((at * 8 // bits).clip(max=len(broken) - 1), ((at * 8 + 7) // bits).clip(max=len(broken) - 1))
+        writable[low:high] = 255 * (broken[weights[0]] | broken[weights[1]])
+    return writable.view("<u2").ravel()
 
 
 def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bool:

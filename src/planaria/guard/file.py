@@ -1,6 +1,7 @@
 """What a guard file holds, read and validated."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,15 +15,15 @@ from typing_extensions import Self
 from planaria.checkpoints import Entry
 from planaria.checkpoints.header import expected_entries
 from planaria.checkpoints.sharded_folder import INDEX
-from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
+from planaria.errors import InvalidFile, InvalidGuard, InvalidInput, UntrustedGuard
 from planaria.files import write_atomically
 from planaria.frozen.prior import takes
 from planaria.guard import container
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES
-from planaria.guard.estimate import FLOATS, Statistics
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import LARGEST_EXPANSION, unpack_headers
 from planaria.guard.manifest import FINGERPRINT, Manifest, RememberedShape
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import Stream
 from planaria.memory import Memory
 from planaria.memory.ladder import Ladder
@@ -42,7 +43,7 @@ class GuardFile:
         arrays: its tiers, by the names of FORMAT.md.
         key: 32 bytes that digests and seal depend on, or None.
         size: bytes of its file.
-        mended: bytes of the file that were broken and restored on loading.
+        mended: bytes of the file that were broken and restored on loading, in memory: the file is as it was.
         lost: tiers that were damaged beyond repair, and are not used.
     """
 
@@ -152,12 +153,24 @@ class GuardFile:
         return by_tier
 
     def to_bytes(self) -> bytes:
-        """The guard file."""
+        """The guard file, whole: what was mended on loading is as it was when it was made.
+
+        Raises `InvalidGuard` if tiers are lost: a guard without them could not be read again.
+        """
+        if self.lost:
+            raise InvalidGuard(
+                f"Tiers of this guard are damaged beyond its own repair: {', '.join(self.lost)}. Nothing is written "
+                "without them. Use another copy of it."
+            )
         return container.pack(dict(self.arrays), key=self.key, bound=self.manifest.lean)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the guard file, whole or not at all. Raises `OutputFailed`."""
-        write_atomically(path, self.to_bytes())
+        """Writes the guard file, whole or not at all. Where there is one, its permissions stay, and links are followed.
+
+        To mend a guard on disk, load and save it. Raises `OutputFailed`, and `InvalidGuard` as `to_bytes` does.
+        """
+        path = Path(path).resolve()
+        write_atomically(path, self.to_bytes(), mode=stat.S_IMODE(path.stat().st_mode) if path.is_file() else None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, key: bytes | None = None) -> Self:
@@ -165,7 +178,8 @@ class GuardFile:
 
         Raises:
             InvalidGuard: if it is not a guard, is of a newer format, or is damaged beyond its own repair.
-            InvalidInput: if it was made with another key, or with one and none is given, or the reverse.
+            UntrustedGuard: an `InvalidGuard`; if a key is given, and it was made with another or without one.
+            InvalidInput: if it was made with a key and none is given, or the key is not 32 bytes.
             FileNotFoundError: if there is no such file.
         """
         path = Path(path)
@@ -174,7 +188,7 @@ class GuardFile:
         try:
             return cls.from_bytes(path.read_bytes(), key=key)
         except InvalidGuard as error:
-            raise InvalidGuard(f"{path}: {error}") from error
+            raise type(error)(f"{path}: {error}") from error
 
     @classmethod
     def from_bytes(cls, content: bytes, *, key: bytes | None = None) -> Self:
@@ -330,5 +344,11 @@ def _check_fingerprint(manifest: Manifest, key: bytes | None) -> None:
         return
     if key is None:
         raise InvalidInput("This guard was made with a key. Give it by --key-file or PLANARIA_KEY.")
-    made = "with another key" if manifest.key else "without a key"
-    raise InvalidInput(f"This guard was made {made}. Give the one it was made with, or none if it has none.")
+    if manifest.key:
+        came, key_of_it = "with another key", "give the key that it was made with"
+    else:
+        came, key_of_it = "without a key", "give no key"
+    raise UntrustedGuard(
+        f"This guard was made {came}, and the one given proves nothing of it: it may have been put in the place "
+        f"of yours. Use your own copy of the guard; or {key_of_it}, if you know where it comes from."
+    )

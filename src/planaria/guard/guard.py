@@ -2,18 +2,23 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from planaria.checkpoints import open_checkpoint, write_state_dict
 from planaria.checkpoints.opening import load_state_dict
 from planaria.checkpoints.sharded_folder import INDEX
-from planaria.errors import InvalidInput
-from planaria.guard.copies import Copy, is_archive
+from planaria.errors import InvalidInput, OutputFailed
+from planaria.files import followed
+from planaria.guard.copies import Copy, file_states, is_archive, model_files
 from planaria.guard.file import GuardFile
+from planaria.guard.header_recovery import recovered_headers
+from planaria.guard.known import Mask, known_weights
+from planaria.guard.quick import quick_check
+from planaria.guard.reading import require_weights, unchanged_while_read
 from planaria.guard.repair import diagnose
 from planaria.guard.report import Report
 
@@ -32,7 +37,9 @@ class Guard(GuardFile):
         self,
         model: Model,
         *,
-        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        known: Mask | None = None,
+        faulty: Mask | None = None,
+        quick: bool = False,
         force: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -43,27 +50,49 @@ class Guard(GuardFile):
 
         Args:
             model: the model.
-            known: by tensor, True where a hardware test found a weight good; tensors left out are all good.
-            force: diagnose also a model that looks different rather than damaged.
+            known: by tensor, True where a hardware test found a weight good; tensors left out are all good. Bool
+                tensors, NumPy arrays or lists.
+            faulty: the same the other way round, True where a weight is not to be trusted; in the place of `known`.
+            quick: answer from digests alone, without asking what a repair would make of it: damaged tiles have the
+                verdict "damaged". Takes no mask, and no model is refused.
+            force: diagnose also a model that looks different rather than damaged, of which whole files are lost, or
+                with a mask that digests contradict.
             threads: to compute with; by default as many as PyTorch uses.
             progress: called with (done, total, what).
 
         Raises:
             OtherModel: if names, types or shapes are not the guard's.
             LooksDifferent: if most tiles changed and all weights look sound, unless forced.
-            InvalidInput: if `known` does not fit the model.
-            InvalidFile, FileNotFoundError: if the model cannot be read.
+            InvalidInput: if the mask does not fit the model; if it calls most of a tensor bad whose bytes match their
+                digests, unless forced; or if there is one and `quick`.
+            InvalidFile: if the model cannot be read, changed while it was read, or if a file of it holds no weights at
+                all (a pointer, a web page, nothing) and cannot be restored exactly, unless forced.
+            FileNotFoundError: if it is not there; of shards, if all are missing.
         """
-        with open_checkpoint(model, headers=self.headers_for(model)) as checkpoint:
-            report, _ = diagnose(
-                self,
-                checkpoint,
-                action="check",
-                known=dict(known) if known is not None else None,
-                force=force,
-                threads=threads or torch.get_num_threads(),
-                progress=self._counted(progress, "check"),
-            )
+        mask = known_weights(self, known, faulty)
+        if quick and mask is not None:
+            raise InvalidInput("A quick check asks digests alone, and takes no mask. Leave one of them out.")
+        counted = self._counted(progress, "check")
+        headers = self.headers_for(model)
+        files = self._files(model, headers)
+        with unchanged_while_read(files) as changed:
+            mended = recovered_headers(self, files)
+            with open_checkpoint(model, headers=headers, mended=mended) as checkpoint:
+                if quick:
+                    report = quick_check(self, checkpoint, progress=counted)
+                else:
+                    report, _ = diagnose(
+                        self,
+                        checkpoint,
+                        action="check",
+                        known=mask,
+                        force=force,
+                        threads=threads or torch.get_num_threads(),
+                        examined=lambda examination: None if force else require_weights(self, examination, files),
+                        progress=counted,
+                    )
+            if report.verdict != "intact":
+                changed()
         return report
 
     def repair(
@@ -71,12 +100,13 @@ class Guard(GuardFile):
         model: Model,
         output: str | os.PathLike[str] | None = None,
         *,
-        known: Mapping[str, Bool[Tensor, "*weight"]] | None = None,
+        known: Mask | None = None,
+        faulty: Mask | None = None,
         force: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        """Repairs a model: in memory in place, a file into `output` or, without one, in place.
+        """Repairs a model: in memory in place, a file into `output` or, without one, in place. Links are followed.
 
         Files are repaired in a copy beside the output, verified there, flushed and renamed; each file is the old or the
         new one at any moment, whole. Weights that are proven intact never change.
@@ -84,7 +114,7 @@ class Guard(GuardFile):
         Args:
             model: the model.
             output: for a model on disk, the file or folder to write; for a model in memory there is none.
-            known, force, threads, progress: as for `check`.
+            known, faulty, force, threads, progress: as for `check`.
 
         Raises:
             OutputFailed: if the output cannot be written, or the model changed meanwhile.
@@ -93,20 +123,25 @@ class Guard(GuardFile):
         """
         threads = threads or torch.get_num_threads()
         counted = self._counted(progress, "repair")
-        mask = dict(known) if known is not None else None
+        mask = known_weights(self, known, faulty)
         headers = self.headers_for(model)
-        if isinstance(model, (str, os.PathLike)) and not is_archive(model):
-            with Copy(model, output, headers) as copy:
-                with open_checkpoint(copy.path, headers=headers, writable=True) as checkpoint:
+        files = self._files(model, headers)
+        if files and not is_archive(model):
+            with unchanged_while_read(files), Copy(model, output, headers) as copy:
+                mended = recovered_headers(self, self._files(copy.path, headers))
+                with open_checkpoint(copy.path, headers=headers, mended=mended, writable=True) as checkpoint:
                     report, draft = diagnose(
                         self, checkpoint, action="repair", known=mask, force=force, flush=True, threads=threads,
+                        examined=lambda examination: None if force else require_weights(self, examination, files),
                         progress=counted,
                     )  # fmt: skip
                     draft.commit()
                     checkpoint.write_headers()
-                copy.publish(unchanged=report.verdict == "intact" and output is None)
-            return report
-        on_disk = load_state_dict(model) if isinstance(model, (str, os.PathLike)) else None
+                notes = copy.publish(unchanged=report.verdict == "intact" and output is None)
+            return replace(report, notes=(*report.notes, *notes))
+        before = file_states(files)
+        with unchanged_while_read(files):
+            on_disk = load_state_dict(next(iter(files.values()))) if files else None
         if output is not None and on_disk is None:
             raise InvalidInput("A model in memory is repaired in place. Save it yourself, and leave the output out.")
         if output is not None and not is_archive(output):
@@ -119,13 +154,25 @@ class Guard(GuardFile):
             )
             draft.commit()
         if isinstance(model, (str, os.PathLike)) and on_disk is not None and (output or report.verdict != "intact"):
-            write_state_dict(output or model, on_disk)
+            if file_states(files) != before:
+                raise OutputFailed(
+                    f"{model} changed while it was being repaired. Nothing was written; repair it again."
+                )
+            target = Path(output or model)
+            if target.is_symlink():
+                note = f"{target} is a link: {followed(target)}, to which it leads, was written, and the link left"
+                report = replace(report, notes=(*report.notes, note))
+            write_state_dict(target, on_disk)
         return report
 
     def headers_for(self, model: Model) -> dict[str, bytes]:
         """The protected model's headers, as far as this one can have them: only a folder has an index of its shards."""
         in_shards = isinstance(model, (str, os.PathLike)) and Path(model).is_dir()
         return {name: header for name, header in self.headers.items() if in_shards or name != INDEX}
+
+    def _files(self, model: Model, headers: Mapping[str, bytes]) -> dict[str, Path]:
+        """The model's files by the names of their headers; none of a model in memory."""
+        return model_files(model, headers) if isinstance(model, (str, os.PathLike)) else {}
 
     def _counted(self, progress: Progress | None, what: str) -> Callable[[int], None]:
         total, done = self.protected_bytes, 0

@@ -20,12 +20,13 @@ from planaria.guard import parity, rules
 from planaria.guard.container import packed_size
 from planaria.guard.copies import file_state
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bundle_digests, group_digest
-from planaria.guard.estimate import FLOATS, Statistics, pieces, weights_of
 from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats, measured_tensors
 from planaria.guard.guard import Guard
 from planaria.guard.headers import pack_headers
 from planaria.guard.manifest import LEAN, Manifest, ParityShape
+from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.remember import Explain, remember
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import CHUNK, Stream
 from planaria.repairers.regrow import Precision
 

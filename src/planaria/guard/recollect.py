@@ -5,13 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import Located, Recollection, weights_of
+from planaria.guard.estimate import Recollection, inside
+from planaria.guard.evidence import odd_ones, worth_replacing
 from planaria.guard.file import GuardFile
+from planaria.guard.locate import Located, known_extremes
+from planaria.guard.pieces import weights_of
+from planaria.guard.statistics import Statistics
 from planaria.memory import Memory
 from planaria.memory.memory import Recalled
 
@@ -71,20 +75,54 @@ def _recollect(
         hinted = _of(memory, {of.name}, ladder=False)
         tensor = weights(hinted)
         found, bounds = damaged[of.name], told.get(of.name)
-        missing = found.missing
-        if bounds is not None:
-            known = Recollection(bounds.value, bounds.low, bounds.high, None)
-            missing = missing | (found.kept & ~known.inside(tensor[of.name]))
-        value = hinted.recall(tensor, {of.name: ~missing & tensor[of.name].isfinite()})[0][of.name].value
+        weight, index = tensor[of.name], index_of[of.name]
+        nothing = torch.full(of.shape, torch.inf, dtype=torch.float64)
+        low, high = (-nothing, nothing) if bounds is None else (bounds.low, bounds.high)
+        bounded = low.isfinite() | high.isfinite()
         error = errors[of.name] if of.codec is not None or of.prior.size else None
-        if bounds is None:
-            nothing = torch.full_like(value, torch.inf)
-            recollections[index_of[of.name]] = Recollection(value, -nothing, nothing, error)
-        else:
-            sure = bounds.low.isfinite() | bounds.high.isfinite()
-            value = torch.where(sure, bounds.value, value)
-            recollections[index_of[of.name]] = Recollection(value, bounds.low, bounds.high, error)
+        sketch = of.hint.double().view(of.shape)
+        contradicted = torch.zeros_like(found.kept)
+        statistics = guard.statistics(index)
+        if not mapped and error is not None and statistics is not None:
+            per_tile = guard.stream.tile * weight.numel() // guard.entries[index].nbytes
+            candidates = found.kept & ~bounded
+            contradicted = _contradicted(weight, candidates, found, sketch, error, statistics, per_tile)
+        missing = found.missing | contradicted | (found.kept & ~inside(weight, low, high))
+        value = hinted.recall(tensor, {of.name: ~missing & weight.isfinite()})[0][of.name].value
+        if bounds is not None:
+            value = torch.where(bounded, bounds.value, value)
+        recollections[index] = Recollection(value, low, high, sketch, contradicted, error)
     return recollections
+
+
+def _contradicted(
+    weight: Float[Tensor, "*weight"],
+    candidates: Bool[Tensor, "*weight"],
+    located: Located,
+    sketch: Float[Tensor, "*weight"],
+    error: float,
+    statistics: Statistics,
+    per_tile: int,
+) -> Bool[Tensor, "*weight"]:
+    """Candidates that the hint says were overwritten, one by one or in tiles whose weights do not follow it."""
+    candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
+    odd = odd_ones(
+        weight,
+        sketch,
+        error,
+        candidates,
+        ~located.doubtful & weight.isfinite(),
+        width=statistics.highest - statistics.lowest,
+    )
+    return odd | worth_replacing(
+        weight,
+        sketch,
+        torch.full_like(sketch, error**2),
+        candidates & ~odd,
+        mean=statistics.mean,
+        per_tile=per_tile,
+        reported=False,
+    )
 
 
 def _climbed(
@@ -118,8 +156,7 @@ def _climbed(
     if not mapped and share(doubtful) <= memory.strengths[0]:
         proven, _ = recall(doubtful)
         for name, bounds in proven.items():
-            inside = Recollection(bounds.value, bounds.low, bounds.high, None).inside(tensors[name])
-            missing[name] = missing[name] | (found[name].kept & ~inside)
+            missing[name] |= found[name].kept & ~inside(tensors[name], bounds.low, bounds.high)
     if not mapped and share(missing) > SURPLUS * memory.strengths[0]:
         return proven
     if not mapped and share(missing) == share(doubtful):

@@ -12,10 +12,10 @@ from torch import Tensor
 from planaria.checkpoints import Checkpoint
 from planaria.guard import rules
 from planaria.guard.container import packed_size
-from planaria.guard.estimate import weights_of
 from planaria.guard.file import ladder_columns, remembers
 from planaria.guard.headers import LARGEST_EXPANSION
 from planaria.guard.manifest import Manifest, MemoryShape, RememberedShape
+from planaria.guard.pieces import weights_of
 from planaria.guard.stream import Stream
 from planaria.memory import Memory, Planner
 from planaria.memory.memory import Remembered

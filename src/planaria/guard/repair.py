@@ -12,31 +12,24 @@ import torch
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint, Entry
-from planaria.errors import InvalidInput, VerificationFailed
+from planaria.errors import VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import (
-    FLOATS,
-    Estimate,
-    Located,
-    Recollection,
-    Statistics,
-    estimate,
-    locate,
-    part_of,
-    pieces,
-    weights_of,
-)
-from planaria.guard.examine import Examination, Known, damaged_tiles, examine
+from planaria.guard.estimate import Estimate, Recollection, estimate
+from planaria.guard.examine import Examination, damaged_tiles, examine
 from planaria.guard.file import GuardFile
+from planaria.guard.gate import Gate
+from planaria.guard.known import Known
+from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
+from planaria.guard.pieces import part_of, pieces
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
+from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
+from planaria.guard.unmeasured import absurd_weights
 from planaria.repairers import Repairer
 
-PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight is absurd
-ODD = 0.1  # share of a tensor's weights up to which a sign counts as absurd: a negative variance
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
 
@@ -49,24 +42,26 @@ def diagnose(
     force: bool = False,
     flush: bool = False,
     threads: int = 1,
+    examined: Callable[[Examination], None] = lambda examination: None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Report, Draft]:
     """What is damaged and what becomes of it, and the draft that makes it so. The checkpoint is only read.
 
     Args:
-        known: what a hardware test says, by tensor.
+        known: what a hardware test says, by tensor, from `known_weights`.
         force: also where the model looks different rather than damaged.
         flush: write each tensor as it is estimated, which bounds memory by the largest tensor; for a checkpoint that
             is itself a copy.
+        examined: called once the codes have been tried, before anything is estimated; may raise.
 
     Raises:
         LooksDifferent: see `examine`.
-        InvalidInput: if `known` names no tensor of the model, or has another shape.
+        InvalidInput: if digests contradict most of `known`, unless forced.
         VerificationFailed: if the draft is not what it should be.
     """
     began = time.monotonic()
-    _check_known(guard, known)
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
+    examined(examination)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
         of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
@@ -75,12 +70,15 @@ def diagnose(
         and (statistics := guard.statistics(of.tensor)) is not None
     }
     told = recollect(guard, examination.draft, located, mapped=known is not None, threads=threads)
+    gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
         memory = (located[index], told[index]) if index in told else None
         tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
         if action == "repair" and flush:
+            gate.admit(examination.draft)
             examination.draft.commit()
+    gate.admit(examination.draft)
     if action == "repair" and (damaged_tiles(guard, examination.draft) & ~_sharing(guard, examination.unproven)).any():
         raise VerificationFailed(
             "A repaired tile did not read back as its digest says. Nothing was written; try again."
@@ -93,6 +91,7 @@ def diagnose(
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
+        notes=examination.notes,
         seconds=time.monotonic() - began,
     )
     return report, examination.draft
@@ -110,16 +109,17 @@ def _diagnosed(
     """One tensor's report; what is estimated goes to the draft if it is to be applied."""
     stream, entry = guard.stream, guard.entries[index]
     bounds = stream.tiles_of_tensor(index)
-    damaged, unproven = examination.damaged[bounds], examination.unproven[bounds]
-    verdicts = np.where(damaged, EXACT, INTACT)
+    damaged, changed = examination.damaged[bounds], examination.changed[bounds]
+    unproven = examination.unproven[bounds] & ~changed
+    verdicts = np.where(changed, CHANGED, np.where(damaged, EXACT, INTACT))
     report = TensorReport(
         name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
     )
     statistics = guard.statistics(index)
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
-        if apply and entry.dtype in FLOATS:
-            _put_in_proportion(examination.draft, entry, unproven, known)
+        if entry.dtype in FLOATS:
+            report = _put_in_proportion(guard, examination.draft, index, unproven, known, report, apply=apply)
     elif unproven.any() and statistics is not None:
         shape, repairer = _rule(guard, index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
@@ -133,6 +133,7 @@ def _diagnosed(
                 if memory
                 else _located(guard, examination, index, piece, known, statistics)
             )
+            found = found.outside(changed[tiles], piece, stream.tile)
             result = estimate(
                 examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
@@ -165,26 +166,37 @@ def _diagnosed(
     return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
 
 
-def _put_in_proportion(draft: Draft, entry: Entry, unproven: NDArray[np.bool_], known: Known | None) -> None:
-    """The least that keeps a network alive where nothing is known of a tensor.
-
-    Of its unproven weights, those that are no number take the tensor's median, and so do those out of all proportion:
-    a variance of 1e30, or of 1e-30, ends a network as surely. Other weights stay as found, zeros among them.
-    """
+def _put_in_proportion(
+    guard: GuardFile,
+    draft: Draft,
+    index: int,
+    unproven: NDArray[np.bool_],
+    known: Known | None,
+    report: TensorReport,
+    *,
+    apply: bool,
+) -> TensorReport:
+    """Of a tensor's unproven weights, the absurd ones take its median. Others stay as found, zeros among them."""
+    entry = guard.entries[index]
     content = draft.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype])
-    weight = weights_of(content, entry).flatten()
-    tiles = torch.from_numpy(np.repeat(unproven, draft.stream.tile // stored.element_size())[: len(stored)])
-    missing = tiles if known is None or entry.name not in known else tiles & ~known[entry.name].flatten()
-    finite, magnitude = weight.isfinite(), weight.abs().log2()
-    told = finite & (weight != 0)
-    typical = magnitude[told].median() if told.any() else torch.tensor(0.0)
-    absurd = ~finite | (told & ((magnitude - typical).abs() > PROPORTION))
-    for other in (weight < 0, weight > 0):  # of the sign that nearly no other has
-        absurd |= other & (other[told].double().mean() < ODD)
-    rest = weight[~absurd]
-    stored[missing & absurd] = (rest.median() if rest.numel() else torch.tensor(0.0)).to(stored.dtype)
-    draft.replace(entry.name, 0, content)
+    tiles = torch.from_numpy(np.repeat(unproven, guard.stream.tile // stored.element_size())[: len(stored)])
+    if known is not None:
+        tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)).flatten()
+    absurd, median, deviation = absurd_weights(stored)
+    missing = tiles & absurd
+    if not missing.any():
+        return report
+    stored[missing] = torch.tensor(median, dtype=torch.float64).to(stored.dtype)
+    if apply:
+        draft.replace(entry.name, 0, content)
+    return replace(
+        report,
+        estimated=int(missing.sum()),
+        expected_error=deviation,
+        method="median",
+        kept=int((tiles & ~absurd).sum()),
+    )
 
 
 def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -211,7 +223,7 @@ def _located(
     guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None, statistics: Statistics
 ) -> Located:
     """What is to be distrusted of a piece."""
-    entry, unsolved = guard.entries[index], examination.unsolved
+    entry = guard.entries[index]
     mask = None
     if known is not None:  # tensors that the test does not name are all good
         mask = part_of(known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)), piece, entry)
@@ -220,8 +232,6 @@ def _located(
         piece,
         _doubtful(guard, examination, index, piece),
         tile=guard.stream.tile,
-        density=unsolved.density if unsolved else 0.0,
-        scattered=examination.scattered,
         sound=examination.sound,
         statistics=statistics,
         rule=_rule(guard, index)[1],
@@ -238,7 +248,7 @@ def _located_whole(
         _located(guard, examination, index, piece, known, statistics)
         for piece in _parts(guard, entry, _rule(guard, index)[1])
     ]
-    masks = ([of.doubtful, of.bounded, of.missing, of.kept] for of in found)
+    masks = ([of.doubtful, of.bounded, of.missing, of.certain, of.kept] for of in found)
     return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))
 
 
@@ -254,13 +264,9 @@ def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Ent
     if examination.unsolved is None or shape is None:
         return doubtful
     failed = examination.unsolved.doubtful(np.arange(start, stop), shape)
-    # A bundle that does not match though all its codewords do was decoded wrongly: none of it can be believed.
-    bundles = stream.bundle_of[tiles : tiles + count]
-    sharing = stream.tiles_in(np.unique(bundles))
-    symbols = stream.symbols_of(sharing[examination.unproven[sharing]], 0, stream.symbols)
-    blamed = stream.bundle_of[stream.tiles_of(symbols[examination.unsolved.doubtful(symbols, shape)])]
-    either = np.isin(bundles, blamed)
-    return doubtful & (failed | ~np.repeat(either, per_tile)[: stop - start])
+    failed |= np.repeat(examination.changed[tiles : tiles + count], per_tile)[: stop - start]
+    explained = np.repeat(examination.unsolved.explained[tiles : tiles + count], per_tile)[: stop - start]
+    return doubtful & (failed | ~explained)
 
 
 def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArray[np.int64]:
@@ -284,16 +290,3 @@ def _regions(verdicts: NDArray[np.int64], tile: int, nbytes: int) -> tuple[Regio
         for begin, end in pairwise(edges)
         if verdicts[begin] != INTACT
     )
-
-
-def _check_known(guard: GuardFile, known: Known | None) -> None:
-    if known is None:
-        return
-    shapes = {entry.name: entry.shape for entry in guard.entries}
-    for name, mask in known.items():
-        if name not in shapes:
-            raise InvalidInput(f"The mask has a tensor {name!r}, which the model lacks. Name the model's tensors.")
-        if tuple(mask.shape) != shapes[name] or mask.dtype != torch.bool:
-            raise InvalidInput(
-                f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be bool of {shapes[name]}."
-            )

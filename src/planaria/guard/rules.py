@@ -19,8 +19,8 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.fit import Schedule, fit_rule, output_error
 from planaria.frozen import shipped
 from planaria.frozen.prior import takes
-from planaria.guard.estimate import FLOATS
 from planaria.guard.manifest import FROZEN, RuleShape
+from planaria.guard.statistics import FLOATS
 from planaria.layouts import Flat, Layout, Sheet
 from planaria.records import Record
 from planaria.repairers import Regrow, RegrowFrozen, Repairer

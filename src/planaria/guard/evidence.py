@@ -1,0 +1,143 @@
+"""Whether an estimate is likely to be nearer to what a weight was than what the weight holds.
+
+A doubtful weight may be right, or slightly wrong (noise, drift, a flipped bit of the mantissa), or overwritten with
+something that has nothing to do with it. An estimate helps in the last case alone. Which it is shows in the weights of
+a tile together: let t be the true weight, f what is found, and p a prediction made without f, whose error e = t - p
+has the known mean square E and nothing to do with p. The least-squares slope a of f on p tells how much of the true
+weight is still in f: 1 if f is t or t with noise, 0 if it was overwritten. From f = a t + something independent of t
+follows the mean square of what leaving f would cost, <f^2> - 2 a <t^2> + <t^2>, with <t^2> = <p^2> + E; filling in p
+costs E. A change of scale alone does little to what a network answers, so f / a has to cost more than E, too.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+FEWEST = 64  # weights of a tile that can be judged without the others
+SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
+LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
+FAR = 4.0  # times a prediction's error, from which a weight that has no bounds may be odd
+REPORTED = 2.0  # times by which leaving weights that a test named bad must be better
+FAR_REPORTED = 2.0  # the same as `FAR` for them: most will be odd
+ROUNDS = 20
+SURVIVORS = 1000  # proven weights that show how far from its prediction an intact weight may be
+
+
+def worth_replacing(
+    found: Float[Tensor, "*weight"],
+    predicted: Float[Tensor, "*weight"],
+    square_error: Float[Tensor, "*weight"],
+    candidates: Bool[Tensor, "*weight"],
+    *,
+    mean: float,
+    per_tile: int,
+    reported: bool,
+) -> Bool[Tensor, "*weight"]:
+    """Candidates that are better replaced by their prediction: all of a tile's, or none.
+
+    A tile that cannot tell goes by all candidates together; where these cannot tell, none is replaced.
+
+    Args:
+        found: weights as they are; finite where they are candidates.
+        predicted: what would replace them, made without them.
+        square_error: to expect of it.
+        candidates: weights that are judged.
+        mean: of the intact weights; what is not told by it counts.
+        per_tile: weights of a tile.
+        reported: whether a hardware test named the candidates. Then leaving them has to be better by far, and where
+            predictions tell nothing, those much larger than weights of this tensor are were overwritten.
+    """
+    chosen = candidates.flatten()
+    f, p, e = (
+        torch.where(chosen, part.double().flatten(), 0.0)
+        for part in (torch.where(candidates, found, 0.0) - mean, predicted - mean, square_error)
+    )
+    tile = torch.arange(len(chosen)) // per_tile
+    count = int(tile[-1]) + 1 if len(tile) else 0
+    sums = torch.stack(
+        [torch.bincount(tile, weights, minlength=count) for weights in (chosen.double(), f * f, f * p, p * p, e)]
+    )
+    gain, spread = _gain(sums, reported=reported)
+    overall, overall_spread = (float(part) for part in _gain(sums.sum(1), reported=reported))
+    tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * spread)
+    replaced = torch.where(tells, gain > 0, overall > SURE * overall_spread)
+    return (replaced[tile] & chosen).view(candidates.shape)
+
+
+def odd_ones(
+    found: Float[Tensor, "*weight"],
+    predicted: Float[Tensor, "*weight"],
+    error: float,
+    candidates: Bool[Tensor, "*weight"],
+    proven: Bool[Tensor, "*weight"],
+    *,
+    width: float,
+    reported: bool = False,
+) -> Bool[Tensor, "*weight"]:
+    """Candidates that are so far from their prediction that they were more likely overwritten than not.
+
+    Overwritten weights are taken to lie anywhere in the tensor's range, others normally around the prediction; the
+    share of the first is found by expectation maximisation. No weight is odd that is no farther from its prediction
+    than some proven weight of the tensor.
+
+    Args:
+        error: root mean square error of the prediction.
+        proven: weights that are known to be right.
+        width: of the intact range.
+        reported: whether a hardware test named the candidates.
+    """
+    missed = (found - predicted).double().abs()
+    least = (FAR_REPORTED if reported else FAR) * error
+    far = candidates & (missed > least)
+    if error <= 0 or not far.any():
+        return torch.zeros_like(candidates)
+    f, p = found[candidates].double(), predicted[candidates].double()
+    slope = float((f * p).sum() / p.square().sum().clamp_min(1e-300))
+    if 0 < slope < 1:  # all weights may have shrunk: drift
+        missed = torch.minimum(missed, (found - slope * predicted).double().abs())
+        far &= missed > least
+    if int(proven.sum()) >= SURVIVORS:
+        far &= missed > missed[proven].max()
+    ratio = (missed[candidates] / error).clamp_max(1e3)
+    odds = (0.5 * ratio.square()).exp().clamp_max(1e300) * error * (2 * torch.pi) ** 0.5 / max(width, 4 * error)
+    share = torch.tensor(0.1 if reported else 0.01, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        overwritten = share * odds / (1 - share + share * odds)
+        share = overwritten.mean().clamp(1e-9, 1 - 1e-9)
+    likely = torch.zeros_like(candidates)
+    likely[candidates] = overwritten > 0.5
+    return far & likely
+
+
+def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight"], error: float) -> bool:
+    """Whether weights that became zero were small ones, as by coarse rounding, and not any.
+
+    Of erased weights the predictions are as large as of others. Of weights that were nearly zero they are as large as
+    the predictor's error lets them be: their mean square is the share E / (<p^2> + E) of that of others.
+    """
+    count = int(zeros.sum())
+    if count < FEWEST or count == zeros.numel():
+        return False
+    square = predicted.double().square()
+    others = float(square[~zeros].mean())
+    small = others * error**2 / max(others + error**2, 1e-300)
+    spread = 2 * others * (2 / count) ** 0.5
+    return float(square[zeros].mean()) + spread < (others + small) / 2
+
+
+def _gain(
+    sums: Float[Tensor, "5 *tiles"], *, reported: bool
+) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
+    """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile."""
+    count, ff, fp, pp, error = sums
+    true = pp + error
+    slope_error = (ff / count.clamp_min(1)).sqrt() / pp.clamp_min(1e-300).sqrt()
+    tells = (slope_error < LEAST_SLOPE_ERROR) & (pp > 0)
+    slope = torch.where(tells, fp / pp.clamp_min(1e-300), 1.0)
+    left = (ff - 2 * slope * true + true).clamp_min(0.0)
+    square = slope.square()
+    rescaled = torch.where(slope > LEAST_SLOPE_ERROR, (ff / square.clamp_min(1e-300) - true).clamp_min(0.0), torch.inf)
+    left = torch.where(tells, torch.minimum(left, rescaled), left)
+    spread = 2 * true * torch.where(tells, slope_error, (2 / count.clamp_min(1)).sqrt())
+    gain = torch.where(tells | reported, (REPORTED if reported else 1.0) * left - error, -1.0)
+    return gain, spread * (tells | reported)

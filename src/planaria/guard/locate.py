@@ -1,0 +1,162 @@
+"""What no code could restore: which weights of a tensor to distrust."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from planaria.checkpoints import Entry
+from planaria.detectors import Outlier, Residual
+from planaria.guard.pieces import doubtful_weights, part_of, weights_of
+from planaria.guard.statistics import FLOATS, Statistics, share_that_shows
+from planaria.repairers import Repairer
+
+RUN = 64  # neighbouring weights that are overwritten together or not
+FEWEST = 4  # garbage weights of a run that say something of the others
+# Times the largest score of an intact weight, where nothing else says that weights were overwritten: small changes of
+# all weights bring a few over the limit, and none far over.
+SLACK = 1.5
+MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
+NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
+
+
+@dataclass(frozen=True)
+class Located:
+    """What is to be distrusted of a tensor, or of a piece of one. Masks over its weights, in its shape.
+
+    Attributes:
+        doubtful: weights that no proof covers whole.
+        bounded: those known up to rounding of their lower half.
+        missing: those to be filled in, if that is likely to be nearer to what they were.
+        certain: of these, those that cannot be right.
+        kept: those that look right.
+    """
+
+    doubtful: Bool[Tensor, "*weight"]
+    bounded: Bool[Tensor, "*weight"]
+    missing: Bool[Tensor, "*weight"]
+    certain: Bool[Tensor, "*weight"]
+    kept: Bool[Tensor, "*weight"]
+
+    def outside(self, tiles: NDArray[np.bool_], piece: Entry, tile: int) -> "Located":
+        """Of a piece, without these of its tiles."""
+        count = self.doubtful.numel()
+        left = torch.from_numpy(~np.repeat(tiles, tile * count // piece.nbytes)[:count]).view(piece.shape)
+        masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)
+        return Located(*(mask & left for mask in masks))
+
+    def part(self, piece: Entry, entry: Entry) -> "Located":
+        """Of a piece of the tensor."""
+        masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)
+        return Located(*(part_of(mask, piece, entry) for mask in masks))
+
+
+def locate(
+    content: NDArray[np.uint8],
+    entry: Entry,
+    doubtful: NDArray[np.bool_],
+    *,
+    tile: int,
+    sound: bool,
+    statistics: Statistics,
+    rule: Repairer | None,
+    known: Bool[Tensor, "*weight"] | None,
+) -> Located:
+    """Finds the broken weights among the doubtful ones.
+
+    Certain are those that cannot be right. Where they are so many that most of their neighbours must have been
+    overwritten too, though it does not show, these are missing as well. Each other weight is judged by itself: it is
+    missing if the detector, which never names an intact weight, names it.
+
+    Args:
+        content: the tensor's bytes as found, a floating-point type.
+        doubtful: symbols that no proof covers.
+        sound: whether the whole model looks sound, though all of it changed: then no weight is missing that can be.
+        rule: the tensor's stored rule, which predicts; without one, weights are compared with their row and column.
+        known: weights that a hardware test found good; then exactly the others are missing.
+    """
+    weight = weights_of(content, entry)
+    any_doubt, high_doubt = (torch.from_numpy(part).view(weight.shape) for part in doubtful_weights(doubtful, entry))
+    broken = statistics.broken(weight)
+    tiny = statistics.tiny(weight)
+    if bool((tiny & ~any_doubt).sum() > NATURAL * (~any_doubt).sum()):
+        broken &= ~tiny
+    per_tile = tile * weight.numel() // entry.nbytes
+    bounded = any_doubt & ~high_doubt & ~broken
+    open_ = any_doubt & ~bounded
+    if known is not None:
+        open_ &= ~known
+    certain = open_ & (broken | _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros))
+    if known is not None:
+        return Located(any_doubt, bounded & ~known, open_, certain, torch.zeros_like(open_))
+    shows = share_that_shows(statistics, FLOATS[entry.dtype])
+    certain = certain | (open_ & _overwritten(certain & (weight != 0), open_, shows))
+    judged = open_ & ~known_extremes(weight, open_, statistics)
+    certain &= judged
+    missing = certain
+    if not sound and (missing != judged).any():
+        detector = Outlier() if rule is None else Residual(rule)
+        overwritten = bool((certain & (weight != 0)).any())
+        record = statistics.record(detector, slack=1.0 if overwritten else SLACK)
+        # What is already given up must not mislead the detector; it always names a NaN.
+        missing = judged & (certain | ~detector.find(torch.where(certain, torch.nan, weight), record, suspect=judged))
+        if not statistics.all_finite:
+            missing &= certain | weight.isfinite()
+    return Located(any_doubt, bounded, missing, certain, open_ & ~missing)
+
+
+def known_extremes(
+    weight: Float[Tensor, "*weight"], open_: Bool[Tensor, "*weight"], statistics: Statistics
+) -> Bool[Tensor, "*weight"]:
+    """Weights that are the intact tensor's largest or smallest to the bit, unless cells are stuck there."""
+    found = open_ & statistics.extreme(weight)
+    return found & bool(found.sum() <= MOST_EXTREMES)
+
+
+def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
+    """How many there are in each tile."""
+    flat = mask.flatten().long()
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % per_tile))
+    return padded.view(-1, per_tile).sum(1)
+
+
+def spread(tiles: Bool[Tensor, " tiles"], per_tile: int, like: Tensor) -> Tensor:
+    """Each weight's part of what is said of its tile."""
+    return tiles.repeat_interleave(per_tile)[: like.numel()].view(like.shape)
+
+
+def _overwritten(
+    garbage: Bool[Tensor, "*weight"], open_: Bool[Tensor, "*weight"], shows: float
+) -> Bool[Tensor, "*weight"]:
+    """Weights of runs of which those that show nothing were most likely overwritten, too.
+
+    Of overwritten weights the share `shows` is garbage on its face: from the garbage follows how many were overwritten,
+    and so what share of those that look right. Zeros say nothing: where they are, they are one by one.
+    """
+    sizes, count = by_tile(open_, RUN), by_tile(garbage, RUN)
+    share = count / sizes.clamp_min(1)
+    overwritten = (share / max(shows, 1e-9)).clamp_max(1.0)
+    hidden = (overwritten - share) / (1 - share).clamp_min(1e-9)
+    return spread((hidden > 0.5) & (count >= FEWEST), RUN, garbage)
+
+
+def _zeroed(
+    weight: Float[Tensor, "*weight"],
+    open_: Bool[Tensor, "*weight"],
+    doubtful: Bool[Tensor, "*weight"],
+    per_tile: int,
+    zeros: float,
+) -> Bool[Tensor, "*weight"]:
+    """Zeros of tiles that hold so many that most were none, which no proven tile of the tensor does."""
+    zero = weight == 0
+    expected = zeros * by_tile(open_, per_tile)
+    count = by_tile(open_ & zero, per_tile)
+    crowded = (count > expected + 5 * expected.sqrt() + 1) & (count > 2 * expected)
+    proven = by_tile(doubtful, per_tile) == 0
+    if zeros and proven.any() and crowded.any():
+        there = by_tile(zero, per_tile) / by_tile(torch.ones_like(zero), per_tile)
+        crowded &= count / by_tile(open_, per_tile).clamp_min(1) > there[proven].max()
+    return spread(crowded, per_tile, weight) & zero

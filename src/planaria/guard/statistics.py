@@ -1,0 +1,183 @@
+"""Plain statistics of an intact tensor, and what they prove of a damaged one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from planaria.detectors import Detector, Residual
+from planaria.records import Record
+from planaria.streams import generator
+
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+# Of the root mean square: a normal variable is nearer to zero once in a thousand million draws, random bits often.
+TINY = 2.0**-30
+PRUNED = 0.3  # share of zeros from which a weight that is one bit away from zero is a zero with a bit flipped
+PATTERNS = 4096  # random ones that stand for all of a wide type
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Plain statistics of an intact floating-point tensor: those the guard stores, as float32.
+
+    Attributes:
+        lowest, highest: of the finite weights.
+        mean, rms: of the finite weights; rms is the root mean square.
+        limits: of the detector's scores, see `Outlier`; both infinite where some weights were not finite.
+        floor: least deviation that the detector counts with.
+        zeros: share of the weights that are exactly 0.
+    """
+
+    lowest: float = 0.0
+    highest: float = 0.0
+    mean: float = 0.0
+    rms: float = 0.0
+    limits: tuple[float, float] = (float("inf"), float("inf"))
+    floor: float = 0.0
+    zeros: float = 0.0
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "*weight"], detector: Detector | None = None) -> "Statistics":
+        """Measured on the finite weights. The detector's part is left open unless all are finite."""
+        finite = weight[weight.isfinite()].double()
+        if finite.numel() == 0:
+            return cls()
+        plain = cls(
+            _outwards(float(finite.min()), -1),
+            _outwards(float(finite.max()), 1),
+            float(finite.mean().float()),
+            float(finite.square().mean().sqrt().float()),
+            zeros=float(np.float32((finite == 0).double().mean())),
+        )
+        if detector is None or finite.numel() < weight.numel():
+            return plain
+        record = detector.prepare(weight)
+        limits = [_outwards(float(limit), 1) for limit in record["limits"].flatten()]
+        return replace(
+            plain, limits=(limits[0], limits[-1]), floor=float(record.tensors.get("floor", torch.zeros(())).float())
+        )
+
+    @classmethod
+    def merged(cls, parts: Sequence["Statistics"], sizes: Sequence[int]) -> "Statistics":
+        """Of a tensor, from those of its pieces of so many weights. Limits and floor are the widest of all."""
+        if len(parts) < 2:
+            return parts[0] if parts else cls()
+        shares = np.array(sizes) / sum(sizes)
+        return cls(
+            min(part.lowest for part in parts),
+            max(part.highest for part in parts),
+            float(np.dot([part.mean for part in parts], shares)),
+            float(np.dot([part.rms**2 for part in parts], shares) ** 0.5),
+            (max(part.limits[0] for part in parts), max(part.limits[1] for part in parts)),
+            max(part.floor for part in parts),
+            float(np.dot([part.zeros for part in parts], shares)),
+        )
+
+    @property
+    def all_finite(self) -> bool:
+        """Whether all weights of the intact tensor are known to have been finite."""
+        return self.limits != (float("inf"), float("inf"))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the finite weights."""
+        return max(self.rms**2 - self.mean**2, 0.0) ** 0.5
+
+    @property
+    def nearly_constant(self) -> bool:
+        """Whether the mean tells more of a weight than zero does, wherever it is: scales, not matrices."""
+        return abs(self.mean) > 0.9 * self.rms
+
+    def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that cannot be: outside the intact range, not finite where all were, 0 where the intact tensor has no
+        zero, or so near to 0 that only a flipped bit brings a weight there.
+        """
+        possible = (weight >= self.lowest) & (weight <= self.highest) & ~self.tiny(weight)
+        if not self.zeros:
+            possible &= weight != 0
+        if not self.all_finite:
+            possible |= ~weight.isfinite()
+        return ~possible
+
+    def tiny(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that are not 0, and nearer to it than any weight of this tensor has a reason to be."""
+        return (weight != 0) & (weight.abs().double() < TINY * self.rms)
+
+    def extreme(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that are the intact tensor's largest or smallest to the bit: odd perhaps, and known to have been."""
+        rounded = weight.float()
+        found = (rounded == self.lowest) | (rounded == self.highest)
+        if weight.dtype == torch.float64:  # the range was rounded outwards
+            for bound in (self.lowest, self.highest):
+                found |= torch.nextafter(rounded, torch.tensor(2 * bound).float()) == bound
+        return found
+
+    def nearly_possible(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that are out of the intact range by so little that the bound is nearer to what they were."""
+        outside = (weight < self.lowest) | (weight > self.highest)
+        slack = 0.5 * self.deviation
+        return outside & (weight >= self.lowest - slack) & (weight <= self.highest + slack)
+
+    def flipped_zeros(self, weight: Shaped[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights, as stored, that were 0 but for flipped bits, where the intact tensor is pruned.
+
+        Those are tiny, or have a single bit set beside the sign. Of a type with few bits a weight may well have that.
+        """
+        values = weight.double()
+        if self.zeros < PRUNED:
+            return torch.zeros(weight.shape, dtype=torch.bool)
+        found = self.tiny(values)
+        if weight.element_size() > 1 and weight.dtype != torch.bfloat16:
+            bits = weight.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
+            bits = bits & torch.iinfo(bits.dtype).max
+            found = found | ((bits != 0) & (bits & (bits - 1) == 0) & (values.abs() < 1))
+        return found
+
+    def record(self, detector: Detector, *, slack: float = 1.0) -> Record:
+        """What this detector noted on the intact tensor, but for its predictor, which brings its own record.
+
+        With `slack` its limits are so many times as wide.
+        """
+        limits = slack * torch.tensor(self.limits, dtype=torch.float64)
+        return Record(
+            {
+                "range": torch.tensor([self.lowest, self.highest], dtype=torch.float64),
+                "limits": limits[:1] if isinstance(detector, Residual) else limits,
+                "floor": torch.tensor(self.floor, dtype=torch.float64),
+            }
+        )
+
+
+@lru_cache(maxsize=256)
+def share_that_shows(statistics: Statistics, dtype: torch.dtype) -> float:
+    """Of weights overwritten with random bits, the share that is broken on its face."""
+    size = dtype.itemsize
+    if size <= 2:
+        patterns = torch.arange(256**size).to({1: torch.uint8, 2: torch.int32}[size])
+        patterns = patterns if size == 1 else (patterns - 2**15).to(torch.int16)
+    else:
+        draws = generator(0, "random bits")
+        patterns = torch.randint(256, (PATTERNS * size,), dtype=torch.uint8, generator=draws)
+    weight = patterns.view(dtype)
+    weight = weight if dtype == torch.float64 else weight.float()
+    return float(statistics.broken(weight).double().mean())
+
+
+def _outwards(value: float, direction: int) -> float:
+    """As float32, rounded away from the inside of a range: rounding must not raise a false alarm."""
+    with np.errstate(over="ignore"):  # a float64 past the range of float32 becomes infinite
+        rounded = np.float32(value)
+    if (float(rounded) - value) * direction < 0:
+        rounded = np.nextafter(rounded, np.float32(direction * np.inf))
+    return float(rounded)
