@@ -1,6 +1,7 @@
 """The damages that the referee draws: every kind, from one weight to all, anywhere or in one place."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -113,15 +114,17 @@ def _damageable(tensors: Tensors, damage: Damage) -> Tensors:
     """Those that the damage can break."""
     if isinstance(damage, SwappedTensors):
         return tensors
-    able = {}
-    for name, tensor in tensors.items():
-        try:
-            damage.apply(tensor[:1].clone() if tensor.dim() else tensor.clone(), torch.Generator())
-        except InvalidInput:
-            continue
-        if not (tensor.is_floating_point() and type(damage) in ON_FINITE and not tensor.float().isfinite().all()):
-            able[name] = tensor
-    return able
+    able = set()
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        with suppress(InvalidInput):
+            damage.apply(torch.zeros(1, dtype=dtype), torch.Generator())
+            able.add(dtype)
+    wants_finite = isinstance(damage, ON_FINITE)
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if tensor.dtype in able and not (wants_finite and not tensor.double().isfinite().all())
+    }
 
 
 ON_FINITE = (ConductanceQuantisation, Drift, ProgrammingNoise, DeviceStuckAt)

@@ -1,12 +1,16 @@
 """The guards that the referee draws for a model."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from planaria.checkpoints import StateDict
 from planaria.errors import InvalidInput
 from planaria.fit import Schedule
-from planaria.guard import Guard, protect
+from planaria.guard import Guard, parity, protect
+from planaria.guard.manifest import ParityShape
 from referee.damage import in_a_file
 from referee.source import Source
 from referee.subjects import Tensors, draw_model
@@ -26,6 +30,7 @@ TIERS = {
 }
 WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "hint", "ladder", "rule"))
 MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
+WEAK = 0.25  # share of the guards with parity that get one of few check symbols
 PAIR = 32  # draws that share a model and its guard, which take longer to make than a draw
 
 
@@ -84,8 +89,25 @@ def draw_pair(number: int) -> Pair:
             if few and guard.manifest.parity is None and budget < 0.3:  # till there is room for some check symbols
                 budget *= 1.07
                 continue
-            parity = guard.manifest.parity
-            if parity is not None and parity.check * guard.stream.symbols > MOST_WORK and "rule" not in tiers:
+            shape = guard.manifest.parity
+            if shape is not None and shape.check * guard.stream.symbols > MOST_WORK and "rule" not in tiers:
                 budget *= 0.7
                 continue
+            if "parity" in tiers and source.chance(WEAK):
+                guard = with_parity(guard, intact, check=source.whole(2, 8), length=source.size(50, 2000))
             return Pair(kind, intact, guard, tiers, budget, expect, on_disk)
+
+
+def with_parity(guard: Guard, intact: Tensors, *, check: int, length: int) -> Guard:
+    """The guard with another parity: of so many check symbols in codewords of about so many others.
+
+    Guards of few check symbols were made once, and are read for ever, whatever is made today.
+    """
+    stream = guard.stream
+    segment = stream.symbols
+    check = min(check, segment)
+    shape = ParityShape(segment=segment, width=max(segment // length, 1), check=check)
+    with StateDict(intact, headers={"": guard.headers[next(iter(guard.headers))]}) as checkpoint:
+        symbols = parity.encode(checkpoint, stream, shape, threads=1, progress=lambda count: None)
+    arrays = {**guard.arrays, "parity": np.asarray(symbols)}
+    return replace(guard, manifest=replace(guard.manifest, parity=shape), arrays=arrays)

@@ -20,7 +20,7 @@ from referee.masks import Mask, draw_mask
 from referee.source import Source
 
 IN_FILES = 0.25  # share of the draws with a guard of a file that are repaired on disk, which takes longer
-CHECKED = 0.4  # share of the draws that are checked before, which takes as long as the repair
+CHECKED = 0.3  # share of the draws that are checked before, which takes as long as the repair
 NEIGHBOURS = {"config.json": b"{}", "notes.txt": b"not a model"}
 
 

@@ -14,16 +14,18 @@ from planaria.damages.faults import integers
 from planaria.datasets import digits, mnist_test
 from planaria.guard import Guard, protect
 from planaria.streams import generator
+from referee.guards import with_parity
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One repair. Accuracies in percent, of the damaged model and of the repaired one."""
+    """One repair. Accuracies in percent, of the damaged model and of the repaired one; `estimated` as reported."""
 
     good_changed: int
     right_made_wrong: int
+    estimated: int
     before: float
     after: float
 
@@ -34,6 +36,7 @@ class Reproduction:
 
     Attributes:
         settings: of `protect`.
+        check: symbols of each codeword of about `length` others. Guards of so few were made once.
         struck: patterns of the tensors that the damage strikes.
         masked: whether the repair is told exactly which weights are bad.
     """
@@ -44,6 +47,8 @@ class Reproduction:
     damage: SetZero | StuckAt
     struck: tuple[str, ...]
     masked: bool
+    check: int
+    length: int = 1024
 
     def play(self, seed: int) -> Run:
         """The repair of damage that `seed` draws."""
@@ -52,13 +57,14 @@ class Reproduction:
         faults = damage.apply_to_model(intact, generator(seed, "reproduction damage"))
         damaged, known = faults.replay(intact), faults.known
         repaired = {name: tensor.clone() for name, tensor in damaged.items()}
-        _guard(self).repair(repaired, known=known if self.masked else None, threads=1)
+        report = _guard(self).repair(repaired, known=known if self.masked else None, threads=1)
         changed, wrong = (
             {name: integers(repaired[name]) != integers(other[name]) for name in intact} for other in (damaged, intact)
         )
         return Run(
             good_changed=sum(int((known[name] & changed[name]).sum()) for name in intact),
             right_made_wrong=sum(int((known[name] & wrong[name]).sum()) for name in intact),
+            estimated=sum(tensor.estimated for tensor in report.tensors),
             before=accuracy(damaged),
             after=accuracy(repaired),
         )
@@ -71,18 +77,20 @@ class Reproduction:
 
 @cache
 def _guard(of: Reproduction) -> Guard:
-    return protect(of.model()[0], threads=1, **dict(of.settings))  # type: ignore[arg-type]
+    tensors, _ = of.model()
+    guard = protect(tensors, threads=1, **dict(of.settings))  # type: ignore[arg-type]
+    return with_parity(guard, tensors, check=of.check, length=of.length)
 
 
 @cache
-def small_convolutional() -> tuple[Tensors, Callable[[Tensors], float]]:
+def small_convolutional(hidden: int = 64) -> tuple[Tensors, Callable[[Tensors], float]]:
     """Trained on scikit-learn's digits for some seconds; about 98 % of its test images right."""
     data = digits()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the initialiser of torch's layers takes no generator
         network = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
+            nn.Flatten(), nn.Linear(512, hidden), nn.ReLU(), nn.Linear(hidden, 10),
         )  # fmt: skip
     train, test = (images.float()[:, None] / 8 - 1 for images in (data.train_images, data.test_images))
     adam = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -120,18 +128,18 @@ MATRICES = ("*.weight",)
 REPRODUCTIONS = (
     Reproduction(
         "small convolutional, expect .3, 10 % zeros, mask",
-        small_convolutional, (("budget", 0.02), ("expect", 0.3)), SetZero(0.1), MATRICES, True,
+        small_convolutional, (("budget", 0.02), ("expect", 0.3)), SetZero(0.1), MATRICES, True, 2,
     ),
     Reproduction(
         "small convolutional, expect .5, 10 % zeros, mask",
-        small_convolutional, (("budget", 0.02), ("expect", 0.5)), SetZero(0.1), MATRICES, True,
+        small_convolutional, (("budget", 0.02), ("expect", 0.5)), SetZero(0.1), MATRICES, True, 2,
     ),
     Reproduction(
         "network A, 1 %, 5 % of FC1 stuck, mask",
-        network_a, (("budget", 0.01),), StuckAt(0.05 / 32, value=1), ("fc1.weight",), True,
+        network_a, (("budget", 0.01),), StuckAt(0.05 / 32, value=1), ("fc1.weight",), True, 4, 9300,
     ),
     Reproduction(
         "network A, 1 %, 5 % of FC1 stuck, no mask",
-        network_a, (("budget", 0.01),), StuckAt(0.05 / 32, value=1), ("fc1.weight",), False,
+        network_a, (("budget", 0.01),), StuckAt(0.05 / 32, value=1), ("fc1.weight",), False, 4, 9300,
     ),
 )  # fmt: skip

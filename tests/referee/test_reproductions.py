@@ -13,7 +13,9 @@ each = pytest.mark.parametrize("reproduction", REPRODUCTIONS, ids=lambda of: of.
 def test_no_weight_that_is_right_or_marked_good_changes(reproduction: Reproduction) -> None:
     for seed in range(RUNS):
         run = reproduction.play(seed)
-        assert (run.good_changed, run.right_made_wrong) == (0, 0), f"seed {seed}"
+        if reproduction.masked:
+            assert (run.good_changed, run.right_made_wrong) == (0, 0), f"seed {seed}"
+        assert run.right_made_wrong <= run.estimated, f"seed {seed}"
 
 
 @each
