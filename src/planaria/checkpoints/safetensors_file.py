@@ -180,7 +180,8 @@ class SafetensorsFile(Checkpoint):
             header = parse_bare_header(content)
         except InvalidFile as error:
             if file == "":  # made up for a model in memory: no file began with it
-                raise InvalidFile(f"{self.path}: {error} The guard is of a model in memory and cannot help.") from error
+                what = advice(self.path) or " The guard is of a model in memory and cannot help."
+                raise InvalidFile(f"{self.path}: {error}{what}") from error
             return given, expected, True
         # A bit flipped in a name, the length or the metadata leaves a sound header. Another model's differs in more.
         layout = [(entry.dtype, entry.shape) for entry in header.entries]

@@ -126,7 +126,7 @@ class Guard(GuardFile):
         mask = known_weights(self, known, faulty)
         headers = self.headers_for(model)
         files = self._files(model, headers)
-        if files and not is_archive(model):
+        if isinstance(model, (str, os.PathLike)) and not is_archive(model):
             with unchanged_while_read(files), Copy(model, output, headers) as copy:
                 mended = recovered_headers(self, self._files(copy.path, headers))
                 with open_checkpoint(copy.path, headers=headers, mended=mended, writable=True) as checkpoint:
