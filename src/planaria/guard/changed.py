@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry
+from planaria.guard.codewords import Unsolved
 from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
-from planaria.guard.parity import Unsolved
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL

@@ -195,7 +195,8 @@ def estimate(
             square = torch.where(told, (recollection.high - recollection.low).square() / 12, square)
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
-        judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
+        if expected <= BETTER * plain:
+            judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
         left = judged & ~worth_replacing(
             weight, filled, square, judged, mean=statistics.mean, per_tile=per_tile, reported=True
         )

@@ -76,7 +76,7 @@ def locate(
         doubtful: symbols that no proof covers.
         sound: whether the whole model looks sound, though all of it changed: then no weight is missing that can be.
         rule: the tensor's stored rule, which predicts; without one, weights are compared with their row and column.
-        known: weights that a hardware test found good; then exactly the others are missing.
+        known: weights that a hardware test found good; then the others are missing.
     """
     weight = weights_of(content, entry)
     any_doubt, high_doubt = (torch.from_numpy(part).view(weight.shape) for part in doubtful_weights(doubtful, entry))
@@ -91,7 +91,8 @@ def locate(
         open_ &= ~known
     certain = open_ & (broken | _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros))
     if known is not None:
-        return Located(any_doubt, bounded & ~known, open_, certain, torch.zeros_like(open_))
+        extreme = known_extremes(weight, open_, statistics)
+        return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme)
     shows = share_that_shows(statistics, FLOATS[entry.dtype])
     certain = certain | (open_ & _overwritten(certain & (weight != 0), open_, shows))
     judged = open_ & ~known_extremes(weight, open_, statistics)

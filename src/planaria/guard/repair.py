@@ -183,8 +183,8 @@ def _put_in_proportion(
     tiles = torch.from_numpy(np.repeat(unproven, guard.stream.tile // stored.element_size())[: len(stored)])
     if known is not None:
         tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)).flatten()
-    absurd, median, deviation = absurd_weights(stored)
-    missing = tiles & absurd
+    absurd, median, deviation = absurd_weights(stored.view(entry.shape))
+    missing = tiles & absurd.flatten()
     if not missing.any():
         return report
     stored[missing] = torch.tensor(median, dtype=torch.float64).to(stored.dtype)
