@@ -122,7 +122,8 @@ def _distance(one: bytes, other: bytes) -> int:
 
 
 def _layout_of(header: Header) -> Layout:
-    return Layout(header.nbytes, {entry.name: entry.start for entry in header.entries})
+    # A tensor of no bytes may stand anywhere: here always at the beginning, as in what is read off a text.
+    return Layout(header.nbytes, {entry.name: entry.start if entry.nbytes else 0 for entry in header.entries})
 
 
 def _layouts(
@@ -135,7 +136,7 @@ def _layouts(
     if own is not None and {entry.name: entry for entry in own.entries} == expected:
         orders.append(dict(_layout_of(own).starts))
     orders += islice(_arranged(_spans(content, expected), expected), MOST_CANDIDATES)
-    orders.append({name: entry.start for name, entry in expected.items()})
+    orders.append(dict(_layout_of(parse_bare_header(given)).starts))
     for starts in orders:
         for begin in dict.fromkeys(begins):
             yield Layout(begin, starts)
