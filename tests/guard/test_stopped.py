@@ -42,6 +42,15 @@ before = {path.name: path.read_bytes() for path in model.parent.rglob("*") if pa
 Guard.load(guard).check(model)
 
 
+def run(command, *options):
+    sys.argv = ["planaria", command, str(model), "--guard", str(guard), *options]
+    try:
+        command_line.main()
+    except SystemExit as stopped:
+        sys.stdout.flush()
+        os._exit(stopped.code)  # a child's threads are not there to be waited for
+
+
 def stopping(where, name, number):
     real = getattr(where, name)
 
@@ -58,8 +67,7 @@ for number in (signal.SIGTERM, signal.SIGHUP):
         child = os.fork()
         if not child:
             stopping(where, name, number)
-            sys.argv = ["planaria", "repair", str(model), "--guard", str(guard), "--in-place"]
-            command_line.main()
+            run("repair", "--in-place")
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         after = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
         print(number.name, name, code, before == after)
@@ -67,8 +75,7 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
 child = os.fork()
 if not child:
     os.kill(os.getpid(), signal.SIGHUP)
-    sys.argv = ["planaria", "check", str(model), "--guard", str(guard)]
-    command_line.main()
+    run("check")
 print("ignored", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
