@@ -183,11 +183,9 @@ def estimate(
         filled = torch.where(told, bounded.to(weight), filled)
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
-    if not mapped:
-        nearly = statistics.nearly_possible(weight)
-        alone = spread(by_tile(located.certain & ~nearly, RUN) == 0, RUN, weight)
-        nearly &= alone & ~told
-        filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
+    nearly = statistics.nearly_possible(weight)
+    nearly &= spread(by_tile(located.certain & ~nearly, RUN) == 0, RUN, weight) & ~told
+    filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
     filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
     if mapped and missing.any():
         square = torch.full_like(weight, expected**2, dtype=torch.float64)
@@ -198,7 +196,14 @@ def estimate(
         if expected <= BETTER * plain:
             judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
         left = judged & ~worth_replacing(
-            weight, filled, square, judged, mean=statistics.mean, per_tile=per_tile, reported=True
+            weight,
+            filled,
+            square,
+            judged,
+            mean=statistics.mean,
+            deviation=deviation,
+            per_tile=per_tile,
+            reported=True,
         )
         missing, kept = missing & ~left, kept | left
     replaced = torch.where(missing, filled.to(stored.dtype), stored) if missing.any() else stored

@@ -30,6 +30,7 @@ def worth_replacing(
     candidates: Bool[Tensor, "*weight"],
     *,
     mean: float,
+    deviation: float,
     per_tile: int,
     reported: bool,
 ) -> Bool[Tensor, "*weight"]:
@@ -42,7 +43,7 @@ def worth_replacing(
         predicted: what would replace them, made without them.
         square_error: to expect of it.
         candidates: weights that are judged.
-        mean: of the intact weights; what is not told by it counts.
+        mean, deviation: of the intact weights; what the mean does not tell counts.
         per_tile: weights of a tile.
         reported: whether a hardware test named the candidates. Then leaving them has to be better by far, and where
             predictions tell nothing, those much larger than weights of this tensor are were overwritten.
@@ -57,8 +58,8 @@ def worth_replacing(
     sums = torch.stack(
         [torch.bincount(tile, weights, minlength=count) for weights in (chosen.double(), f * f, f * p, p * p, e)]
     )
-    gain, spread = _gain(sums, reported=reported)
-    overall, overall_spread = (float(part) for part in _gain(sums.sum(1), reported=reported))
+    gain, spread = _gain(sums, deviation, reported=reported)
+    overall, overall_spread = (float(part) for part in _gain(sums.sum(1), deviation, reported=reported))
     tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * spread)
     replaced = torch.where(tells, gain > 0, overall > SURE * overall_spread)
     return (replaced[tile] & chosen).view(candidates.shape)
@@ -126,7 +127,7 @@ def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight
 
 
 def _gain(
-    sums: Float[Tensor, "5 *tiles"], *, reported: bool
+    sums: Float[Tensor, "5 *tiles"], deviation: float, *, reported: bool
 ) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
     """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile."""
     count, ff, fp, pp, error = sums
@@ -134,6 +135,7 @@ def _gain(
     slope_error = (ff / count.clamp_min(1)).sqrt() / pp.clamp_min(1e-300).sqrt()
     tells = (slope_error < LEAST_SLOPE_ERROR) & (pp > 0)
     slope = torch.where(tells, fp / pp.clamp_min(1e-300), 1.0)
+    true = torch.where(tells, true, true.maximum(count * deviation**2))
     left = (ff - 2 * slope * true + true).clamp_min(0.0)
     square = slope.square()
     rescaled = torch.where(slope > LEAST_SLOPE_ERROR, (ff / square.clamp_min(1e-300) - true).clamp_min(0.0), torch.inf)

@@ -100,7 +100,7 @@ def locate(
     missing = certain
     if not sound and (missing != judged).any():
         detector = Outlier() if rule is None else Residual(rule)
-        overwritten = bool((certain & (weight != 0)).any())
+        overwritten = bool((certain & (weight != 0) & ~statistics.nearly_possible(weight)).any())
         record = statistics.record(detector, slack=1.0 if overwritten else SLACK)
         # What is already given up must not mislead the detector; it always names a NaN.
         missing = judged & (certain | ~detector.find(torch.where(certain, torch.nan, weight), record, suspect=judged))

@@ -120,6 +120,7 @@ def _contradicted(
         torch.full_like(sketch, error**2),
         candidates & ~odd,
         mean=statistics.mean,
+        deviation=statistics.deviation,
         per_tile=per_tile,
         reported=False,
     )

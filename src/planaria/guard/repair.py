@@ -190,13 +190,8 @@ def _put_in_proportion(
     stored[missing] = torch.tensor(median, dtype=torch.float64).to(stored.dtype)
     if apply:
         draft.replace(entry.name, 0, content)
-    return replace(
-        report,
-        estimated=int(missing.sum()),
-        expected_error=deviation,
-        method="median",
-        kept=int((tiles & ~absurd).sum()),
-    )
+    kept = int(tiles.sum() - missing.sum())
+    return replace(report, estimated=int(missing.sum()), expected_error=deviation, method="median", kept=kept)
 
 
 def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from planaria.guard.statistics import TINY
 
 PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight of one sign is absurd
 OUTLIERS = 12  # doublings, past which any weight is: of either sign, some are hundreds of times as large as others
-ODD = 0.1  # share of a vector's weights up to which a sign counts as absurd: a negative variance
+ODD = 0.03  # share of a vector's weights up to which a sign counts as absurd: a negative variance
 USUAL = 0.1  # share of a tensor's weights from which what is no number was none before
 RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
 
