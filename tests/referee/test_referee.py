@@ -18,7 +18,7 @@ from referee.tables import Tally, play_all
 
 DRAWS, LONG = 2000, 20_000
 # What the first referee found.
-REGRESSIONS = (16, 33, 36, 37, 66, 80, 98, 110, 144, 235, 243, 289, 296, 301)
+REGRESSIONS = (16, 33, 36, 37, 66, 80, 98, 110, 144, 235, 243, 289, 296, 301, 463)
 Edit = Callable[[dict[str, torch.Tensor], Report], Report]
 
 
