@@ -23,6 +23,7 @@ FLOATS = {
     "F8_E5M2": torch.float8_e5m2,
 }
 DEVIATIONS = 3.0  # of the tolerance: how far chance may take the error of estimates that are better on average
+MOST_PEAKED = 12.0  # kurtosis that the tolerance takes for chance: one outlier's own loss is none
 ROUNDING = 1e-6  # of a bound or an error: sums and stored numbers are rounded
 PROVEN = ("intact", "exact")
 ALONE = ("intact", "exact", "changed", "damaged")  # verdicts of regions in which nothing is estimated
@@ -168,17 +169,43 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
     _calibrate(weights, error, finite, good, judgement)
 
 
-def tolerance(estimated: int, stated: float, *, told_bad: int, bounded: int, bound: float) -> float:
+def tolerance(
+    estimated: int, stated: float, *, peaked: float = 3.0, told_bad: float, bounded: int, bound: float
+) -> float:
     """By how much the squared error of a tensor may grow: what the report itself states, and no more.
 
     Estimates replace doubtful weights only where that lowers the error to be expected, so on average it falls. The sum
-    of `estimated` squared errors of deviation `stated` has a standard deviation of about `stated**2 * sqrt(2 *
-    estimated)`: three of them, and nine squares for a single weight, are chance. For weights that a mask calls bad, the
-    whole stated error is allowed: the user asked for their replacement, whatever they hold. Weights within a bound may
-    err by the bound.
+    of `estimated` squared errors of deviation `stated` has a standard deviation of `stated**2 * sqrt((peaked - 1) *
+    estimated)`: three of them, and nine squares for a single weight, are chance. Weights within a bound may err by it.
+
+    Args:
+        estimated: how many weights were filled in without a bound.
+        stated: root mean squared error, as reported.
+        peaked: the kurtosis of the tensor's weights, of which that of the errors is taken to be one; 3 of normal ones.
+        told_bad: squared error that weights may have which a mask calls bad: the user asked for their replacement,
+            whatever they hold.
+        bounded: how many weights were filled in within a bound.
     """
-    chance = stated**2 * (DEVIATIONS * (2 * estimated) ** 0.5 + DEVIATIONS**2) if estimated else 0.0
-    return chance + told_bad * stated**2 + bounded * bound**2
+    chance = stated**2 * (DEVIATIONS * ((peaked - 1) * estimated) ** 0.5 + DEVIATIONS**2) if estimated else 0.0
+    return chance + told_bad + bounded * bound**2
+
+
+def _peaked(intact: NDArray[np.float64]) -> float:
+    """The kurtosis of weights about zero or their mean, whichever is less, between that of normal ones and MOST."""
+    if not len(intact):
+        return 3.0
+    found = []
+    for centre in (0.0, float(intact.mean())):
+        squares = np.square((intact - centre) / max(float(np.abs(intact - centre).max()), 1e-300))
+        found.append(float(np.square(squares).mean() / max(float(squares.mean()) ** 2, 1e-300)))
+    return float(np.clip(min(found), 3.0, MOST_PEAKED))
+
+
+def _plain_error(intact: NDArray[np.float64], asked: NDArray[np.bool_], finite: NDArray[np.bool_]) -> float:
+    """Squared error of the better of zeros and the tensor's mean in place of some weights."""
+    if not asked.any():
+        return 0.0
+    return min(float(np.square(intact[asked] - fill).sum()) for fill in (0.0, float(intact[finite].mean())))
 
 
 def _judge_error(
@@ -195,10 +222,17 @@ def _judge_error(
         grown = float(np.square(error[written]).sum())
         found = float(np.square(np.nan_to_num(error_before[written], nan=np.inf, posinf=np.inf)).sum())
     within = written & (error <= (report.bound or 0.0))
+    intact = weights.values[0] if weights.values else np.zeros(0)
+    asked = np.zeros(len(intact), bool) if good is None else written & ~within & ~good
+    with np.errstate(over="ignore"):
+        plain = _plain_error(intact, asked, finite)
+        peaked = _peaked(intact[finite])
+    stated = report.expected_error or 0.0
     allowed = tolerance(
         min(report.estimated, int((written & ~within).sum())),
-        report.expected_error or 0.0,
-        told_bad=0 if good is None else int((written & ~within & ~good).sum()),
+        stated,
+        peaked=peaked,
+        told_bad=max(plain, int(asked.sum()) * stated**2),
         bounded=int(within.sum()),
         bound=report.bound or 0.0,
     )
@@ -226,7 +260,8 @@ def _calibrate(
         candidates.insert(0, open_ & ~good)
     for mask in candidates:
         if int(mask.sum()) == report.estimated and finite[mask].all():
-            true = float(np.sqrt(np.square(error[mask]).mean()))
+            with np.errstate(over="ignore"):
+                true = float(np.sqrt(np.square(error[mask]).mean()))
             method = report.method or "?"
             judgement.calibrations.append(Calibration(method, report.estimated, report.expected_error, true))
             return
