@@ -19,6 +19,7 @@ from planaria.guard.stream import SYMBOL
 MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}  # bits
 FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
 ZEROED = 1e-4  # share of weights that are 0 and were not: training does not do that
+HUGE = 1e150  # garbage in float64 is taken for this, or its square would overflow
 TINY = 1e-6  # of a tensor's root mean square: what a flipped bit of the exponent leaves, and training hardly ever
 TOUCHED = 0.5  # share of a row's weights that training changes at least: some inputs are always 0
 FULLY = 0.9  # share of the weights of touched rows and columns that training changes, if a small step shows in them
@@ -68,7 +69,7 @@ class _Comparison:
         possible = np.isfinite(before) & np.isfinite(after)
         self.count += len(before)
         self.impossible += int((~possible).sum())
-        before, after = before[possible], after[possible]
+        before, after = (part[possible].clip(-HUGE, HUGE) for part in (before, after))
         tiny = TINY * (rms or float(np.sqrt(np.square(before).mean())) if len(before) else 0.0)
         self.vanished += int(((np.abs(after) <= tiny) & (np.abs(before) > tiny)).sum())
         self.largest = max(self.largest, float(np.abs(after).max(initial=0.0)))

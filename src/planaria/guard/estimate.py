@@ -16,7 +16,7 @@ from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.records import Record
-from planaria.repairers import MeanFill, Repairer, ZeroFill
+from planaria.repairers import Repairer
 
 # Of what zero errs: a rule that is no better at such damage is not used, and what is no better replaces no weight that
 # looks right in a model that looks sound.
@@ -159,7 +159,9 @@ def estimate(
     plain = expected
     apart = 1.0
     if shape is not None and missing.any():
-        apart = float(np.interp(float(missing.double().mean()), shape.rates, shape.errors))
+        # With nothing left to start from, no rule tells anything.
+        rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
+        apart = float(np.interp(float(missing.double().mean()), rates, errors))
     if shape is not None and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
         share = float(lost.sum() / missing.sum())
         error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
@@ -251,8 +253,10 @@ def _filled(
     """By the rule, or as plainly as it goes."""
     trusted = ~missing & weight.float().isfinite()  # the repairers compute in float32
     visible = torch.where(trusted, weight, 0.0)
-    plain: Repairer = MeanFill() if statistics.nearly_constant else ZeroFill()
-    filled = (rule or plain).restore(visible, trusted, Record())
+    plain = torch.full_like(weight, statistics.mean if statistics.nearly_constant else 0.0)
+    if rule is None:
+        return plain
+    filled = rule.restore(visible, trusted, Record())
     if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
-        filled = torch.where(lost, plain.restore(visible, trusted, Record()), filled)
+        filled = torch.where(lost, plain, filled)
     return filled

@@ -107,7 +107,8 @@ def odd_ones(
         share = overwritten.mean().clamp(1e-9, 1 - 1e-9)
     likely = torch.zeros_like(candidates)
     likely[candidates] = overwritten > 0.5
-    return far & likely
+    odd = far & likely
+    return odd & bool(2 * odd.sum() < candidates.sum())  # else the predictions are what is odd
 
 
 def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight"], error: float) -> bool:

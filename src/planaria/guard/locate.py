@@ -98,14 +98,12 @@ def locate(
     judged = open_ & ~known_extremes(weight, open_, statistics)
     certain &= judged
     missing = certain
-    if not sound and (missing != judged).any():
+    if not sound and statistics.all_finite and (missing != judged).any():
         detector = Outlier() if rule is None else Residual(rule)
         overwritten = bool((certain & (weight != 0) & ~statistics.nearly_possible(weight)).any())
         record = statistics.record(detector, slack=1.0 if overwritten else SLACK)
         # What is already given up must not mislead the detector; it always names a NaN.
         missing = judged & (certain | ~detector.find(torch.where(certain, torch.nan, weight), record, suspect=judged))
-        if not statistics.all_finite:
-            missing &= certain | weight.isfinite()
     return Located(any_doubt, bounded, missing, certain, open_ & ~missing)
 
 

@@ -30,6 +30,7 @@ from planaria.guard.stream import SYMBOL
 from planaria.guard.unmeasured import absurd_weights
 from planaria.repairers import Repairer
 
+NAMED = 5  # tensors that a note names
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
 
@@ -91,10 +92,26 @@ def diagnose(
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
-        notes=examination.notes,
+        notes=(*examination.notes, *_no_numbers(guard, examination)),
         seconds=time.monotonic() - began,
     )
     return report, examination.draft
+
+
+def _no_numbers(guard: GuardFile, examination: Examination) -> Iterable[str]:
+    """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before."""
+    names = [
+        entry.name
+        for index, entry in enumerate(guard.entries)
+        if examination.unproven[guard.stream.tiles_of_tensor(index)].any()
+        and (statistics := guard.statistics(index)) is not None
+        and not statistics.all_finite
+    ]
+    if names:
+        yield (
+            f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'} held values that are no numbers before, and "
+            f"what cannot be proven of them is left as found: {', '.join(names[:NAMED])}"
+        )
 
 
 def _diagnosed(

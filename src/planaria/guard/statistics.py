@@ -100,14 +100,14 @@ class Statistics:
         return abs(self.mean) > 0.9 * self.rms
 
     def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
-        """Weights that cannot be: outside the intact range, not finite where all were, 0 where the intact tensor has no
-        zero, or so near to 0 that only a flipped bit brings a weight there.
+        """Weights that cannot be: outside the intact range, not finite, 0 where the intact tensor has no zero, or so
+        near to 0 that only a flipped bit brings a weight there. None where some were no numbers before: it may be these.
         """
+        if not self.all_finite:
+            return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
         possible = (weight >= self.lowest) & (weight <= self.highest) & ~self.tiny(weight)
         if not self.zeros:
             possible &= weight != 0
-        if not self.all_finite:
-            possible |= ~weight.isfinite()
         return ~possible
 
     def tiny(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
