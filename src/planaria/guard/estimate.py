@@ -147,7 +147,8 @@ def estimate(
         # Between two bounds a weight as found is hardly worse than one filled in, and may be right.
         sure = recollection.low.isfinite() & recollection.high.isfinite() & ~certain
         recollection = recollection.within(statistics)
-        inside, told = recollection.inside(weight), recollection.told & (missing | kept)
+        inside = recollection.inside(weight)
+        told = recollection.told & (missing if mapped else missing | kept)
         certain = certain | (told & ~inside)
         if not mapped:
             missing = (missing & ~(sure & inside)) | (kept & ~inside)
@@ -186,7 +187,8 @@ def estimate(
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     nearly = statistics.nearly_possible(weight)
-    nearly &= spread(by_tile(located.certain & ~nearly, RUN) == 0, RUN, weight) & ~told
+    overwritten = located.certain & ~nearly & (weight != 0)
+    nearly &= spread(by_tile(overwritten, RUN) == 0, RUN, weight) & ~told
     filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
     filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
     if mapped and missing.any():

@@ -77,8 +77,9 @@ def odd_ones(
 ) -> Bool[Tensor, "*weight"]:
     """Candidates that are so far from their prediction that they were more likely overwritten than not.
 
-    Overwritten weights are taken to lie anywhere in the tensor's range, others normally around the prediction; the
-    share of the first is found by expectation maximisation. No weight is odd that is no farther from its prediction
+    Overwritten weights are taken to lie anywhere in the tensor's range, others around the prediction as Student's
+    distribution has it, since predictions miss large weights by much; the share of the first is found by expectation
+    maximisation. No weight is odd that is no farther from its prediction
     than some proven weight of the tensor.
 
     Args:
@@ -99,8 +100,10 @@ def odd_ones(
         far &= missed > least
     if int(proven.sum()) >= SURVIVORS:
         far &= missed > missed[proven].max()
-    ratio = (missed[candidates] / error).clamp_max(1e3)
-    odds = (0.5 * ratio.square()).exp().clamp_max(1e300) * error * (2 * torch.pi) ** 0.5 / max(width, 4 * error)
+    scale = error / 3**0.5  # of Student's distribution with 3 degrees of freedom, which has that deviation
+    ratio = missed[candidates] / scale
+    usual = 2 / (torch.pi * 3**0.5) / (1 + ratio.square() / 3).square() / scale
+    odds = 1 / (max(width, FAR * error) * usual)
     share = torch.tensor(0.1 if reported else 0.01, dtype=torch.float64)
     for _ in range(ROUNDS):
         overwritten = share * odds / (1 - share + share * odds)
