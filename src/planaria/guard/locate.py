@@ -12,7 +12,7 @@ from torch import Tensor
 from planaria.checkpoints import Entry
 from planaria.detectors import Outlier, Residual
 from planaria.guard.pieces import doubtful_weights, part_of, weights_of
-from planaria.guard.statistics import FLOATS, Statistics, share_that_shows
+from planaria.guard.statistics import FLOATS, PRUNED, Statistics, share_that_shows
 from planaria.repairers import Repairer
 
 RUN = 64  # neighbouring weights that are overwritten together or not
@@ -21,7 +21,8 @@ FEWEST = 4  # garbage weights of a run that say something of the others
 # Times the largest score of an intact weight; squared where nothing else says that weights were overwritten. Damaged
 # neighbours and small changes of all weights bring a few over the limit, and none far over.
 SLACK = 1.25
-MOST_ODD = 0.02  # share of odd weights, where nothing else says that weights were overwritten
+MOST_ODD = 0.02  # share of odd weights that is no sign of noise
+ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
 NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
 
@@ -102,6 +103,8 @@ def locate(
         extreme = known_extremes(weight, open_, statistics)
         return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme | contradicted)
     garbage = certain & (weight != 0)
+    if statistics.zeros >= PRUNED:  # tiny weights are zeros with a flipped bit
+        garbage &= ~tiny
     certain = certain | (open_ & _overwritten(weight, garbage, open_, statistics, FLOATS[entry.dtype]))
     judged = open_ & ~known_extremes(weight, open_, statistics)
     certain &= judged
@@ -126,8 +129,9 @@ def _detected(
     # What is already given up must not mislead the detector; it always names a NaN.
     seen = torch.where(certain & ~zeros, torch.nan, torch.where(zeros, 0.0, weight))
     found = judged & ~certain & ~detector.find(seen, record, suspect=judged)
-    # Noise on all weights brings some over the limit, which is no reason to overwrite these.
-    return found & bool(overwritten.any() or found.sum() <= MOST_ODD * judged.sum())
+    # Noise on all weights brings many over the limit, which is no reason to overwrite these.
+    enough = found.sum() <= max(MOST_ODD * judged.sum(), ODD_TO_GROSS * overwritten.sum())
+    return found & bool(enough)
 
 
 def known_extremes(
@@ -173,7 +177,9 @@ def _overwritten(
         return torch.zeros_like(garbage)
     shows = share_that_shows(statistics, dtype)
     sizes, count = by_tile(open_, RUN), by_tile(garbage, RUN)
-    share = (count / sizes.clamp_min(1) / max(shows, 1e-9)).clamp_max(SURE).double() * (count >= FEWEST)
+    sizes = sizes.double().clamp_min(1)
+    share = (count / sizes / max(shows, 1e-9)).clamp_max(SURE)
+    share = torch.where(count > sizes * shows - (sizes * shows * (1 - shows)).sqrt(), SURE, share) * (count >= FEWEST)
     exponent = torch.frexp(weight.double()).exponent.double()  # the weight is in [2^(exponent - 1), 2^exponent)
     scale = 2**0.5 * max(statistics.rms, 1e-300)
     usual = torch.erf(exponent.exp2() / scale) - torch.erf((exponent - 1).exp2() / scale)

@@ -20,6 +20,8 @@ from planaria.memory import Memory
 from planaria.memory.memory import Recalled
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
+HEAVY = 6.5  # times the root mean square, from which the largest weight is not that of a normal distribution
+SOME = 0.002  # share of doubtful weights that are impossible, from which odd ones may have been overwritten, too
 SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
 
 Masks = dict[str, Bool[Tensor, "*weight"]]
@@ -107,14 +109,19 @@ def _contradicted(
 ) -> Bool[Tensor, "*weight"]:
     """Candidates that the hint says were overwritten, one by one or in tiles whose weights do not follow it."""
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
-    odd = odd_ones(
-        weight,
-        sketch,
-        error,
-        candidates,
-        ~located.doubtful & weight.isfinite(),
-        width=statistics.highest - statistics.lowest,
-    )
+    overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
+    overwritten &= ~statistics.nearly_possible(weight, twice=False)
+    odd = torch.zeros_like(candidates)
+    if overwritten.sum() > SOME * located.doubtful.sum():
+        odd = odd_ones(
+            weight,
+            sketch,
+            error,
+            candidates,
+            ~located.doubtful & weight.isfinite(),
+            width=statistics.highest - statistics.lowest,
+            heavy=max(abs(statistics.lowest), abs(statistics.highest)) > HEAVY * statistics.rms,
+        )
     return odd | worth_replacing(
         weight,
         sketch,

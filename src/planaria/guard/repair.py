@@ -15,7 +15,7 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import Estimate, Recollection, estimate
+from planaria.guard.estimate import HIGH_HALF, Estimate, Recollection, estimate
 from planaria.guard.examine import Examination, damaged_tiles, examine
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
@@ -64,7 +64,7 @@ def diagnose(
     header_damaged = checkpoint.header_damaged or checkpoint.wrong_length()  # before anything is written
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     examined(examination)
-    _forget_parts_of_weights(guard, examination)
+    _settle_parts_of_weights(guard, examination)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
         of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
@@ -100,10 +100,12 @@ def diagnose(
     return report, examination.draft
 
 
-def _forget_parts_of_weights(guard: GuardFile, examination: Examination) -> None:
-    """Takes back corrections of weights of which other symbols stay in doubt, unless it is their lower half.
+def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None:
+    """Of weights that the parity corrected in part: what keeps them from becoming worse than they were found.
 
-    Half a correction is none: it may make a number that neither was nor was found.
+    A proven first half with a doubtful rest gets the rest that is nearest to what was found, since the weight lies in
+    the interval that the first half leaves. Any other part of a correction is taken back: it may make a number that
+    neither was nor was found.
     """
     draft, stream = examination.draft, guard.stream
     if examination.unsolved is None:
@@ -117,6 +119,15 @@ def _forget_parts_of_weights(guard: GuardFile, examination: Examination) -> None
             bounds = np.arange(len(doubt) + 1) * piece.nbytes // max(len(doubt), 1)
             symbols = np.repeat(doubt, np.diff(bounds))[::SYMBOL].nonzero()[0]
             draft.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
+            if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
+                stop = piece.start + piece.nbytes
+                found = draft.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
+                content = draft.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
+                settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
+                smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
+                smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
+                content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]
+                draft.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
 
 
 def _no_numbers(guard: GuardFile, examination: Examination) -> Iterable[str]:

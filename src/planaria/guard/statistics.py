@@ -24,7 +24,6 @@ FLOATS = {
 # Of the root mean square: a normal variable is nearer to zero once in a thousand million draws, random bits often.
 TINY = 2.0**-30
 PRUNED = 0.3  # share of zeros from which a weight that is one bit away from zero is a zero with a bit flipped
-FEW = 1e-3  # share of weights out of range by a factor of up to two that may be the largest ones
 PATTERNS = 4096  # random ones that stand for all of a wide type
 
 
@@ -133,17 +132,16 @@ class Statistics:
         """Weights that are no numbers or over twice as large as any was: no noise or flipped mantissa does that."""
         return ~(weight.abs() <= 2 * max(abs(self.lowest), abs(self.highest)))
 
-    def nearly_possible(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+    def nearly_possible(self, weight: Float[Tensor, "*weight"], *, twice: bool) -> Bool[Tensor, "*weight"]:
         """Weights that are out of the intact range by so little that the bound is nearer to what they were.
 
-        Little is half a deviation, or less than twice the bound for a few: flipped bits of a mantissa do that to the
-        largest weights, and only to them.
+        Little is half a deviation; or less than twice the bound, to which flipped bits of a mantissa take a weight.
         """
         outside = (weight < self.lowest) | (weight > self.highest)
+        if twice:
+            return outside & (weight >= 2 * self.lowest) & (weight <= 2 * self.highest)
         slack = 0.5 * self.deviation
-        little = (weight >= self.lowest - slack) & (weight <= self.highest + slack)
-        twice = (weight >= 2 * self.lowest) & (weight <= 2 * self.highest) & outside & ~little
-        return outside & (little | (twice & bool(twice.sum() <= 2 + FEW * weight.numel())))
+        return outside & (weight >= self.lowest - slack) & (weight <= self.highest + slack)
 
     def flipped_zeros(self, weight: Shaped[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights, as stored, that were 0 but for flipped bits, where the intact tensor is pruned.

@@ -13,7 +13,7 @@ RARE = 0.01  # share of weights up to which large ones are absurd beside the oth
 ENORMOUS = 40  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
 ODD = 0.03  # share of a vector's weights up to which a sign counts as absurd: a negative variance
-USUAL = 0.1  # share of a tensor's weights from which what is no number was none before
+USUAL = 0.02  # share of a tensor's weights from which what is no number was none before
 REPEATED = 3  # weights of one value
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
@@ -24,7 +24,7 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
 
     A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. A few weights may be a thousand
     times as large as others, and many of either sign far smaller. A small one that others equal to
-    the bit is a floor that somebody set. Nothing is known of zeros; and none is absurd where much of the tensor or a
+    the bit is a floor that somebody set. Nothing is known of zeros; and none is absurd where some of the tensor or a
     row of neighbours is no number: a mask, or padding, and what was made of them.
     """
     values = weight.double()
