@@ -19,6 +19,7 @@ from rich.text import Text
 
 from planaria.bench.tables import markdown
 from planaria.errors import InvalidFile, InvalidInput, OutputFailed
+from planaria.files import printable
 from planaria.progress import progress_bar
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
@@ -260,11 +261,6 @@ def show(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         Console().print(table)
     else:
         print(markdown(list(head), [[cell.replace("|", "\\|") for cell in line] for line in clean]))
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: names come from files that anyone may have made."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _diagnose(
