@@ -37,6 +37,7 @@ from planaria.guard import Guard
 from planaria.guard import copies, guard as guarded
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 model, guard = Path(sys.argv[1]), Path(sys.argv[2])
 before = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
 Guard.load(guard).check(model)

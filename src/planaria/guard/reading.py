@@ -58,6 +58,6 @@ def require_weights(guard: GuardFile, examination: Examination, files: Mapping[s
             what = other_format(path)
         if what is not None:
             raise InvalidFile(
-                f"{printable(path)} is {what}, not a model, and is lost past what the guard restores exactly: fetch it again. "
-                "Nothing was written; --force estimates its weights."
+                f"{printable(path)} is {what}, not a model, and is lost past what the guard restores exactly: fetch it "
+                "again. Nothing was written; --force estimates its weights."
             )
