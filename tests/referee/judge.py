@@ -162,7 +162,8 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
         words = f"{report.estimated} estimated of {int(counted.sum())}"
         judgement.add("right weights made wrong that no count covers", name, counted.sum() - report.estimated, words)
     finite = np.isfinite(intact)
-    judgement.add("what was no number is one now", name, (~finite & weights.changed & ~weights.right).sum())
+    no_number = ~finite & ~np.isfinite(before)  # what damage made a number of may become another one
+    judgement.add("what was no number is one now", name, (no_number & weights.changed & ~weights.right).sum())
     spoilt = finite & np.isfinite(before) & ~np.isfinite(after)
     judgement.add("a number is none now", name, spoilt.sum())
     _judge_error(weights, error, error_before, finite, good, judgement)

@@ -147,7 +147,10 @@ def estimate(
         # Between two bounds a weight as found is hardly worse than one filled in, and may be right.
         sure = recollection.low.isfinite() & recollection.high.isfinite() & ~certain
         recollection = recollection.within(statistics)
-        inside, told = recollection.inside(weight), recollection.told & (missing | kept)
+        inside = recollection.inside(weight)
+        told = recollection.told & (missing if mapped else missing | kept)
+        if mapped:  # the test calls some good that are not
+            kept = kept | (located.doubtful & ~located.bounded & ~missing & recollection.told & ~inside)
         certain = certain | (told & ~inside)
         if not mapped:
             missing = (missing & ~(sure & inside)) | (kept & ~inside)
@@ -185,8 +188,10 @@ def estimate(
         filled = torch.where(told, bounded.to(weight), filled)
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
-    nearly = statistics.nearly_possible(weight)
-    nearly &= spread(by_tile(located.certain & ~nearly, RUN) == 0, RUN, weight) & ~told
+    informed = expected <= BETTER * plain
+    nearly = statistics.nearly_possible(weight, twice=not informed) & (not (mapped and informed))
+    overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.flipped_zeros(stored)
+    nearly &= spread(by_tile(overwritten, RUN) == 0, RUN, weight) & ~told
     filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
     filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
     if mapped and missing.any():
@@ -195,7 +200,7 @@ def estimate(
             square = torch.where(told, (recollection.high - recollection.low).square() / 12, square)
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
-        if expected <= BETTER * plain:
+        if informed:
             judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
         left = judged & ~worth_replacing(
             weight,

@@ -19,6 +19,7 @@ LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
 FAR = 4.0  # times a prediction's error, from which a weight that has no bounds may be odd
 REPORTED = 2.0  # times by which leaving weights that a test named bad must be better
 FAR_REPORTED = 2.0  # the same as `FAR` for them: most will be odd
+HEAVIER = 1 / 16  # of the odds, where some weights are far larger than most
 ROUNDS = 20
 SURVIVORS = 1000  # proven weights that show how far from its prediction an intact weight may be
 
@@ -73,18 +74,22 @@ def odd_ones(
     proven: Bool[Tensor, "*weight"],
     *,
     width: float,
+    heavy: bool = False,
     reported: bool = False,
 ) -> Bool[Tensor, "*weight"]:
     """Candidates that are so far from their prediction that they were more likely overwritten than not.
 
-    Overwritten weights are taken to lie anywhere in the tensor's range, others normally around the prediction; the
-    share of the first is found by expectation maximisation. No weight is odd that is no farther from its prediction
+    Overwritten weights are taken to lie anywhere in the tensor's range, others around the prediction as Student's
+    distribution has it, since predictions miss large weights by much; the share of the first is found by expectation
+    maximisation. No weight is odd that is no farther from its prediction
     than some proven weight of the tensor.
 
     Args:
         error: root mean square error of the prediction.
         proven: weights that are known to be right.
         width: of the intact range.
+        heavy: whether some weights are far larger than most: it takes more for them to be odd, since predictions miss
+            them as far as they miss what was overwritten.
         reported: whether a hardware test named the candidates.
     """
     missed = (found - predicted).double().abs()
@@ -99,8 +104,10 @@ def odd_ones(
         far &= missed > least
     if int(proven.sum()) >= SURVIVORS:
         far &= missed > missed[proven].max()
-    ratio = (missed[candidates] / error).clamp_max(1e3)
-    odds = (0.5 * ratio.square()).exp().clamp_max(1e300) * error * (2 * torch.pi) ** 0.5 / max(width, 4 * error)
+    scale = error / 3**0.5  # of Student's distribution with 3 degrees of freedom, which has that deviation
+    ratio = missed[candidates] / scale
+    usual = 2 / (torch.pi * 3**0.5) / (1 + ratio.square() / 3).square() / scale
+    odds = (HEAVIER if heavy else 1.0) / (max(width, FAR * error) * usual)
     share = torch.tensor(0.1 if reported else 0.01, dtype=torch.float64)
     for _ in range(ROUNDS):
         overwritten = share * odds / (1 - share + share * odds)

@@ -1,24 +1,28 @@
 """What no code could restore: which weights of a tensor to distrust."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.checkpoints import Entry
 from planaria.detectors import Outlier, Residual
 from planaria.guard.pieces import doubtful_weights, part_of, weights_of
-from planaria.guard.statistics import FLOATS, Statistics, share_that_shows
+from planaria.guard.statistics import FLOATS, PRUNED, Statistics, share_that_shows
 from planaria.repairers import Repairer
 
 RUN = 64  # neighbouring weights that are overwritten together or not
+SURE = 0.999  # the largest share of a run that can be taken for overwritten
 FEWEST = 4  # garbage weights of a run that say something of the others
-# Times the largest score of an intact weight, where nothing else says that weights were overwritten: small changes of
-# all weights bring a few over the limit, and none far over.
-SLACK = 1.5
+# Times the largest score of an intact weight; squared where nothing else says that weights were overwritten. Damaged
+# neighbours and small changes of all weights bring a few over the limit, and none far over.
+SLACK = 1.25
+MOST_ODD = 0.02  # share of odd weights that is no sign of noise
+ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
 NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
 
@@ -87,32 +91,61 @@ def locate(
     per_tile = tile * weight.numel() // entry.nbytes
     bounded = any_doubt & ~high_doubt & ~broken
     open_ = any_doubt & ~bounded
+    contradicted = torch.zeros_like(open_)
     if known is not None:
+        contradicted = open_ & known & broken  # whatever the test says of them: nothing is written, and nothing claimed
         open_ &= ~known
+    if not statistics.all_finite:  # what is missing may have been no number
+        nothing = torch.zeros_like(open_)
+        return Located(any_doubt, bounded if known is None else bounded & ~known, nothing, nothing, open_)
     certain = open_ & (broken | _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros))
     if known is not None:
         extreme = known_extremes(weight, open_, statistics)
-        return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme)
-    shows = share_that_shows(statistics, FLOATS[entry.dtype])
-    certain = certain | (open_ & _overwritten(certain & (weight != 0), open_, shows))
+        return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme | contradicted)
+    garbage = certain & (weight != 0)
+    if statistics.zeros >= PRUNED:  # tiny weights are zeros with a flipped bit
+        garbage &= ~tiny
+    certain = certain | (open_ & _overwritten(weight, garbage, open_, statistics, FLOATS[entry.dtype]))
     judged = open_ & ~known_extremes(weight, open_, statistics)
     certain &= judged
     missing = certain
-    if not sound and statistics.all_finite and (missing != judged).any():
-        detector = Outlier() if rule is None else Residual(rule)
-        overwritten = bool((certain & (weight != 0) & ~statistics.nearly_possible(weight)).any())
-        record = statistics.record(detector, slack=1.0 if overwritten else SLACK)
-        # What is already given up must not mislead the detector; it always names a NaN.
-        missing = judged & (certain | ~detector.find(torch.where(certain, torch.nan, weight), record, suspect=judged))
+    if not sound and (missing != judged).any() and 2 * certain.sum() < open_.sum():  # else lines tell little
+        missing = certain | (judged & _detected(weight, certain, judged, statistics, rule))
     return Located(any_doubt, bounded, missing, certain, open_ & ~missing)
+
+
+def _detected(
+    weight: Float[Tensor, "*weight"],
+    certain: Bool[Tensor, "*weight"],
+    judged: Bool[Tensor, "*weight"],
+    statistics: Statistics,
+    rule: Repairer | None,
+) -> Bool[Tensor, "*weight"]:
+    """Weights among those judged that are odd beside their neighbours, or their row and column."""
+    detector = Outlier() if rule is None else Residual(rule)
+    zeros = statistics.tiny(weight) & (statistics.zeros > 0)
+    overwritten = certain & statistics.gross(weight)
+    record = statistics.record(detector, slack=SLACK if overwritten.any() else SLACK**2)
+    # What is already given up must not mislead the detector; it always names a NaN.
+    seen = torch.where(certain & ~zeros, torch.nan, torch.where(zeros, 0.0, weight))
+    found = judged & ~certain & ~detector.find(seen, record, suspect=judged)
+    # Noise on all weights brings many over the limit, which is no reason to overwrite these.
+    enough = found.sum() <= max(MOST_ODD * judged.sum(), ODD_TO_GROSS * overwritten.sum())
+    return found & bool(enough)
 
 
 def known_extremes(
     weight: Float[Tensor, "*weight"], open_: Bool[Tensor, "*weight"], statistics: Statistics
 ) -> Bool[Tensor, "*weight"]:
-    """Weights that are the intact tensor's largest or smallest to the bit, unless cells are stuck there."""
-    found = open_ & statistics.extreme(weight)
-    return found & bool(found.sum() <= MOST_EXTREMES)
+    """Weights that are the intact tensor's largest or smallest, as far as one can tell; not where cells are stuck.
+
+    They look odd to their rows. If but one or two are of such a size, it is them, though their last bits may differ.
+    """
+    for share in (0.5, 1.0):
+        found = open_ & statistics.extreme(weight, share=share)
+        if found.sum() <= MOST_EXTREMES:
+            return found
+    return torch.zeros_like(open_)
 
 
 def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
@@ -122,24 +155,37 @@ def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
     return padded.view(-1, per_tile).sum(1)
 
 
-def spread(tiles: Bool[Tensor, " tiles"], per_tile: int, like: Tensor) -> Tensor:
+def spread(tiles: Shaped[Tensor, " tiles"], per_tile: int, like: Tensor) -> Tensor:
     """Each weight's part of what is said of its tile."""
     return tiles.repeat_interleave(per_tile)[: like.numel()].view(like.shape)
 
 
 def _overwritten(
-    garbage: Bool[Tensor, "*weight"], open_: Bool[Tensor, "*weight"], shows: float
+    weight: Float[Tensor, "*weight"],
+    garbage: Bool[Tensor, "*weight"],
+    open_: Bool[Tensor, "*weight"],
+    statistics: Statistics,
+    dtype: torch.dtype,
 ) -> Bool[Tensor, "*weight"]:
-    """Weights of runs of which those that show nothing were most likely overwritten, too.
+    """Weights that look right and were most likely overwritten with random bits, as their neighbours were.
 
-    Of overwritten weights the share `shows` is garbage on its face: from the garbage follows how many were overwritten,
-    and so what share of those that look right. Zeros say nothing: where they are, they are one by one.
+    From the garbage in a run follows how many were overwritten, since of random bits a known share shows. Those that do
+    not show have any exponent alike, where intact weights, taken as normal, have few: that tells one from the other.
+    Zeros say nothing of their neighbours, nor do other values that repeat: each of them shows.
     """
+    if 2 * len(weight[garbage].unique()) < int(garbage.sum()):
+        return torch.zeros_like(garbage)
+    shows = share_that_shows(statistics, dtype)
     sizes, count = by_tile(open_, RUN), by_tile(garbage, RUN)
-    share = count / sizes.clamp_min(1)
-    overwritten = (share / max(shows, 1e-9)).clamp_max(1.0)
-    hidden = (overwritten - share) / (1 - share).clamp_min(1e-9)
-    return spread((hidden > 0.5) & (count >= FEWEST), RUN, garbage)
+    sizes = sizes.double().clamp_min(1)
+    share = (count / sizes / max(shows, 1e-9)).clamp_max(SURE)
+    share = torch.where(count > sizes * shows - (sizes * shows * (1 - shows)).sqrt(), SURE, share) * (count >= FEWEST)
+    exponent = torch.frexp(weight.double()).exponent.double()  # the weight is in [2^(exponent - 1), 2^exponent)
+    scale = 2**0.5 * max(statistics.rms, 1e-300)
+    usual = torch.erf(exponent.exp2() / scale) - torch.erf((exponent - 1).exp2() / scale)
+    alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
+    each = spread(share, RUN, weight)
+    return each * alike > (1 - each) * usual
 
 
 def _zeroed(

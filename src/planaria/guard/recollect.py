@@ -19,6 +19,9 @@ from planaria.guard.statistics import Statistics
 from planaria.memory import Memory
 from planaria.memory.memory import Recalled
 
+SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
+HEAVY = 6.5  # times the root mean square, from which the largest weight is not that of a normal distribution
+SOME = 0.002  # share of doubtful weights that are impossible, from which odd ones may have been overwritten, too
 SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
 
 Masks = dict[str, Bool[Tensor, "*weight"]]
@@ -106,14 +109,19 @@ def _contradicted(
 ) -> Bool[Tensor, "*weight"]:
     """Candidates that the hint says were overwritten, one by one or in tiles whose weights do not follow it."""
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
-    odd = odd_ones(
-        weight,
-        sketch,
-        error,
-        candidates,
-        ~located.doubtful & weight.isfinite(),
-        width=statistics.highest - statistics.lowest,
-    )
+    overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
+    overwritten &= ~statistics.nearly_possible(weight, twice=False)
+    odd = torch.zeros_like(candidates)
+    if overwritten.sum() > SOME * located.doubtful.sum():
+        odd = odd_ones(
+            weight,
+            sketch,
+            error,
+            candidates,
+            ~located.doubtful & weight.isfinite(),
+            width=statistics.highest - statistics.lowest,
+            heavy=max(abs(statistics.lowest), abs(statistics.highest)) > HEAVY * statistics.rms,
+        )
     return odd | worth_replacing(
         weight,
         sketch,
@@ -140,12 +148,12 @@ def _climbed(
         return {}
     weights = sum(tensor.numel() for tensor in tensors.values())
 
-    def recall(missing: Masks) -> tuple[dict[str, Recalled], int]:
+    def recall(missing: Masks, *, spare: int) -> tuple[dict[str, Recalled], int]:
         known = {
             name: ~missing[name] & tensor.isfinite() if name in missing else torch.ones_like(tensor, dtype=torch.bool)
             for name, tensor in tensors.items()
         }
-        recalled, contradictions = memory.recall(tensors, known, threads=threads)
+        recalled, contradictions = memory.recall(tensors, known, spare=spare, threads=threads)
         return {name: recalled[name] for name in found}, contradictions
 
     def share(missing: Masks) -> float:
@@ -155,16 +163,16 @@ def _climbed(
     missing = {name: of.missing | of.bounded for name, of in found.items()}
     proven: dict[str, Recalled] = {}
     if not mapped and share(doubtful) <= memory.strengths[0]:
-        proven, _ = recall(doubtful)
+        proven, _ = recall(doubtful, spare=0)
         for name, bounds in proven.items():
             missing[name] |= found[name].kept & ~inside(tensors[name], bounds.low, bounds.high)
     if not mapped and share(missing) > SURPLUS * memory.strengths[0]:
         return proven
     if not mapped and share(missing) == share(doubtful):
         return proven
-    likely, contradictions = recall(missing)
+    likely, contradictions = recall(missing, spare=SPARE)
     if contradictions and mapped:  # the test missed some
-        return recall(doubtful)[0]
+        return recall(doubtful, spare=0)[0]
     if contradictions:
         return proven
     return {name: _narrower(likely[name], proven[name]) if proven else likely[name] for name in found}

@@ -15,14 +15,14 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
-from planaria.guard.estimate import Estimate, Recollection, estimate
+from planaria.guard.estimate import HIGH_HALF, Estimate, Recollection, estimate
 from planaria.guard.examine import Examination, damaged_tiles, examine
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
 from planaria.guard.known import Known
 from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
-from planaria.guard.pieces import part_of, pieces
+from planaria.guard.pieces import doubtful_weights, part_of, pieces
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS, Statistics
@@ -61,8 +61,10 @@ def diagnose(
         VerificationFailed: if the draft is not what it should be.
     """
     began = time.monotonic()
+    header_damaged = checkpoint.header_damaged or checkpoint.wrong_length()  # before anything is written
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     examined(examination)
+    _settle_parts_of_weights(guard, examination)
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
         of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
@@ -88,7 +90,7 @@ def diagnose(
         action=action,
         tensors=tuple(tensors),
         tile=guard.manifest.tile,
-        header_damaged=checkpoint.header_damaged or checkpoint.wrong_length(),
+        header_damaged=header_damaged,
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
@@ -96,6 +98,36 @@ def diagnose(
         seconds=time.monotonic() - began,
     )
     return report, examination.draft
+
+
+def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None:
+    """Of weights that the parity corrected in part: what keeps them from becoming worse than they were found.
+
+    A proven first half with a doubtful rest gets the rest that is nearest to what was found, since the weight lies in
+    the interval that the first half leaves. Any other part of a correction is taken back: it may make a number that
+    neither was nor was found.
+    """
+    draft, stream = examination.draft, guard.stream
+    if examination.unsolved is None:
+        return
+    for index, entry in enumerate(guard.entries):
+        if entry.nbytes <= SYMBOL or not examination.unproven[stream.tiles_of_tensor(index)].any():
+            continue
+        for piece in pieces(entry, stream.tile):
+            any_doubt, high_doubt = doubtful_weights(_doubtful(guard, examination, index, piece), piece)
+            doubt = high_doubt if entry.dtype in FLOATS else any_doubt
+            bounds = np.arange(len(doubt) + 1) * piece.nbytes // max(len(doubt), 1)
+            symbols = np.repeat(doubt, np.diff(bounds))[::SYMBOL].nonzero()[0]
+            draft.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
+            if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
+                stop = piece.start + piece.nbytes
+                found = draft.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
+                content = draft.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
+                settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
+                smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
+                smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
+                content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]
+                draft.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
 
 
 def _no_numbers(guard: GuardFile, examination: Examination) -> Iterable[str]:
@@ -204,7 +236,8 @@ def _put_in_proportion(
     missing = tiles & absurd.flatten()
     if not missing.any():
         return report
-    stored[missing] = torch.tensor(median, dtype=torch.float64).to(stored.dtype)
+    value = torch.tensor([median], dtype=torch.float64).to(stored.dtype).view(torch.uint8).numpy()
+    content.reshape(-1, stored.element_size())[missing.numpy()] = value  # not all types can be assigned to by a mask
     if apply:
         draft.replace(entry.name, 0, content)
     kept = int(tiles.sum() - missing.sum())

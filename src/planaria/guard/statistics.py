@@ -101,7 +101,7 @@ class Statistics:
 
     def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights that cannot be: outside the intact range, not finite, 0 where the intact tensor has no zero, or so
-        near to 0 that only a flipped bit brings a weight there. None where some were no numbers before: it may be these.
+        near to 0 that only a flipped bit brings a weight there. None where some were no numbers before: it may be them.
         """
         if not self.all_finite:
             return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
@@ -114,18 +114,32 @@ class Statistics:
         """Weights that are not 0, and nearer to it than any weight of this tensor has a reason to be."""
         return (weight != 0) & (weight.abs().double() < TINY * self.rms)
 
-    def extreme(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
-        """Weights that are the intact tensor's largest or smallest to the bit: odd perhaps, and known to have been."""
+    def extreme(self, weight: Float[Tensor, "*weight"], *, share: float) -> Bool[Tensor, "*weight"]:
+        """Weights that are at least this share of the intact tensor's largest or smallest one, and inside the range.
+
+        With a share of 1 they are it to the bit: odd perhaps, and known to have been.
+        """
         rounded = weight.float()
-        found = (rounded == self.lowest) | (rounded == self.highest)
-        if weight.dtype == torch.float64:  # the range was rounded outwards
-            for bound in (self.lowest, self.highest):
-                found |= torch.nextafter(rounded, torch.tensor(2 * bound).float()) == bound
+        found = torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
+        for bound in (self.lowest, self.highest):
+            least = torch.tensor(share * bound).float()
+            if share == 1 and weight.dtype == torch.float64:  # the range was rounded outwards
+                least = torch.nextafter(least, torch.zeros(()))
+            found |= (rounded >= least) & (rounded <= bound) if bound > 0 else (rounded <= least) & (rounded >= bound)
         return found
 
-    def nearly_possible(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
-        """Weights that are out of the intact range by so little that the bound is nearer to what they were."""
+    def gross(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+        """Weights that are no numbers or over twice as large as any was: no noise or flipped mantissa does that."""
+        return ~(weight.abs() <= 2 * max(abs(self.lowest), abs(self.highest)))
+
+    def nearly_possible(self, weight: Float[Tensor, "*weight"], *, twice: bool) -> Bool[Tensor, "*weight"]:
+        """Weights that are out of the intact range by so little that the bound is nearer to what they were.
+
+        Little is half a deviation; or less than twice the bound, to which flipped bits of a mantissa take a weight.
+        """
         outside = (weight < self.lowest) | (weight > self.highest)
+        if twice:
+            return outside & (weight >= 2 * self.lowest) & (weight <= 2 * self.highest)
         slack = 0.5 * self.deviation
         return outside & (weight >= self.lowest - slack) & (weight <= self.highest + slack)
 

@@ -8,21 +8,23 @@ from torch import Tensor
 
 from planaria.guard.statistics import TINY
 
-PROPORTION = 6  # doublings or halvings from a tensor's typical magnitude, past which a weight of one sign is absurd
-OUTLIERS = 12  # doublings, past which any weight is: of either sign, some are hundreds of times as large as others
+PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
+RARE = 0.01  # share of weights up to which large ones are absurd beside the others
+ENORMOUS = 40  # doublings of 1, past which any weight is absurd
+MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
 ODD = 0.03  # share of a vector's weights up to which a sign counts as absurd: a negative variance
-USUAL = 0.1  # share of a tensor's weights from which what is no number was none before
+USUAL = 0.02  # share of a tensor's weights from which what is no number was none before
 REPEATED = 3  # weights of one value
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
-    """Weights that are no numbers or out of all proportion to the rest, the median of the rest, and its deviation.
+    """Weights that are no numbers or out of all proportion to the rest; the median of the rest, and its deviation.
 
-    A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. Weights of either sign may be
-    small, and a few of them large: they have to be far smaller or larger to be absurd. A small one that others equal to
-    the bit is a floor that somebody set. Nothing is known of zeros; and none is absurd where much of the tensor or a
+    A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. A few weights may be a thousand
+    times as large as others, and many of either sign far smaller. A small one that others equal to
+    the bit is a floor that somebody set. Nothing is known of zeros; and none is absurd where some of the tensor or a
     row of neighbours is no number: a mask, or padding, and what was made of them.
     """
     values = weight.double()
@@ -32,23 +34,29 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     if any(float(kind.double().mean()) >= USUAL or _in_runs(kind).any() for kind in kinds):
         return nothing, 0.0, 0.0
     told = finite & (values != 0)
-    sizeable = told & (magnitude > SMALLEST)
-    typical = float(magnitude[sizeable if sizeable.sum() > 2 else told].median()) if told.any() else 0.0
+    # Each value once: where cells are stuck at one, it is not typical.
+    held = values[told].unique().abs().log2()
+    sizeable = held[held > SMALLEST]
+    typical = float((sizeable if len(sizeable) > 2 else held).median()) if len(held) else 0.0
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
     one_sign = weight.dim() < 2 and bool(told.any()) and min(signs) < ODD
-    most, least = (PROPORTION, -PROPORTION) if one_sign else (OUTLIERS, log2(TINY))
+    least = -PROPORTION if one_sign else log2(TINY)
     small = told & (magnitude - typical < least)
     if small.any():
         _, place, count = values[small].unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
-    absurd = ~finite | small | (told & (magnitude - typical > most))
+    large = told & (magnitude - typical > PROPORTION)
+    if large.double().mean() > RARE:  # these may be the usual ones
+        large = told & (magnitude > ENORMOUS)
+    absurd = ~finite | small | large
     for other, share in zip((values > 0, values < 0), signs, strict=True):
         if one_sign and share < ODD:
             absurd |= told & other
     rest = values[~absurd]
-    if not rest.numel():
-        return absurd, 0.0, 0.0
-    return absurd, float(rest.median()), float(rest.std(correction=0))
+    if len(rest) < MAJORITY * values.numel():  # nothing is known of what is typical
+        return nothing, 0.0, 0.0
+    median = float(rest.median())
+    return absurd, median, float((rest - median).square().mean().sqrt())
 
 
 def _in_runs(mask: Bool[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:

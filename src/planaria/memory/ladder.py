@@ -139,7 +139,12 @@ class Ladder:
         return cls(np.array(scales, np.float32), stages)
 
     def recall(
-        self, residuals: Residuals, known: Sequence[Bool[np.ndarray, "_rows _columns"]], *, threads: int = 1
+        self,
+        residuals: Residuals,
+        known: Sequence[Bool[np.ndarray, "_rows _columns"]],
+        *,
+        spare: int = 0,
+        threads: int = 1,
     ) -> tuple[list[Bounds], int]:
         """What is known of the missing weights, and how many checks contradict: then a known weight is wrong.
 
@@ -148,6 +153,8 @@ class Ladder:
         Args:
             residuals: as they were for `of`; what missing weights hold is not looked at.
             known: True where a weight is there, by tensor.
+            spare: check bits that a plane must have left to be used: each would contradict a wrong weight among those
+                known with a chance of one half.
             threads: to decode with; the result does not depend on them.
         """
         sizes = [residual.size for residual in residuals]
@@ -174,7 +181,16 @@ class Ladder:
                 erased = ~there[places]
                 own_missing = rank[places[erased]]
                 contradictions += _walk(
-                    table, planes, codes[places], lengths[places], erased, own_missing, nodes, halted, threads=threads
+                    table,
+                    planes,
+                    codes[places],
+                    lengths[places],
+                    erased,
+                    own_missing,
+                    nodes,
+                    halted,
+                    spare=spare,
+                    threads=threads,
                 )
             sure = ~halted
             low[sure] = np.maximum(low[sure], table.low[nodes[sure]])
@@ -361,6 +377,7 @@ def _walk(
     nodes: NDArray[np.int64],
     halted: Bool[np.ndarray, " m"],
     *,
+    spare: int,
     threads: int,
 ) -> int:
     """Moves the missing weights of a segment, `own`, down their trees as far as the planes tell.
@@ -379,6 +396,8 @@ def _walk(
         bits[erased] = 0
         known = ~erased
         known[erased] = ~(walking | stuck)
+        if spare and plane.check - np.count_nonzero(~known) < spare:
+            break
         solution = WindowCode(len(bits), plane.check, window=plane.window).decode(
             bits, known, plane.content, threads=threads
         )

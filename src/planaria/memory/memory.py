@@ -128,7 +128,12 @@ class Memory:
         return {"hint": hints, "ladder": ladder, "description": size}
 
     def recall(
-        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]], *, threads: int = 1
+        self,
+        damaged: Mapping[str, Tensor],
+        known: Mapping[str, Bool[Tensor, "..."]],
+        *,
+        spare: int = 0,
+        threads: int = 1,
     ) -> tuple[dict[str, Recalled], int]:
         """What is remembered of the missing weights, and the number of contradictions in the ladder.
 
@@ -137,6 +142,7 @@ class Memory:
         Args:
             damaged: all tensors of the memory, by name; what missing weights hold is not looked at.
             known: by name, True where a weight is trusted; bool.
+            spare: see `Ladder.recall`; for weights that are trusted without proof.
             threads: for the ladder; the result does not depend on them.
 
         Raises:
@@ -154,7 +160,7 @@ class Memory:
             residuals = [
                 residual(damaged[of.name], values[of.name], mask) for of, mask in zip(covered, there, strict=True)
             ]
-            bounds, contradictions = self.ladder.recall(residuals, there, threads=threads)
+            bounds, contradictions = self.ladder.recall(residuals, there, spare=spare, threads=threads)
         for of, bound in zip(covered, bounds, strict=False):
             missing = ~known[of.name].reshape(of.matrix).cpu()
             parts = []
