@@ -26,8 +26,7 @@ from planaria.errors import (
     PlanariaError,
     VerificationFailed,
 )
-from planaria.files import make_folder, write_atomically
-from planaria.guard_commands import printable
+from planaria.files import make_folder, printable, write_atomically
 from planaria.progress import progress_bar
 
 WRONG_USAGE = 3

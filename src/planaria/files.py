@@ -14,6 +14,11 @@ LOCK = ".lock"  # the file in a temporary folder that whoever uses it holds a lo
 LONGEST_PREFIX = 200  # bytes of a name that a temporary folder repeats: names have at most 255
 
 
+def printable(text: object) -> str:
+    """The text without what a terminal would obey: names come from files that anyone may have made."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None) -> None:
     """Writes to a temporary file beside `path`, flushes it, and renames it into place. Links are followed.
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from planaria.bench.tables import markdown
 from planaria.errors import InvalidFile, InvalidInput, OutputFailed
+from planaria.files import printable
 from planaria.progress import progress_bar
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
@@ -262,11 +263,6 @@ def show(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         print(markdown(list(head), [[cell.replace("|", "\\|") for cell in line] for line in clean]))
 
 
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: names come from files that anyone may have made."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _diagnose(
     model: Path,
     guard: Path,
@@ -391,7 +387,7 @@ def _described(guard: "GuardFile") -> dict[str, Any]:
 
 def _strength(guard: "GuardFile") -> dict[str, int] | None:
     """What the parity corrects for certain, or None without parity. A lost run is found by tiles, whole."""
-    from planaria.guard.parity import SPARE
+    from planaria.guard.codewords import SPARE
 
     shape = guard.manifest.parity
     if shape is None or "parity" in guard.lost:

@@ -162,7 +162,9 @@ def test_names_of_files_lead_nowhere_outside_the_folder(name: str, tmp_path: Pat
     ]
 
 
-def test_a_shard_that_is_a_link_is_read_and_never_written_through(tmp_path: Path, unchecked: None) -> None:
+def test_a_shard_that_is_a_link_is_never_opened_to_write_and_another_output_leaves_what_it_leads_to(
+    tmp_path: Path, unchecked: None
+) -> None:
     shards = hostile.write_shards(tmp_path / "shards")
     guard = protect(shards, budget=0.3, tiers=("digest", "parity"))
     target = (shards / "part-1.safetensors").rename(tmp_path / "target.safetensors")
@@ -171,9 +173,11 @@ def test_a_shard_that_is_a_link_is_read_and_never_written_through(tmp_path: Path
     target.write_bytes(broken)
     (shards / "part-1.safetensors").symlink_to(target)
     assert hostile.outcome_on_disk(guard, shards, tmp_path / "repaired").startswith("harmless: 1 of")
-    guard.repair(shards)
     assert target.read_bytes() == broken
-    assert (shards / "part-1.safetensors").read_bytes() == content
+    (tmp_path / "other").hardlink_to(target)
+    guard.repair(shards)
+    assert (shards / "part-1.safetensors").is_symlink() and target.read_bytes() == content
+    assert (tmp_path / "other").read_bytes() == broken  # a copy took its place
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -115,7 +115,7 @@ def test_content_copied_over_other_content_restores_nothing_but_its_own(dtype: t
     tensors, guard = layers(dtype), guard_of(dtype, 70)
     damaged = copied(tensors | {"0.weight": tensors["1.weight"]})
     report = guard.repair(damaged)
-    assert report.verdict in ("estimated", "lost") and not report.notes
+    assert report.verdict in ("estimated", "lost") and not any("places" in note for note in report.notes)
     assert all(same({"": damaged[name]}, {"": tensors[name]}) for name in tensors if name != "0.weight")
     # One that was overwritten and whose own content stands elsewhere is no longer lost; that elsewhere is.
     moved_on = copied(tensors | {"0.weight": tensors["1.weight"], "2.weight": tensors["0.weight"]})

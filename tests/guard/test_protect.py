@@ -26,7 +26,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from planaria.checkpoints.state_dict import DTYPES
-from planaria.errors import InvalidFile, InvalidGuard, InvalidInput
+from planaria.errors import InvalidFile, InvalidGuard, InvalidInput, PlanariaError, UntrustedGuard
 from planaria.guard import Guard, protect
 
 budgets = st.floats(0.001, 0.3) | st.floats(0.3, 1) | st.sampled_from([0.01, 0.02, 0.05, 1.0])
@@ -232,10 +232,15 @@ def test_tensors_without_weights_and_constant_ones_are_protected_too() -> None:
     assert [report.name for report in guard.check(tensors).tensors] == list(tensors)
 
 
-@pytest.mark.parametrize(("made", "given_"), [(KEY, None), (None, KEY), (KEY, KEY[::-1])])
-def test_a_guard_answers_to_the_key_it_was_made_with_alone(made: bytes | None, given_: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("made", "given_", "error"),
+    [(KEY, None, InvalidInput), (None, KEY, UntrustedGuard), (KEY, KEY[::-1], UntrustedGuard)],
+)
+def test_a_guard_answers_to_the_key_it_was_made_with_alone(
+    made: bytes | None, given_: bytes | None, error: type[PlanariaError]
+) -> None:
     content = protect(gaussian(), budget=0.1, tiers=("digest",), key=made).to_bytes()
-    with pytest.raises(InvalidInput, match="key"):
+    with pytest.raises(error, match="key"):
         Guard.from_bytes(content, key=given_)
     assert Guard.from_bytes(content, key=made).check(gaussian()).keyed == (made is not None)
 

@@ -26,8 +26,8 @@ MODELS: dict[str, dict[str, Tensor]] = {
     "int8": {"wide": random_bits(torch.int8, 100, 90), "odd": random_bits(torch.int8, 30, 77)},
 }
 
-# Forks a child for each signal and moment, in a process of one thread that has everything loaded. Prints how each
-# ended and what it left.
+# For each model and its guard, forks a child for each signal and moment, in a process of one thread that has everything
+# loaded. Prints how each ended and what it left.
 ASKED = """
 import os, shutil, signal, sys, time
 from pathlib import Path
@@ -37,9 +37,8 @@ from planaria.guard import Guard
 from planaria.guard import copies, guard as guarded
 
 torch.set_num_threads(1)
-model, guard = Path(sys.argv[1]), Path(sys.argv[2])
-before = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
-Guard.load(guard).check(model)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+given = [Path(path) for path in sys.argv[1:]]
 
 
 def run(command, *options):
@@ -62,15 +61,19 @@ def stopping(where, name, number):
     setattr(where, name, call)
 
 
-for number in (signal.SIGTERM, signal.SIGHUP):
-    for where, name in ((shutil, "copyfile"), (guarded, "diagnose"), (copies.Copy, "publish"), (os, "fsync")):
-        child = os.fork()
-        if not child:
-            stopping(where, name, number)
-            run("repair", "--in-place")
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        after = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
-        print(number.name, name, code, before == after)
+MOMENTS = ((shutil, "copyfile"), (guarded, "diagnose"), (copies.Copy, "publish"), (os, "fsync"))
+for model, guard in zip(given[::2], given[1::2]):
+    before = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
+    Guard.load(guard).check(model)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        for where, name in MOMENTS:
+            child = os.fork()
+            if not child:
+                stopping(where, name, number)
+                run("repair", "--in-place")
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            after = {path.name: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
+            print(number.name, name, code, before == after)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
 child = os.fork()
 if not child:
@@ -80,28 +83,29 @@ print("ignored", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.parametrize(("kind", "sharded"), [("float32", False), ("bfloat16", True), ("int8", False)])
-def test_a_command_that_is_asked_to_stop_leaves_nothing_behind(kind: str, sharded: bool, tmp_path: Path) -> None:
-    tensors = MODELS[kind]
-    folder = shards_of(tmp_path / "box", tensors)
-    guard = protect(folder if sharded else tensors, budget=0.2, tiers=PLAIN)
-    guard.save(tmp_path / "guard")
-    model = folder
-    if not sharded:
-        model = folder / "model.safetensors"
-        save_file(tensors, model)
-    file = folder / "part-0.safetensors" if sharded else model
-    content = file.read_bytes()
-    file.write_bytes(content[:-60] + bytes(20) + content[-40:])
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED, model, tmp_path / "guard"], capture_output=True, text=True, timeout=300
-    )
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith(("SIG", "ignored"))]
-    assert len(lines) == 9, done.stderr
+def test_a_command_that_is_asked_to_stop_leaves_nothing_behind(tmp_path: Path) -> None:
+    paths = []
+    for kind, sharded in (("float32", False), ("bfloat16", True), ("int8", False)):
+        tensors = MODELS[kind]
+        (tmp_path / kind).mkdir()
+        folder = shards_of(tmp_path / kind / "box", tensors)
+        guard = protect(folder if sharded else tensors, budget=0.2, tiers=PLAIN)
+        guard.save(tmp_path / kind / "guard")
+        model = folder
+        if not sharded:
+            model = folder / "model.safetensors"
+            save_file(tensors, model)
+        file = folder / "part-0.safetensors" if sharded else model
+        content = file.read_bytes()
+        file.write_bytes(content[:-60] + bytes(20) + content[-40:])
+        paths += [model, tmp_path / kind / "guard"]
+    done = subprocess.run([sys.executable, "-c", ASKED, *paths], capture_output=True, text=True, timeout=300)
+    *asked, ignored = [line.split() for line in done.stdout.splitlines() if line.startswith(("SIG", "ignored"))]
+    assert len(asked) == 3 * 8, done.stderr
     codes = {"SIGTERM": "143", "SIGHUP": "129"}
-    assert all(line[2:] == [codes[line[0]], "True"] for line in lines[:8]), lines
-    assert lines[8] == ["ignored", "1"]
-    assert "Traceback" not in done.stderr and done.stderr.count("planaria: stopped by SIGTERM\n") == 4
+    assert all(line[2:] == [codes[line[0]], "True"] for line in asked), asked
+    assert ignored == ["ignored", "1"]
+    assert "Traceback" not in done.stderr and done.stderr.count("planaria: stopped by SIGTERM\n") == 3 * 4
 
 
 WRITES: dict[str, Callable[[Path], object]] = {

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from planaria.checkpoints.base import require_file
 from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidInput, OutputFailed
-from planaria.files import followed, temporary_folder
+from planaria.files import followed, printable, temporary_folder
 
 FileState = tuple[int, int, int] | None
 
@@ -97,7 +97,9 @@ class Copy:
         """
         for name, path in self.files.items():
             if file_state(path) != self.before[name]:
-                raise OutputFailed(f"{path} changed while it was being repaired. Nothing was written; repair it again.")
+                raise OutputFailed(
+                    f"{printable(path)} changed while it was being repaired. Nothing was written; repair it again."
+                )
         if unchanged:
             return ()
         notes = self._notes()
@@ -173,7 +175,7 @@ class Copy:
         others = [path for path in self.files.values() if path.exists() and path.stat().st_nlink > 1]
         if self.in_place and others:
             notes.append(f"other names (hard links) of {others[0]} keep what was found: check these too")
-        return tuple(notes)
+        return tuple(map(printable, notes))
 
     def _named(self, name: str) -> Path:
         """Where the user says that a file is to be written."""

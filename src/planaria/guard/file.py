@@ -78,7 +78,8 @@ class GuardFile:
             return None
         numbers = (float(number) for number in self.arrays["statistics"][self._measured[tensor]])
         lowest, highest, mean, rms, rows, columns, floor, zeros = numbers
-        return Statistics(lowest, highest, mean, rms, (rows, columns), floor, zeros)
+        # A forged share of zeros is no share, and what is computed of it no number.
+        return Statistics(lowest, highest, mean, rms, (rows, columns), floor, min(max(zeros, 0.0), 1.0))
 
     @cached_property
     def _measured(self) -> dict[int, int]:

@@ -10,6 +10,7 @@ from planaria.checkpoints import parse_bare_header
 from planaria.checkpoints.foreign import foreign, other_format
 from planaria.checkpoints.header import INDEX
 from planaria.errors import InvalidFile, LooksDifferent, OtherModel
+from planaria.files import printable
 from planaria.guard.copies import file_states
 from planaria.guard.examine import Examination
 from planaria.guard.file import GuardFile
@@ -27,7 +28,9 @@ def unchanged_while_read(files: Mapping[str, Path]) -> Iterator[Callable[[], Non
     def require_unchanged() -> None:
         for name, state in file_states(files).items():
             if state != before[name]:
-                raise InvalidFile(f"{files[name]} changed while it was read: check it again when it is whole.")
+                raise InvalidFile(
+                    f"{printable(files[name])} changed while it was read: check it again when it is whole."
+                )
 
     try:
         yield require_unchanged
@@ -55,6 +58,6 @@ def require_weights(guard: GuardFile, examination: Examination, files: Mapping[s
             what = other_format(path)
         if what is not None:
             raise InvalidFile(
-                f"{path} is {what}, not a model, and is lost past what the guard restores exactly: fetch it again. "
-                "Nothing was written; --force estimates its weights."
+                f"{printable(path)} is {what}, not a model, and is lost past what the guard restores exactly: fetch it "
+                "again. Nothing was written; --force estimates its weights."
             )
