@@ -113,10 +113,15 @@ class Stream:
         return content.view("<u2")
 
     def tiles_of(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The tile that holds each symbol."""
-        tensor = np.searchsorted(self.starts, symbols, side="right") - 1
-        within = (symbols - np.asarray(self.starts)[tensor]) * SYMBOL // self.tile
-        return np.asarray(self.first_tiles)[tensor] + within
+        """The tile that holds each symbol. Faster where they ascend."""
+        per_tile = self.tile // SYMBOL
+        if not (symbols[1:] >= symbols[:-1]).all():
+            tensor = np.searchsorted(self.starts, symbols, side="right") - 1
+            return np.asarray(self.first_tiles)[tensor] + (symbols - np.asarray(self.starts)[tensor]) // per_tile
+        counts = np.diff(np.searchsorted(symbols, self.starts))
+        # Tiles of a tensor are counted from its first one, as if a whole number of them came before its first symbol.
+        shifts = np.array(self.first_tiles[:-1], np.int64) * per_tile - np.array(self.starts[:-1], np.int64)
+        return (symbols + np.repeat(shifts, counts)) // per_tile
 
     def symbols_of(self, tiles: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
         """All symbols of those tiles that lie in `[start, stop)`, ascending."""
