@@ -138,6 +138,8 @@ def changed_tiles(
     """
     changed = np.zeros_like(unproven)
     stream = guard.stream
+    if not unproven.any() and not len(draft.symbols):
+        return changed
     judged = [
         index
         for index, entry in enumerate(stream.entries)

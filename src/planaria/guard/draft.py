@@ -64,6 +64,8 @@ class Draft:
 
     def commit(self) -> None:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""
+        if not len(self.symbols):
+            return
         tile = self.stream.tile
         for name, start, stop in self.stream.bytes_of(np.unique(self.stream.tiles_of(self.symbols))):
             for begin in range(start, stop, max(tile, CHUNK)):

@@ -187,10 +187,8 @@ def _proven(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArray
     if "digest.tiles" not in guard.arrays:
         tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
         whole = [group for group in np.unique(stream.group_of[tensors]) if _matches(guard, draft, int(group))]
-        found = [
-            np.arange(stream.tiles)[stream.tiles_of_tensor(of)] for group in whole for of in stream.tensors_in(group)
-        ]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        bounds = [stream.tiles_of_tensor(of) for group in whole for of in stream.tensors_in(group)]
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(of.start, of.stop) for of in bounds)])
     bundles = np.unique(stream.bundle_of[tiles])
     digests = bundle_digests(draft, stream, bundles, key=guard.key)
     return stream.tiles_in(bundles[(digests == guard.arrays["digest.tiles"][bundles]).all(1)])
