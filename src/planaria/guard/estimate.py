@@ -221,8 +221,10 @@ def estimate(
         bound = float(weight[located.bounded].abs().max()) * HIGH_HALF[entry.dtype]
     methods = []
     if told.any() and recollection is not None:
-        final = replaced[told].double()
-        reach = torch.maximum(final - recollection.low[told], recollection.high[told] - final)
+        # Weights that a test calls good are where they are said to be as well, as far as the ladder tells.
+        also = told | (located.doubtful & ~located.bounded & ~missing & ~kept & recollection.told)
+        final = replaced[also].double()
+        reach = torch.maximum(final - recollection.low[also], recollection.high[also] - final)
         bound = max(bound, float(reach.max()))
         methods += ["ladder"] if (told & missing).any() else []
     open_ = missing & ~told

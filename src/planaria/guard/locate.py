@@ -16,6 +16,7 @@ from planaria.guard.statistics import FLOATS, PRUNED, Statistics, share_that_sho
 from planaria.repairers import Repairer
 
 RUN = 64  # neighbouring weights that are overwritten together or not
+LONG_RUN = 1024
 SURE = 0.999  # the largest share of a run that can be taken for overwritten
 COARSE = 0.25  # share of zeros from which they are none of 8-bit rounding
 UNLIKELY = 20  # small weights to expect where none is
@@ -187,15 +188,17 @@ def _overwritten(
     if 2 * len(weight[garbage].unique()) < int(garbage.sum()):
         return torch.zeros_like(garbage)
     shows = share_that_shows(statistics, dtype)
-    sizes, count = by_tile(open_, RUN), by_tile(garbage, RUN)
-    sizes = sizes.double().clamp_min(1)
-    share = (count / sizes / max(shows, 1e-9)).clamp_max(SURE)
-    share = torch.where(count > sizes * shows - (sizes * shows * (1 - shows)).sqrt(), SURE, share) * (count >= FEWEST)
+    each = torch.zeros(weight.shape, dtype=torch.float64)
+    for run, deviations in ((RUN, 1), (LONG_RUN, 2)):
+        sizes, count = by_tile(open_, run).double().clamp_min(1), by_tile(garbage, run)
+        share = (count / sizes / max(shows, 1e-9)).clamp_max(SURE) * (run == RUN)
+        whole = count >= sizes * shows - deviations * (sizes * shows * (1 - shows)).sqrt()
+        share = torch.where(whole, SURE, share) * (count >= FEWEST)
+        each = torch.maximum(each, spread(share, run, weight))
     exponent = torch.frexp(weight.double()).exponent.double()  # the weight is in [2^(exponent - 1), 2^exponent)
     scale = 2**0.5 * max(statistics.rms, 1e-300)
     usual = torch.erf(exponent.exp2() / scale) - torch.erf((exponent - 1).exp2() / scale)
     alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
-    each = spread(share, RUN, weight)
     return each * alike > (1 - each) * usual
 
 

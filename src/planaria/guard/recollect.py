@@ -13,7 +13,7 @@ from planaria.guard.draft import Draft
 from planaria.guard.estimate import Recollection, inside
 from planaria.guard.evidence import odd_ones, worth_replacing
 from planaria.guard.file import GuardFile
-from planaria.guard.locate import Located, known_extremes
+from planaria.guard.locate import MOST_EXTREMES, Located, known_extremes
 from planaria.guard.pieces import weights_of
 from planaria.guard.statistics import Statistics
 from planaria.memory import Memory
@@ -111,6 +111,9 @@ def _contradicted(
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
     overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.nearly_possible(weight, twice=False)
+    stuck = located.kept & statistics.extreme(weight, share=1)
+    if stuck.sum() > MOST_EXTREMES:
+        overwritten |= stuck
     odd = torch.zeros_like(candidates)
     if overwritten.sum() > SOME * located.doubtful.sum():
         odd = odd_ones(

@@ -12,9 +12,11 @@ PROPORTION = 12  # doublings, or halvings where all have one sign, from a typica
 RARE = 0.01  # share of weights up to which large ones are absurd beside the others
 ENORMOUS = 40  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
-ODD = 0.03  # share of a vector's weights up to which a sign counts as absurd: a negative variance
+MAJORITY_OF_VECTOR = 0.75
+ODD = 0.01  # share of a vector's weights up to which a sign counts as absurd, as one weight does: a negative variance
 USUAL = 0.02  # share of a tensor's weights from which what is no number was none before
 REPEATED = 3  # weights of one value
+SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
 
@@ -23,15 +25,17 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     """Weights that are no numbers or out of all proportion to the rest; the median of the rest, and its deviation.
 
     A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. A few weights may be a thousand
-    times as large as others, and many of either sign far smaller. A small one that others equal to
-    the bit is a floor that somebody set. Nothing is known of zeros; and none is absurd where some of the tensor or a
-    row of neighbours is no number: a mask, or padding, and what was made of them.
+    times as large as others, and many of either sign far smaller. A small one that others equal to the bit is a floor
+    that somebody set. Nothing is known of zeros; and none is absurd where some of a matrix or a row of neighbours is no
+    number: a mask, or padding, and what was made of them.
     """
     values = weight.double()
     nothing = torch.zeros(weight.shape, dtype=torch.bool)
     finite, magnitude = values.isfinite(), values.abs().log2()
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
-    if any(float(kind.double().mean()) >= USUAL or _in_runs(kind).any() for kind in kinds):
+    vector = weight.dim() < 2
+    usual = any(float(kind.double().mean()) >= USUAL or _in_runs(kind).any() for kind in kinds)
+    if not vector and (usual or max(int(kind.sum()) for kind in kinds[1:]) >= REPEATED):
         return nothing, 0.0, 0.0
     told = finite & (values != 0)
     # Each value once: where cells are stuck at one, it is not typical.
@@ -39,22 +43,25 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     sizeable = held[held > SMALLEST]
     typical = float((sizeable if len(sizeable) > 2 else held).median()) if len(held) else 0.0
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
-    one_sign = weight.dim() < 2 and bool(told.any()) and min(signs) < ODD
+    one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
     least = -PROPORTION if one_sign else log2(TINY)
     small = told & (magnitude - typical < least)
     if small.any():
         _, place, count = values[small].unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
     large = told & (magnitude - typical > PROPORTION)
-    if large.double().mean() > RARE:  # these may be the usual ones
+    if large.double().mean() > (1 - MAJORITY_OF_VECTOR if vector else RARE):  # these may be the usual ones
         large = told & (magnitude > ENORMOUS)
     absurd = ~finite | small | large
     for other, share in zip((values > 0, values < 0), signs, strict=True):
-        if one_sign and share < ODD:
+        if one_sign and share < 0.5:
             absurd |= told & other
     rest = values[~absurd]
-    if len(rest) < MAJORITY * values.numel():  # nothing is known of what is typical
-        return nothing, 0.0, 0.0
+    if len(rest) < (MAJORITY_OF_VECTOR if vector else MAJORITY) * values.numel():  # nothing is known of what is typical
+        absurd = (~finite | (told & (magnitude > ENORMOUS))) if vector else nothing
+        rest = values[~absurd]
+    if not len(rest):
+        return absurd, 0.0, 0.0
     median = float(rest.median())
     return absurd, median, float((rest - median).square().mean().sqrt())
 
