@@ -391,7 +391,7 @@ def _described(guard: "GuardFile") -> dict[str, Any]:
 
 def _strength(guard: "GuardFile") -> dict[str, int] | None:
     """What the parity corrects for certain, or None without parity. A lost run is found by tiles, whole."""
-    from planaria.guard.parity import SPARE
+    from planaria.guard.codewords import SPARE
 
     shape = guard.manifest.parity
     if shape is None or "parity" in guard.lost:
