@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,9 +125,9 @@ def run(sources: Path, folder: Path, arguments: tuple[str, ...]) -> dict[str, fl
     }
 
 
-def measure(folder: Path, versions: dict[str, Path], runs: int, only: str) -> list[dict[str, object]]:
+def measure(folder: Path, versions: dict[str, Path], runs: int, only: str) -> list[dict[str, Any]]:
     """Every command that `only` is part of, in every version, in turn."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for what, command in COMMANDS.items():
         if only not in what:
             continue
@@ -146,7 +147,7 @@ def span(values: list[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})" if values else "-"
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Medians, with the least and the most."""
     lines = [
         "| command | processor s: now | before | quotient | wall s: now | before | MB: now | before |",
