@@ -90,7 +90,7 @@ def make_files(folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(content[:CUT])
     draws = np.random.default_rng(SEED)
-    masks = {}
+    masks: dict[str, Tensor] = {}
     names = draws.choice(sorted(model), HIT)
     for name in names:
         weight = model[name].view(torch.int32).flatten()
