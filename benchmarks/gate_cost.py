@@ -5,8 +5,8 @@
 makes a model of random weights in the shapes of a small sentence encoder (91 MB) and its guard of digests and parity;
 then runs each command as a process of its own, in turn with the same command of another checkout's sources if they are
 given, after one run of each that is not counted. The quotient is that of processor seconds, run by run, since a busy
-machine hardly changes it; memory is the largest resident size. Both checkouts have to understand the guard, which the
-other one makes.
+machine hardly changes it; memory is the largest resident size, which Linux alone tells. Both checkouts have to
+understand the guard, which the other one makes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,18 @@ DEVIATION = 0.05
 HIT = 100  # weights
 CUT = 50_000_000  # bytes that are left
 SOURCES = Path(__file__).parents[1] / "src"
-START = "from planaria.command_line import main; main()"
+# Linux counts to a process what its parent held when it was started, but for the high-water mark of its own memory.
+START = """
+import atexit, os, re
+
+def note():
+    with open("/proc/self/status") as status, open(os.environ["PEAK"], "w") as peak:
+        peak.write(re.search(r"VmHWM:[^0-9]*([0-9]+)", status.read())[1])
+
+atexit.register(note)
+from planaria.command_line import main
+main()
+"""
 COMMANDS = {
     "check, intact": ("check", "model.safetensors"),
     f"check, {HIT} weights hit": ("check", "hit.safetensors"),
@@ -78,7 +90,7 @@ def make_files(folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(content[:CUT])
     draws = np.random.default_rng(SEED)
-    masks = {}
+    masks: dict[str, Tensor] = {}
     names = draws.choice(sorted(model), HIT)
     for name in names:
         weight = model[name].view(torch.int32).flatten()
@@ -93,7 +105,11 @@ def make_files(folder: Path) -> None:
 
 def run(sources: Path, folder: Path, arguments: tuple[str, ...]) -> dict[str, float]:
     """One command as a process: processor seconds, seconds, MB and its exit code."""
-    environment = os.environ | {"PYTHONPATH": str(sources.resolve()), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(sources.resolve()),
+        "OMP_NUM_THREADS": "1",
+        "PEAK": str(folder / "peak"),
+    }
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", START, *arguments], cwd=folder, env=environment,
@@ -104,15 +120,17 @@ def run(sources: Path, folder: Path, arguments: tuple[str, ...]) -> dict[str, fl
     return {
         "processor": used.ru_utime + used.ru_stime,
         "wall": time.perf_counter() - began,
-        "megabytes": used.ru_maxrss / 1e3,
+        "megabytes": int((folder / "peak").read_text()) / 1e3,
         "exit": process.returncode,
     }
 
 
-def measure(folder: Path, versions: dict[str, Path], runs: int) -> list[dict[str, object]]:
-    """Every command in every version, in turn."""
-    rows = []
+def measure(folder: Path, versions: dict[str, Path], runs: int, only: str) -> list[dict[str, Any]]:
+    """Every command that `only` is part of, in every version, in turn."""
+    rows: list[dict[str, Any]] = []
     for what, command in COMMANDS.items():
+        if only not in what:
+            continue
         arguments = (*command, "--guard", "model.guard")
         taken: dict[str, list[dict[str, float]]] = {version: [] for version in versions}
         for counted in range(-1, runs):  # the first one warms caches
@@ -129,7 +147,7 @@ def span(values: list[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})" if values else "-"
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Medians, with the least and the most."""
     lines = [
         "| command | processor s: now | before | quotient | wall s: now | before | MB: now | before |",
@@ -154,6 +172,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="sources of another checkout to compare with: its src folder")
     parser.add_argument("--now", type=Path, default=SOURCES, help="sources that are measured")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="", help="measure only commands in whose description this occurs")
     parser.add_argument("--output", type=Path, help="folder for gate_cost.md and gate_cost.json")
     options = parser.parse_args()
     versions = {"now": options.now} | ({"before": options.before} if options.before else {})
@@ -164,7 +183,7 @@ def main() -> None:
         made = run(versions.get("before", options.now), folder, protect)
         if made["exit"]:
             sys.exit(f"protect ended with exit code {made['exit']:.0f}.")
-        rows = measure(folder, versions, options.runs)
+        rows = measure(folder, versions, options.runs, options.only)
     print(table(rows))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
