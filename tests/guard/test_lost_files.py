@@ -13,6 +13,7 @@ from shard_folders import shards_of
 from torch import Tensor
 
 from planaria import command_line
+from planaria.codes import ReedSolomon
 from planaria.errors import InvalidFile
 from planaria.guard import Guard, protect
 
@@ -182,3 +183,56 @@ def test_a_guard_of_a_model_in_memory_tells_it_too(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(POINTER)
     with pytest.raises(InvalidFile, match="git-lfs pointer"):
         guard.check(tmp_path / "model.pt")
+
+
+# --- Codewords of a cut file -----------------------------------------------------------------------------------------
+
+
+def cut(path: Path, share: float) -> None:
+    """Leaves this share of a file."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])  # of integers nobody knows how many were 0
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3])
+def test_codewords_of_which_too_much_is_cut_off_are_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, share: float
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(MODELS[kind], path)
+    guard = protect(path, budget=0.06, tiers=PLAIN)
+    cut(path, share)
+
+    def decode(*args: object, **options: object) -> None:
+        raise AssertionError("decoded what cannot be decoded")
+
+    monkeypatch.setattr(ReedSolomon, "decode", decode)
+    report = guard.check(path, force=True)
+    assert report.verdict == "lost"
+    lost = sum(region.stop - region.start for tensor in report.tensors for region in tensor.regions)
+    assert lost > (0.9 - share) * guard.protected_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_cut_file_of_zeros_nearly_all_is_restored_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "model.safetensors"
+    model = {"pruned": torch.where(drawn(300, 200, seed=1) > 2.3, drawn(300, 200), 0.0).to(dtype)}
+    save_file(model, path)
+    intact = path.read_bytes()
+    guard = protect(path, budget=0.15, tiers=PLAIN)
+    cut(path, 0.2)
+    assert guard.repair(path).verdict == "exact"
+    assert path.read_bytes() == intact
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.9])
+def test_what_is_cut_off_is_told_as_if_it_were_zeroed(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"wide": drawn(300, 200), "norm": 1 + 0.1 * drawn(200), "other": drawn(100, 200)}, path)
+    whole = path.read_bytes()
+    guard = protect(path, budget=0.02, tiers=PLAIN)
+    cut(path, share)
+    as_cut = guard.check(path, force=True)
+    path.write_bytes(path.read_bytes().ljust(len(whole), b"\0"))
+    assert guard.check(path, force=True).tensors == as_cut.tensors

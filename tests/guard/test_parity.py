@@ -193,7 +193,7 @@ def test_past_the_strength_only_failed_codewords_of_damaged_tiles_are_in_doubt(
     assert damaged[model.stream.tiles_of(wrong)].all()  # and what is called proven is right
     assert 0 <= unsolved.density <= 1
     if model.shape.check >= 8:  # a weaker code may take chance for a codeword
-        assert unsolved.doubtful(wrong, model.shape).all()
+        assert unsolved.doubtful(0, model.stream.symbols, model.shape)[wrong].all()
 
 
 # --- Beyond the strength ---------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_no_symbol_but_the_struck_ones_ever_changes(
     assert (model.now[changed] == model.intact[changed]).all()
     wrong = (model.now != model.intact).nonzero()[0]
     assert damaged[model.stream.tiles_of(wrong)].all()
-    assert unsolved.doubtful(wrong, model.shape).all()
+    assert unsolved.doubtful(0, model.stream.symbols, model.shape)[wrong].all()
 
 
 @pytest.mark.parametrize("kind", ["random", "signs", "bits"])

@@ -79,7 +79,10 @@ def test_places_say_where_a_run_of_symbols_lies(naive: Naive, first: float, leng
 def test_every_symbol_has_its_tile_and_every_tile_its_symbols(naive: Naive, data: st.DataObject) -> None:
     stream = naive.stream
     symbols = np.arange(stream.symbols)
-    assert stream.tiles_of(symbols).tolist() == [tile for *_, tile, _ in naive.symbols]
+    tiles = [tile for *_, tile, _ in naive.symbols]
+    assert stream.tiles_of(symbols).tolist() == tiles
+    assert stream.tiles_of(symbols[::-1]).tolist() == tiles[::-1]
+    assert stream.tiles_of(symbols.repeat(2)[1::3]).tolist() == np.array(tiles).repeat(2)[1::3].tolist()
 
     chosen = sorted(data.draw(st.sets(st.integers(0, naive.tiles - 1)))) if naive.tiles else []
     picked = np.array(chosen, np.int64)

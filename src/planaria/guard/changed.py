@@ -138,6 +138,8 @@ def changed_tiles(
     """
     changed = np.zeros_like(unproven)
     stream = guard.stream
+    if not unproven.any() and not len(draft.symbols):
+        return changed
     judged = [
         index
         for index, entry in enumerate(stream.entries)
@@ -217,21 +219,29 @@ def _sound_tensors(
     left = [index for index in range(len(stream.entries)) if unproven[stream.tiles_of_tensor(index)].any()]
     if not left or (unsolved is not None and unsolved.scattered):  # training leaves no codeword as it was
         return
-    sound = [index for index in left if index in judged and _looks_sound(guard, draft, index, unproven)]
     lone = np.bincount(stream.bundle_of, minlength=stream.bundles)[stream.bundle_of] == 1
     wrong, shape = 0, guard.manifest.parity
     if unsolved is not None and shape is not None:  # with a few errors fewer, the decoder may have doubted itself
         wrong = int(unsolved.failed.sum()) * max(shape.check // 2 - 1, 1)
-    whole, together = [], sound == left and wrong >= LEAST_SYMBOLS
-    for index in sound:
+    counting = set()  # whether or not the others look sound
+    whole = False
+    for index in left:
         bounds = stream.tiles_of_tensor(index)
         alone = lone[bounds]
         if unproven[bounds][alone].all() and alone.sum() >= LEAST_TILES:
-            whole.append(index)
-    together = together or (sound == left and bool(whole))
-    for index in sound:
-        if together or index in whole or changed[stream.tiles_of_tensor(index)].any():
-            yield index
+            counting.add(index)
+            whole = True
+        elif changed[bounds].any():
+            counting.add(index)
+    together = whole or wrong >= LEAST_SYMBOLS
+    sound = []
+    for index in left:
+        if together or index in counting:
+            if index in judged and _looks_sound(guard, draft, index, unproven):
+                sound.append(index)
+            else:
+                together = False
+    yield from (index for index in sound if together or index in counting)
 
 
 def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[np.bool_]) -> bool:
@@ -243,6 +253,9 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
     largest = FAR_OUT * max(abs(statistics.lowest), abs(statistics.highest))
     size = FLOATS[entry.dtype].itemsize
     count = zeros = tiny = extremes = 0
+    ends = np.minimum((mask.nonzero()[0] + 1) * stream.tile, entry.nbytes)
+    total = int((ends - mask.nonzero()[0] * stream.tile).sum()) // size
+    natural = (statistics.zeros + ZEROED) * total + 3 * (statistics.zeros * total) ** 0.5
     squares, low, high = 0.0, np.inf, -np.inf
     looked_at = LOW_BITS.get(entry.dtype, slice(0, 0))
     bits, sampled = np.zeros(looked_at.stop - looked_at.start), 0
@@ -259,6 +272,8 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
         count += len(weight)
         squares += float(weight.square().sum())
         zeros += int((weight == 0).sum())
+        if zeros > natural:
+            return False
         tiny += int((magnitude < TINY * statistics.rms).sum())
         for bound in (float(weight.min()), float(weight.max())):
             if bound < low or bound > high:
@@ -271,8 +286,7 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
     whole = count == prod(entry.shape)
     least, most = SAME_SCALE if whole and count >= MANY else ROWS_SCALE
     return (
-        zeros <= (statistics.zeros + ZEROED) * count + 3 * (statistics.zeros * count) ** 0.5
-        and tiny - zeros <= ZEROED * count
+        tiny - zeros <= ZEROED * count
         and (size == 1 or extremes <= max(4, REPEATED * count))
         and least * statistics.rms <= (squares / count) ** 0.5 <= most * statistics.rms
         and (statistics.nearly_constant or not _stuck(bits, sampled))

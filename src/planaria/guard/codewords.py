@@ -1,6 +1,6 @@
 """Correcting the codewords of the parity tier: what is decoded counts if a digest or the odds prove it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import log2
 
@@ -18,7 +18,7 @@ ACCEPTED = log2(WRONG / WAYS)
 SPARE = 2  # check symbols: chance passes for a codeword once in 2^32
 COMBINED = 6  # words of which a tile that matches with some of them is looked for
 TRIED = 2**26  # bytes hashed in search of such tiles at a time
-LISTED = 2**23  # bytes of tiles whose symbols are listed at once
+LISTED = 2**22  # bytes of tiles whose symbols are listed at once
 CROWDED = 0.9  # share of failed codewords from which damage may be anything
 UNTRIED = -1
 
@@ -76,10 +76,15 @@ class Unsolved:
         """Whether codewords that are right are so many that no tile can be lost whole: it would touch them all."""
         return bool(self.failed.any(1).any()) and bool((self.failed.mean(1) < CROWDED).all())
 
-    def doubtful(self, symbols: NDArray[np.int64], shape: ParityShape) -> NDArray[np.bool_]:
-        """Whether each of these symbols of the stream lies in a codeword of which nothing is proven."""
-        segment, within = np.divmod(symbols, shape.segment)
-        return self.doubted[segment, within % shape.width]
+    def doubtful(self, start: int, stop: int, shape: ParityShape) -> NDArray[np.bool_]:
+        """Whether each of the symbols `[start, stop)` of the stream lies in a codeword of which nothing is proven."""
+        found = np.empty(stop - start, np.bool_)
+        for segment in range(start // shape.segment, -(-stop // shape.segment)):
+            begin = max(start, segment * shape.segment)
+            end = min(stop, (segment + 1) * shape.segment)
+            column = (begin - segment * shape.segment) % shape.width
+            found[begin - start : end - start] = np.resize(np.roll(self.doubted[segment], -column), end - begin)
+        return found
 
 
 class CodewordSolver:
@@ -96,6 +101,7 @@ class CodewordSolver:
 
     Args:
         remainders: by segment, as the decoder wants them; only of segments with unproven tiles.
+        hopeless: segments with unproven tiles of which no codeword can be decoded, and none is tried.
         unproven: tiles that no digest proves; those that are proven again are cleared in it.
         suspects: answers with the symbols of these tiles that are broken on their face, ascending.
         proven: all tiles that are proven by the digests that these tiles have a part in.
@@ -109,12 +115,14 @@ class CodewordSolver:
         remainders: Mapping[int, NDArray[np.uint16]],
         unproven: NDArray[np.bool_],
         *,
+        hopeless: Sequence[int] = (),
         suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         threads: int,
     ):
         self.draft, self.stream, self.shape, self.unproven = draft, stream, shape, unproven
         self._remainders, self._suspects, self._proven, self._threads = remainders, suspects, proven, threads
+        self._hopeless = hopeless
         self._code = ReedSolomon(shape.check)
         count = -(-stream.symbols // shape.segment) * shape.width
         self.failed = np.zeros(count, bool)
@@ -341,6 +349,8 @@ class CodewordSolver:
         Args:
             writable: the bits of these symbols, ascending, that may be written though no digest proves them.
         """
+        for segment in self._hopeless:
+            self.failed[self._codewords_in(segment)] = True
         undecoded = self.failed & ~self._has_word
         self._drop(self.failed & self._has_word)
         # Of a weak code even a codeword that came out right may do so by chance.
@@ -361,7 +371,7 @@ class CodewordSolver:
         """The least share of wrong symbols in unproven tiles that explains what could not be decoded."""
         begins, ends = self.stream.tile_bounds(self.unproven.nonzero()[0])
         density = 0.0
-        for segment in self._remainders:
+        for segment in (*self._remainders, *self._hopeless):
             start, stop = self._bounds(segment)
             if undecoded[self._codewords_in(segment)].any():
                 touching = (begins < stop) & (ends > start)
@@ -386,8 +396,10 @@ class CodewordSolver:
         return -(-(stop - start) // self.shape.width)
 
     def _codewords_of(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
-        segment, within = np.divmod(symbols, self.shape.segment)
-        return segment * self.shape.width + within % self.shape.width
+        # Several times as fast as remainders of 64 bits.
+        segment = symbols // self.shape.segment
+        within = symbols - segment * self.shape.segment
+        return segment * self.shape.width + within - within // self.shape.width * self.shape.width
 
     def _places(self) -> NDArray[np.int64]:
         """How many unproven symbols each codeword has."""
@@ -436,6 +448,10 @@ class CodewordSolver:
     def _unproven_tiles(self) -> Iterator[NDArray[np.int64]]:
         """Those of the segments at hand, some at a time."""
         tiles = self.unproven.nonzero()[0]
+        if self._hopeless:
+            begins, ends = self.stream.tile_bounds(tiles)
+            lost = np.isin(begins // self.shape.segment, self._hopeless)
+            tiles = tiles[~(lost & np.isin((ends - 1) // self.shape.segment, self._hopeless))]
         at_once = max(LISTED // self.stream.tile, 1)
         for start in range(0, len(tiles), at_once):
             yield tiles[start : start + at_once]

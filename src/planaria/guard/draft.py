@@ -32,7 +32,15 @@ class Draft:
         return padded[: len(content)]
 
     def xor(self, symbols: NDArray[np.int64], values: NDArray[np.uint16]) -> None:
-        """Corrects symbols by what is to be XORed onto them."""
+        """Corrects symbols by what is to be XORed onto them. Costs a copy of all corrections, and a sort unless these
+        ascend and come after all others.
+        """
+        after = not len(self.symbols) or not len(symbols) or symbols[0] > self.symbols[-1]
+        if after and (symbols[1:] > symbols[:-1]).all():
+            changed = values != 0
+            self.symbols = np.concatenate([self.symbols, symbols[changed]])
+            self.values = np.concatenate([self.values, values[changed]])
+            return
         symbols = np.concatenate([self.symbols, symbols])
         order = np.argsort(symbols, kind="stable")
         self.symbols, first = np.unique(symbols[order], return_index=True)
@@ -56,6 +64,8 @@ class Draft:
 
     def commit(self) -> None:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""
+        if not len(self.symbols):
+            return
         tile = self.stream.tile
         for name, start, stop in self.stream.bytes_of(np.unique(self.stream.tiles_of(self.symbols))):
             for begin in range(start, stop, max(tile, CHUNK)):

@@ -202,9 +202,11 @@ def estimate(
         width = statistics.highest - statistics.lowest
         if informed:
             judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
+        # Zeros and means are no prediction of one weight from another.
+        predicted = filled if informed else torch.where(told, filled, statistics.mean)
         left = judged & ~worth_replacing(
             weight,
-            filled,
+            predicted,
             square,
             judged,
             mean=statistics.mean,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,7 @@ def examine(
             shape,
             guard.arrays["parity"].astype(np.uint16, copy=False),
             unproven,
+            lost=_lost_symbols(guard, checkpoint),
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
             proven=lambda tiles: _proven(guard, draft, tiles),
             writable=lambda symbols: _writable(guard, symbols, known),
@@ -140,6 +142,22 @@ def damaged_tiles(
     return damaged
 
 
+def _lost_symbols(guard: GuardFile, checkpoint: Checkpoint) -> NDArray[np.float64] | None:
+    """By tile, how many of its symbols, at least, are wrong since the file ends before it; None if it is whole.
+
+    What is not there reads as zeros, which some weights may have been: as many as the statistics say.
+    """
+    stream, cut = guard.stream, checkpoint.truncated()
+    lost = np.zeros(stream.tiles)
+    for name, (there, nbytes) in cut.items():
+        index, bounds = stream.index[name], stream.tiles_of_tensor(stream.index[name])
+        first, statistics = -(-there // stream.tile), guard.statistics(index)
+        entry = guard.entries[index]
+        weights = stream.tile * prod(entry.shape) / nbytes
+        lost[bounds.start + first : bounds.stop] = 1.0 if statistics is None else weights * (1 - statistics.zeros)
+    return lost if cut else None
+
+
 def _copy_back(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> None:
     """Replaces damaged tiles of tensors that the guard holds a copy of, and marks in `unproven` those proven again.
 
@@ -169,10 +187,8 @@ def _proven(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64]) -> NDArray
     if "digest.tiles" not in guard.arrays:
         tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
         whole = [group for group in np.unique(stream.group_of[tensors]) if _matches(guard, draft, int(group))]
-        found = [
-            np.arange(stream.tiles)[stream.tiles_of_tensor(of)] for group in whole for of in stream.tensors_in(group)
-        ]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        bounds = [stream.tiles_of_tensor(of) for group in whole for of in stream.tensors_in(group)]
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(of.start, of.stop) for of in bounds)])
     bundles = np.unique(stream.bundle_of[tiles])
     digests = bundle_digests(draft, stream, bundles, key=guard.key)
     return stream.tiles_in(bundles[(digests == guard.arrays["digest.tiles"][bundles]).all(1)])
@@ -250,9 +266,9 @@ def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bo
 def _pieces(guard: GuardFile, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
     """The pieces, with their tensors, that hold any of these tiles, ascending."""
     stream = guard.stream
-    for index, entry in enumerate(stream.entries):
+    for index in np.unique(np.searchsorted(stream.first_tiles, tiles, side="right") - 1).tolist():
         first = stream.first_tiles[index]
-        for piece in pieces(entry, stream.tile) if entry.nbytes else ():
+        for piece in pieces(stream.entries[index], stream.tile):
             low = first + piece.start // stream.tile
             high = first + -(-(piece.start + piece.nbytes) // stream.tile)
             if np.searchsorted(tiles, low) < np.searchsorted(tiles, high):

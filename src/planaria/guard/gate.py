@@ -36,6 +36,8 @@ class Gate:
 
     def admit(self, draft: Draft) -> None:
         """Takes out of the draft what must not be written. Costs a few operations for each corrected symbol."""
+        if not len(draft.symbols):
+            return
         tiles = self.stream.tiles_of(draft.symbols)
         values = np.where(self.struck[tiles], draft.values, np.uint16(0))
         if self.known is not None:

@@ -59,13 +59,13 @@ def recovered_headers(guard: GuardFile, files: Mapping[str, Path]) -> dict[str, 
 def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
     """The header to go by, the file's own if that fits best; None if it is sound, or if nothing fits at all."""
     size = path.stat().st_size
-    expected = {entry.name: entry for entry in parse_bare_header(given).entries}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         claimed = 8 + length if length <= LONGEST_HEADER else 8
         file.seek(0)
         if file.read(max(claimed, len(given)))[: len(given)] == given and claimed == len(given):
             return None
+        expected = {entry.name: entry for entry in parse_bare_header(given).entries}
         total = sum(entry.nbytes for entry in expected.values())
         file.seek(0)
         content = file.read(min(max(size - total, 4 * len(given) + SPARE_TEXT), 8 + LONGEST_HEADER))

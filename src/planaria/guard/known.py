@@ -108,14 +108,20 @@ def require_plausible(guard: GuardFile, draft: Draft, damaged: NDArray[np.bool_]
         tiles = damaged[stream.tiles_of_tensor(index)]
         if not len(tiles):
             continue
-        entry, bad = guard.entries[index], ~mask.flatten().numpy()
-        starts = np.arange(0, bad.size, max(1, stream.tile * bad.size // entry.nbytes))[: len(tiles)]
-        sizes, bads = np.diff(starts, append=bad.size), np.add.reduceat(bad, starts, dtype=np.int64)
-        count = _Count(bad.size, int(bads.sum()), int(sizes[~tiles].sum()), int(bads[~tiles].sum()))
+        entry, good = guard.entries[index], mask.flatten().numpy()
+        starts = np.arange(0, good.size, max(1, stream.tile * good.size // entry.nbytes))[: len(tiles)]
+        bounds = np.append(starts, good.size)
+        bad = good.size - np.count_nonzero(good)
+        matching, bad_matching = good.size, bad
+        for tile in tiles.nonzero()[0]:  # few, if most of the tensor is to match
+            own = good[bounds[tile] : bounds[tile + 1]]
+            matching -= own.size
+            bad_matching -= own.size - np.count_nonzero(own)
+        count = _Count(good.size, bad, matching, bad_matching)
         if count.contradicted:
             raise InvalidInput(_upside_down(f"weights of {name!r}", count))
-        if bad.size >= FEWEST and _most(count.bad, count.weights) and tiles.any():
-            _require_showing(guard, draft, index, tiles, bad)
+        if good.size >= FEWEST and _most(count.bad, count.weights) and tiles.any():
+            _require_showing(guard, draft, index, tiles, ~good)
         total = _Count(*(one + other for one, other in zip(total, count, strict=True)))
     if total.contradicted:
         raise InvalidInput(_upside_down("of the weights it names", total))

@@ -17,11 +17,14 @@ from planaria.repairers import Repairer
 
 RUN = 64  # neighbouring weights that are overwritten together or not
 SURE = 0.999  # the largest share of a run that can be taken for overwritten
+COARSE = 0.25  # share of zeros from which they are none of 8-bit rounding
+UNLIKELY = 20  # small weights to expect where none is
 FEWEST = 4  # garbage weights of a run that say something of the others
 # Times the largest score of an intact weight; squared where nothing else says that weights were overwritten. Damaged
 # neighbours and small changes of all weights bring a few over the limit, and none far over.
 SLACK = 1.25
-MOST_ODD = 0.02  # share of odd weights that is no sign of noise
+MOST_BROKEN = 0.2  # share of broken weights, from which rows and columns tell nothing of others
+MOST_ODD = 0.02  # share of odd weights beside their neighbours that is no sign of noise
 ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
 NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
@@ -88,6 +91,10 @@ def locate(
     tiny = statistics.tiny(weight)
     if bool((tiny & ~any_doubt).sum() > NATURAL * (~any_doubt).sum()):
         broken &= ~tiny
+    zero = any_doubt & (weight == 0)
+    coarse = FLOATS[entry.dtype].itemsize == 1 and zero.sum() < COARSE * any_doubt.sum()  # noise brings some to zero
+    if not statistics.zeros and (coarse or _rounded(weight, any_doubt, statistics)):
+        broken &= ~zero
     per_tile = tile * weight.numel() // entry.nbytes
     bounded = any_doubt & ~high_doubt & ~broken
     open_ = any_doubt & ~bounded
@@ -98,7 +105,9 @@ def locate(
     if not statistics.all_finite:  # what is missing may have been no number
         nothing = torch.zeros_like(open_)
         return Located(any_doubt, bounded if known is None else bounded & ~known, nothing, nothing, open_)
-    certain = open_ & (broken | _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros))
+    certain = open_ & broken
+    if statistics.zeros:
+        certain |= open_ & _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros)
     if known is not None:
         extreme = known_extremes(weight, open_, statistics)
         return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme | contradicted)
@@ -109,7 +118,7 @@ def locate(
     judged = open_ & ~known_extremes(weight, open_, statistics)
     certain &= judged
     missing = certain
-    if not sound and (missing != judged).any() and 2 * certain.sum() < open_.sum():  # else lines tell little
+    if not sound and certain.sum() < MOST_BROKEN * open_.sum():
         missing = certain | (judged & _detected(weight, certain, judged, statistics, rule))
     return Located(any_doubt, bounded, missing, certain, open_ & ~missing)
 
@@ -130,8 +139,10 @@ def _detected(
     seen = torch.where(certain & ~zeros, torch.nan, torch.where(zeros, 0.0, weight))
     found = judged & ~certain & ~detector.find(seen, record, suspect=judged)
     # Noise on all weights brings many over the limit, which is no reason to overwrite these.
-    enough = found.sum() <= max(MOST_ODD * judged.sum(), ODD_TO_GROSS * overwritten.sum())
-    return found & bool(enough)
+    most = ODD_TO_GROSS * overwritten.sum()
+    if rule is not None:
+        most = max(most, MOST_ODD * judged.sum())
+    return found & bool(found.sum() <= most)
 
 
 def known_extremes(
@@ -186,6 +197,18 @@ def _overwritten(
     alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
     each = spread(share, RUN, weight)
     return each * alike > (1 - each) * usual
+
+
+def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"], statistics: Statistics) -> bool:
+    """Whether zeros were small weights: none that is left is small. Erased weights leave as many small ones as others.
+
+    Of normal weights the share within x of zero is about 0.8 x / rms; of others with such a deviation mostly more.
+    """
+    zeros, others = doubtful & (weight == 0), weight[doubtful & (weight != 0) & weight.isfinite()]
+    if not zeros.any() or not len(others):
+        return False
+    expected = 0.8 * len(others) * float(others.abs().min()) / max(statistics.rms, 1e-300)
+    return expected > UNLIKELY
 
 
 def _zeroed(

@@ -16,6 +16,7 @@ SEGMENT = 2**26  # symbols: 128 MiB
 SHORT, LONG, LONGER, LONGEST = 1024, 4096, 16384, 49152
 SMALL = 2**22  # symbols
 PROVABLE = 5  # check symbols from which one error at an unknown place needs no digest; see `wrong_codeword_log2`
+HOPELESS = 4  # times as many lost symbols as check symbols, from which a segment is not tried to be decoded
 USED = 0.99  # of the bytes that could be used at best
 
 
@@ -91,6 +92,7 @@ def correct(
     stored: NDArray[np.uint16],
     damaged: NDArray[np.bool_],
     *,
+    lost: NDArray[np.float64] | None = None,
     suspects: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]],
@@ -102,20 +104,43 @@ def correct(
     See `CodewordSolver`. What is neither proven by a digest nor more certain than `WRONG` stays as it was found.
 
     Args:
+        lost: by tile, how many symbols are wrong at least, since the file ends before them; None if it is whole.
         suspects: answers with the symbols of these tiles that are broken on their face, ascending.
         proven: all tiles that are proven by the digests that these tiles have a part in.
         writable: the bits of these symbols that may be written in tiles that no digest proves.
     """
     begins, ends = stream.tile_bounds(damaged.nonzero()[0])
-    remainders = {}
+    remainders, hopeless = {}, []
+    wrong = None if lost is None else np.concatenate([[0.0], np.where(damaged, lost, 0.0).cumsum()])
     for segment, start in enumerate(range(0, stream.symbols, shape.segment)):
         stop = min(start + shape.segment, stream.symbols)
-        if ((begins < stop) & (ends > start)).any():
+        touched = ((begins < stop) & (ends > start)).any()
+        if touched and wrong is not None and _hopeless(stream, shape, start, stop, wrong):
+            hopeless.append(segment)
+            touched = False
+        if touched:
             remainders[segment] = _remainder(draft, stream, shape, start, threads, progress) ^ stored[segment]
         else:
             progress((stop - start) * SYMBOL)
     solver = CodewordSolver(
-        draft, stream, shape, remainders, damaged, suspects=suspects, proven=proven, threads=threads
+        draft,
+        stream,
+        shape,
+        remainders,
+        damaged,
+        hopeless=hopeless,
+        suspects=suspects,
+        proven=proven,
+        threads=threads,
     )
     solver.solve()
     return solver.finish(writable)
+
+
+def _hopeless(stream: Stream, shape: ParityShape, start: int, stop: int, wrong: NDArray[np.float64]) -> bool:
+    """Whether the tiles within symbols `[start, stop)` have far more wrong symbols than can be corrected.
+
+    `wrong` counts those of all tiles before each. A lost run of tiles falls evenly on all codewords.
+    """
+    first, last = stream.tiles_of(np.array([start, stop - 1]))
+    return bool(wrong[max(last, first + 1)] - wrong[first + 1] > HOPELESS * shape.check * shape.width)

@@ -1,6 +1,7 @@
 """Parts of tensors that bound what memory it takes to compute with them."""
 
 from collections.abc import Iterator
+from functools import reduce
 from math import lcm, prod
 
 import numpy as np
@@ -53,4 +54,4 @@ def doubtful_weights(doubtful: NDArray[np.bool_], entry: Entry) -> tuple[NDArray
         each = np.repeat(doubtful, SYMBOL)[: entry.nbytes]
         return each, each
     symbols = doubtful.reshape(-1, size // SYMBOL)
-    return np.logical_or.reduce(symbols, axis=1), symbols[:, -1]
+    return reduce(np.logical_or, symbols.T), symbols[:, -1]  # faster than along rows

@@ -56,6 +56,9 @@ class Stream:
         tiles = [-(-entry.nbytes // tile) for entry in self.entries]
         self.first_tiles = [0, *accumulate(tiles)]
         self.tiles = self.first_tiles[-1]
+        # Symbols by which each tensor begins earlier than it would if all before it were padded to whole tiles.
+        padded = np.array(self.first_tiles, np.int64) * (tile // SYMBOL)
+        self._shifts = padded - np.array(self.starts, np.int64)
         self.nbytes = sum(entry.nbytes for entry in self.entries)
         sizes = [entry.nbytes for entry in self.entries]
         if bundled:
@@ -113,10 +116,13 @@ class Stream:
         return content.view("<u2")
 
     def tiles_of(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The tile that holds each symbol."""
-        tensor = np.searchsorted(self.starts, symbols, side="right") - 1
-        within = (symbols - np.asarray(self.starts)[tensor]) * SYMBOL // self.tile
-        return np.asarray(self.first_tiles)[tensor] + within
+        """The tile that holds each symbol. Faster where they ascend."""
+        per_tile = self.tile // SYMBOL
+        if len(symbols) > len(self.starts) and (symbols[1:] >= symbols[:-1]).all():
+            shifts = np.repeat(self._shifts, np.diff(np.searchsorted(symbols, self.starts), append=len(symbols)))
+        else:
+            shifts = self._shifts[np.searchsorted(self.starts, symbols, side="right") - 1]
+        return (symbols + shifts) // per_tile
 
     def symbols_of(self, tiles: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
         """All symbols of those tiles that lie in `[start, stop)`, ascending."""
