@@ -111,12 +111,12 @@ def require_plausible(guard: GuardFile, draft: Draft, damaged: NDArray[np.bool_]
         entry, good = guard.entries[index], mask.flatten().numpy()
         starts = np.arange(0, good.size, max(1, stream.tile * good.size // entry.nbytes))[: len(tiles)]
         bounds = np.append(starts, good.size)
-        bad = good.size - np.count_nonzero(good)
+        bad = good.size - int(np.count_nonzero(good))
         matching, bad_matching = good.size, bad
         for tile in tiles.nonzero()[0]:  # few, if most of the tensor is to match
             own = good[bounds[tile] : bounds[tile + 1]]
             matching -= own.size
-            bad_matching -= own.size - np.count_nonzero(own)
+            bad_matching -= own.size - int(np.count_nonzero(own))
         count = _Count(good.size, bad, matching, bad_matching)
         if count.contradicted:
             raise InvalidInput(_upside_down(f"weights of {name!r}", count))

@@ -114,7 +114,7 @@ def correct(
     wrong = None if lost is None else np.concatenate([[0.0], np.where(damaged, lost, 0.0).cumsum()])
     for segment, start in enumerate(range(0, stream.symbols, shape.segment)):
         stop = min(start + shape.segment, stream.symbols)
-        touched = ((begins < stop) & (ends > start)).any()
+        touched = bool(((begins < stop) & (ends > start)).any())
         if touched and wrong is not None and _hopeless(stream, shape, start, stop, wrong):
             hopeless.append(segment)
             touched = False
