@@ -69,8 +69,14 @@ class Recollection:
 
     def part(self, piece: Entry, entry: Entry) -> "Recollection":
         """Of a piece of the tensor."""
-        whole = (self.value, self.low, self.high, self.sketch, self.contradicted)
-        return Recollection(*(part_of(one, piece, entry) for one in whole), self.error)
+        return replace(
+            self,
+            value=part_of(self.value, piece, entry),
+            low=part_of(self.low, piece, entry),
+            high=part_of(self.high, piece, entry),
+            sketch=part_of(self.sketch, piece, entry),
+            contradicted=part_of(self.contradicted, piece, entry),
+        )
 
 
 def inside(

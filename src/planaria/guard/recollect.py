@@ -111,7 +111,7 @@ def _contradicted(
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
     overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.nearly_possible(weight, twice=False)
-    stuck = located.kept & statistics.extreme(weight, share=1)
+    stuck = located.kept & statistics.extreme(weight, share=1.0)
     if stuck.sum() > MOST_EXTREMES:
         overwritten |= stuck
     odd = torch.zeros_like(candidates)
