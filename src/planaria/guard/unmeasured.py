@@ -1,12 +1,8 @@
 """Tensors of which the guard has no statistics: the least that keeps a network alive."""
 
-from math import log2
-
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
-
-from planaria.guard.statistics import TINY
 
 PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
 RARE = 0.01  # share of weights up to which large ones are absurd beside the others
@@ -15,7 +11,7 @@ MAJORITY = 0.9  # share of weights that have to be in proportion for others to b
 MAJORITY_OF_VECTOR = 0.75
 ODD = 0.01  # share of a vector's weights up to which a sign counts as absurd, as one weight does: a negative variance
 USUAL = 0.02  # share of a tensor's weights from which what is no number was none before
-REPEATED = 3  # weights of one value
+REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
@@ -25,8 +21,8 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     """Weights that are no numbers or out of all proportion to the rest; the median of the rest, and its deviation.
 
     A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. A few weights may be a thousand
-    times as large as others, and many of either sign far smaller. A small one that others equal to the bit is a floor
-    that somebody set. Nothing is known of zeros; and none is absurd where some of a matrix or a row of neighbours is no
+    times as large as others, and many of either sign far smaller. Small ones of one magnitude are at a floor that
+    somebody set. Nothing is known of zeros; and none is absurd where some of a matrix or a row of neighbours is no
     number: a mask, or padding, and what was made of them.
     """
     values = weight.double()
@@ -35,7 +31,7 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
     vector = weight.dim() < 2
     usual = any(float(kind.double().mean()) >= USUAL or _in_runs(kind).any() for kind in kinds)
-    if not vector and (usual or max(int(kind.sum()) for kind in kinds[1:]) >= REPEATED):
+    if not vector and (usual or max(int(kind.sum()) for kind in kinds[1:]) > 1):
         return nothing, 0.0, 0.0
     told = finite & (values != 0)
     # Each value once: where cells are stuck at one, it is not typical.
@@ -44,14 +40,15 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     typical = float((sizeable if len(sizeable) > 2 else held).median()) if len(held) else 0.0
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
     one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
-    least = -PROPORTION if one_sign else log2(TINY)
-    small = told & (magnitude - typical < least)
+    small = told & one_sign & (magnitude - typical < -PROPORTION)  # else as good as zero
     if small.any():
-        _, place, count = values[small].unique(return_inverse=True, return_counts=True)
+        _, place, count = magnitude[small].round().unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
     large = told & (magnitude - typical > PROPORTION)
-    if large.double().mean() > (1 - MAJORITY_OF_VECTOR if vector else RARE):  # these may be the usual ones
+    if large.double().mean() > (1 - MAJORITY if vector else RARE):  # these may be the usual ones
         large = told & (magnitude > ENORMOUS)
+    if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
+        small &= False
     absurd = ~finite | small | large
     for other, share in zip((values > 0, values < 0), signs, strict=True):
         if one_sign and share < 0.5:
