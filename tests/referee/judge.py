@@ -11,17 +11,10 @@ from torch import Tensor
 from planaria.checkpoints import Entry
 from planaria.guard import Guard, Report
 from planaria.guard.report import VERDICTS, TensorReport
+from planaria.guard.statistics import FLOATS
 from referee.masks import Mask
 
 Contents = Mapping[str, NDArray[np.uint8]]
-FLOATS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 DEVIATIONS = 3.0  # of the tolerance: how far chance may take the error of estimates that are better on average
 MOST_PEAKED = 12.0  # kurtosis that the tolerance takes for chance: one outlier's own loss is none
 ROUNDING = 1e-6  # of a bound or an error: sums and stored numbers are rounded

@@ -15,6 +15,7 @@ from planaria.guard.codewords import Unsolved
 from planaria.guard.digests import bundle_digests, group_digest
 from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
+from planaria.guard.gate import writable_bits
 from planaria.guard.known import Known, require_plausible
 from planaria.guard.moved import put_back
 from planaria.guard.pieces import pieces, weights_of
@@ -89,7 +90,7 @@ def examine(
             lost=_lost_symbols(guard, checkpoint),
             suspects=lambda tiles: _broken_symbols(guard, draft, tiles, known),
             proven=lambda tiles: _proven(guard, draft, tiles),
-            writable=lambda symbols: _writable(guard, symbols, known),
+            writable=lambda symbols: writable_bits(stream, symbols, known),
             threads=threads,
             progress=progress,
         )
@@ -108,13 +109,13 @@ def examine(
     if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
         damaged[stream.tiles_of(draft.symbols)] = True
-    notes = [_note(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
+    notes = [note_on(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
     trained = "trained rather than damaged (protect anew, or --force)"
-    notes += [_note(stream, changed, "tensor looks", "tensors look", trained)]
+    notes += [note_on(stream, changed, "tensor looks", "tensors look", trained)]
     return Examination(draft, struck, damaged, unproven, changed, unsolved, sound, tuple(filter(None, notes)))
 
 
-def _note(stream: Stream, tiles: NDArray[np.bool_], one: str, many: str, told: str) -> str:
+def note_on(stream: Stream, tiles: NDArray[np.bool_], one: str, many: str, told: str) -> str:
     """A sentence on the tensors that hold any of these tiles, with the names of the first few; "" if there are none."""
     names = [entry.name for at, entry in enumerate(stream.entries) if tiles[stream.tiles_of_tensor(at)].any()]
     if not names:
@@ -225,22 +226,6 @@ def _broken_symbols(guard: GuardFile, draft: Draft, tiles: NDArray[np.int64], kn
     asked = np.zeros(stream.tiles, bool)
     asked[tiles] = True
     return symbols[asked[stream.tiles_of(symbols)]]
-
-
-def _writable(guard: GuardFile, symbols: NDArray[np.int64], known: Known | None) -> NDArray[np.uint16]:
-    """The bits of these symbols, ascending, of weights that a hardware test did not find good."""
-    stream = guard.stream
-    writable = np.full((len(symbols), SYMBOL), 255 if known is None else 0, np.uint8)
-    for index, entry in enumerate(stream.entries):
-        mask = (known or {}).get(entry.name)  # tensors that the test does not name are all good
-        low, high = np.searchsorted(symbols, stream.starts[index : index + 2])
-        if mask is None or low == high:
-            continue
-        at = (symbols[low:high, None] - stream.starts[index]) * SYMBOL + np.arange(SYMBOL)
-        broken, bits = ~mask.flatten().numpy(), entry.nbytes * 8 // mask.numel()
-        weights = ((at * 8 // bits).clip(max=len(broken) - 1), ((at * 8 + 7) // bits).clip(max=len(broken) - 1))
-        writable[low:high] = 255 * (broken[weights[0]] | broken[weights[1]])
-    return writable.view("<u2").ravel()
 
 
 def _coherent(guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]) -> bool:

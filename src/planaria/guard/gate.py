@@ -42,23 +42,24 @@ class Gate:
         values = np.where(self.struck[tiles], draft.values, np.uint16(0))
         if self.known is not None:
             doubtful = self.unproven[tiles]
-            values[doubtful] &= self._reported(draft.symbols[doubtful])
+            values[doubtful] &= writable_bits(self.stream, draft.symbols[doubtful], self.known)
         written = values != 0
         draft.symbols, draft.values = draft.symbols[written], values[written]
 
-    def _reported(self, symbols: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """By symbol, all bits of the bytes that belong to weights which the test found bad."""
-        stream = self.stream
-        bits = np.zeros((len(symbols), SYMBOL), np.uint8)
-        tensors = np.searchsorted(stream.starts, symbols, side="right") - 1
-        for tensor in np.unique(tensors):
-            entry, own = stream.entries[tensor], tensors == tensor
-            mask = None if self.known is None else self.known.get(entry.name)
-            if mask is None:
-                continue
-            good = mask.flatten().numpy()
-            place = ((symbols[own] - stream.starts[tensor]) * SYMBOL)[:, None] + np.arange(SYMBOL)
-            place = np.minimum(place, entry.nbytes - 1)
-            first, last = place * len(good) // entry.nbytes, ((place + 1) * len(good) - 1) // entry.nbytes
-            bits[own] = np.where(good[first] | good[last], 0, 255)
-        return bits.view("<u2")[:, 0]
+
+def writable_bits(
+    stream: Stream, symbols: NDArray[np.int64], known: Mapping[str, Bool[Tensor, "*weight"]] | None
+) -> NDArray[np.uint16]:
+    """By symbol, ascending, all bits of the bytes that hold no weight which a hardware test found good."""
+    bits = np.full((len(symbols), SYMBOL), 255 if known is None else 0, np.uint8)
+    for index, entry in enumerate(stream.entries if known is not None else ()):
+        mask = (known or {}).get(entry.name)  # tensors that the test does not name are all good
+        low, high = np.searchsorted(symbols, stream.starts[index : index + 2])
+        if mask is None or low == high:
+            continue
+        good = mask.flatten().numpy()
+        at = (symbols[low:high, None] - stream.starts[index]) * SYMBOL + np.arange(SYMBOL)
+        at = np.minimum(at, entry.nbytes - 1)
+        first, last = at * len(good) // entry.nbytes, ((at + 1) * len(good) - 1) // entry.nbytes
+        bits[low:high] = np.where(good[first] | good[last], 0, 255)
+    return bits.view("<u2")[:, 0]

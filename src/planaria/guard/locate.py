@@ -1,7 +1,8 @@
 """What no code could restore: which weights of a tensor to distrust."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -53,13 +54,14 @@ class Located:
         """Of a piece, without these of its tiles."""
         count = self.doubtful.numel()
         left = torch.from_numpy(~np.repeat(tiles, tile * count // piece.nbytes)[:count]).view(piece.shape)
-        masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)
-        return Located(*(mask & left for mask in masks))
+        return self._each(lambda mask: mask & left)
 
     def part(self, piece: Entry, entry: Entry) -> "Located":
         """Of a piece of the tensor."""
-        masks = (self.doubtful, self.bounded, self.missing, self.certain, self.kept)
-        return Located(*(part_of(mask, piece, entry) for mask in masks))
+        return self._each(lambda mask: part_of(mask, piece, entry))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Located":
+        return Located(*(change(getattr(self, field.name)) for field in fields(self)))
 
 
 def locate(

@@ -16,7 +16,7 @@ from planaria.errors import VerificationFailed
 from planaria.guard import rules
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import HIGH_HALF, Estimate, Recollection, estimate
-from planaria.guard.examine import Examination, damaged_tiles, examine
+from planaria.guard.examine import Examination, damaged_tiles, examine, note_on
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
 from planaria.guard.known import Known
@@ -30,7 +30,6 @@ from planaria.guard.stream import SYMBOL
 from planaria.guard.unmeasured import absurd_weights
 from planaria.repairers import Repairer
 
-NAMED = 5  # tensors that a note names
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
 
@@ -94,7 +93,7 @@ def diagnose(
         keyed=guard.key is not None,
         guard_mended=guard.mended,
         guard_lost=guard.lost,
-        notes=(*examination.notes, *_no_numbers(guard, examination)),
+        notes=tuple(filter(None, (*examination.notes, _no_numbers(guard, examination)))),
         seconds=time.monotonic() - began,
     )
     return report, examination.draft
@@ -130,20 +129,15 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
                 draft.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
 
 
-def _no_numbers(guard: GuardFile, examination: Examination) -> Iterable[str]:
-    """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before."""
-    names = [
-        entry.name
-        for index, entry in enumerate(guard.entries)
-        if examination.unproven[guard.stream.tiles_of_tensor(index)].any()
-        and (statistics := guard.statistics(index)) is not None
-        and not statistics.all_finite
-    ]
-    if names:
-        yield (
-            f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'} held values that are no numbers before, and "
-            f"what cannot be proven of them is left as found: {', '.join(names[:NAMED])}"
-        )
+def _no_numbers(guard: GuardFile, examination: Examination) -> str:
+    """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before; or ""."""
+    tiles = examination.unproven.copy()
+    for index in range(len(guard.entries)):
+        statistics = guard.statistics(index)
+        if statistics is None or statistics.all_finite:
+            tiles[guard.stream.tiles_of_tensor(index)] = False
+    what = "values that are no numbers before, and what cannot be proven of them is left as found"
+    return note_on(guard.stream, tiles, "tensor held", "tensors held", what)
 
 
 def _diagnosed(
