@@ -30,6 +30,7 @@ TIERS = {
 }
 WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "hint", "ladder", "rule"))
 MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
+LENGTH = 1000  # symbols of a codeword of a parity that was cut down to that
 WEAK = 0.25  # share of the guards with parity that get one of few check symbols
 PAIR = 32  # draws that share a model and its guard, which take longer to make than a draw
 
@@ -90,9 +91,11 @@ def draw_pair(number: int) -> Pair:
                 budget *= 1.07
                 continue
             shape = guard.manifest.parity
-            if shape is not None and shape.check * guard.stream.symbols > MOST_WORK and "rule" not in tiers:
-                budget *= 0.7
-                continue
+            if shape is not None and shape.check * guard.stream.symbols > MOST_WORK:
+                if "rule" not in tiers:
+                    budget *= 0.7
+                    continue
+                guard = with_parity(guard, intact, check=MOST_WORK // guard.stream.symbols, length=LENGTH)
             if "parity" in tiers and source.chance(WEAK):
                 guard = with_parity(guard, intact, check=source.whole(2, 8), length=source.size(50, 2000))
             return Pair(kind, intact, guard, tiers, budget, expect, on_disk)

@@ -20,6 +20,7 @@ from planaria.memory import Memory
 from planaria.memory.memory import Recalled
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
+SPARE_REPORTED = 16  # the same where a hardware test would have to be wrong as well; the last planes have few
 HEAVY = 6.5  # times the root mean square, from which the largest weight is not that of a normal distribution
 SOME = 0.002  # share of doubtful weights that are impossible, from which odd ones may have been overwritten, too
 SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
@@ -173,7 +174,7 @@ def _climbed(
         return proven
     if not mapped and share(missing) == share(doubtful):
         return proven
-    likely, contradictions = recall(missing, spare=SPARE)
+    likely, contradictions = recall(missing, spare=SPARE_REPORTED if mapped else SPARE)
     if contradictions and mapped:  # the test missed some
         return recall(doubtful, spare=0)[0]
     if contradictions:

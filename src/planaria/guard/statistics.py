@@ -135,13 +135,15 @@ class Statistics:
     def nearly_possible(self, weight: Float[Tensor, "*weight"], *, twice: bool) -> Bool[Tensor, "*weight"]:
         """Weights that are out of the intact range by so little that the bound is nearer to what they were.
 
-        Little is half a deviation; or less than twice the bound, to which flipped bits of a mantissa take a weight.
+        Little is half a deviation, or a quarter of the bound, as by noise of large weights; or less than twice the
+        bound, to which flipped bits of a mantissa take a weight.
         """
         outside = (weight < self.lowest) | (weight > self.highest)
-        if twice:
-            return outside & (weight >= 2 * self.lowest) & (weight <= 2 * self.highest)
-        slack = 0.5 * self.deviation
-        return outside & (weight >= self.lowest - slack) & (weight <= self.highest + slack)
+        slack = 0.0 if twice else 0.5 * self.deviation
+        factor = 2.0 if twice else 1.25
+        low = min(self.lowest - slack, self.lowest * factor, self.lowest / factor)
+        high = max(self.highest + slack, self.highest * factor, self.highest / factor)
+        return outside & (weight >= low) & (weight <= high)
 
     def flipped_zeros(self, weight: Shaped[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights, as stored, that were 0 but for flipped bits, where the intact tensor is pruned.

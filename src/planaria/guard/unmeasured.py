@@ -1,10 +1,12 @@
 """Tensors of which the guard has no statistics: the least that keeps a network alive."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
+FAR_OUT = 3.0  # interquartile ranges of magnitudes beyond the quartiles, Tukey's outer fences, up to which none is absurd
 RARE = 0.01  # share of weights up to which large ones are absurd beside the others
 ENORMOUS = 40  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
@@ -37,14 +39,17 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     # Each value once: where cells are stuck at one, it is not typical.
     held = values[told].unique().abs().log2()
     sizeable = held[held > SMALLEST]
-    typical = float((sizeable if len(sizeable) > 2 else held).median()) if len(held) else 0.0
+    sizeable = sizeable if len(sizeable) > 2 else held if len(held) else torch.zeros(1, dtype=torch.float64)
+    first, typical, third = np.quantile(sizeable.numpy(), (0.25, 0.5, 0.75)).tolist()
+    reach = FAR_OUT * (third - first)
+    least, most = min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
     one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
-    small = told & one_sign & (magnitude - typical < -PROPORTION)  # else as good as zero
+    small = told & one_sign & (magnitude < least)  # else as good as zero
     if small.any():
         _, place, count = magnitude[small].round().unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
-    large = told & (magnitude - typical > PROPORTION)
+    large = told & (magnitude > most)
     if large.double().mean() > (1 - MAJORITY if vector else RARE):  # these may be the usual ones
         large = told & (magnitude > ENORMOUS)
     if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
