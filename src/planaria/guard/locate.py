@@ -155,11 +155,11 @@ def known_extremes(
 
     They look odd to their rows. If but one or two are of such a size, it is them, though their last bits may differ.
     """
+    extremes = torch.zeros_like(open_)
     for share in (0.5, 1.0):
-        found = open_ & statistics.extreme(weight, share=share)
-        if found.sum() <= MOST_EXTREMES:
-            return found
-    return torch.zeros_like(open_)
+        for found in statistics.extremes(weight, share=share):
+            extremes |= found & bool((found & open_).sum() <= MOST_EXTREMES)
+    return extremes & open_
 
 
 def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:

@@ -112,9 +112,9 @@ def _contradicted(
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
     overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.nearly_possible(weight, twice=False)
-    stuck = located.kept & statistics.extreme(weight, share=1.0)
-    if stuck.sum() > MOST_EXTREMES:
-        overwritten |= stuck
+    for extreme in statistics.extremes(weight, share=1.0):
+        stuck = located.kept & extreme
+        overwritten |= stuck & bool(stuck.sum() > MOST_EXTREMES)
     odd = torch.zeros_like(candidates)
     if overwritten.sum() > SOME * located.doubtful.sum():
         odd = odd_ones(

@@ -114,19 +114,22 @@ class Statistics:
         """Weights that are not 0, and nearer to it than any weight of this tensor has a reason to be."""
         return (weight != 0) & (weight.abs().double() < TINY * self.rms)
 
-    def extreme(self, weight: Float[Tensor, "*weight"], *, share: float) -> Bool[Tensor, "*weight"]:
-        """Weights that are at least this share of the intact tensor's largest or smallest one, and inside the range.
+    def extremes(
+        self, weight: Float[Tensor, "*weight"], *, share: float
+    ) -> tuple[Bool[Tensor, "*weight"], Bool[Tensor, "*weight"]]:
+        """Weights that are at least this share of the intact tensor's smallest one, and of its largest; in the range.
 
         With a share of 1 they are it to the bit: odd perhaps, and known to have been.
         """
-        rounded = weight.float()
-        found = torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
-        for bound in (self.lowest, self.highest):
+
+        def near(bound: float) -> Bool[Tensor, "*weight"]:
             least = torch.tensor(share * bound).float()
             if share == 1 and weight.dtype == torch.float64:  # the range was rounded outwards
                 least = torch.nextafter(least, torch.zeros(()))
-            found |= (rounded >= least) & (rounded <= bound) if bound > 0 else (rounded <= least) & (rounded >= bound)
-        return found
+            return (rounded >= least) & (rounded <= bound) if bound > 0 else (rounded <= least) & (rounded >= bound)
+
+        rounded = weight.float()
+        return near(self.lowest), near(self.highest)
 
     def gross(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights that are no numbers or over twice as large as any was: no noise or flipped mantissa does that."""

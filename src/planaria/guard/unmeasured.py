@@ -41,6 +41,8 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     sizeable = held[held > SMALLEST]
     sizeable = sizeable if len(sizeable) > 2 else held if len(held) else torch.zeros(1, dtype=torch.float64)
     first, typical, third = np.quantile(sizeable.numpy(), (0.25, 0.5, 0.75)).tolist()
+    if not vector and (third - first > PROPORTION or typical > ENORMOUS):  # no size is typical, or that of a mask
+        return nothing, 0.0, 0.0
     reach = FAR_OUT * (third - first)
     least, most = min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
