@@ -156,7 +156,7 @@ def known_extremes(
     They look odd to their rows. If but one or two are of such a size, it is them, though their last bits may differ.
     """
     extremes = torch.zeros_like(open_)
-    for share in (0.5, 1.0):
+    for share in (0.25, 0.5, 1.0):
         for found in statistics.extremes(weight, share=share):
             extremes |= found & bool((found & open_).sum() <= MOST_EXTREMES)
     return extremes & open_

@@ -39,12 +39,15 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     # Each value once: where cells are stuck at one, it is not typical.
     held = values[told].unique().abs().log2()
     sizeable = held[held > SMALLEST]
+    destroyed = 2 * len(sizeable) < len(held)  # no tensor is like that: nothing is typical
     sizeable = sizeable if len(sizeable) > 2 else held if len(held) else torch.zeros(1, dtype=torch.float64)
     first, typical, third = np.quantile(sizeable.numpy(), (0.25, 0.5, 0.75)).tolist()
     if not vector and (third - first > PROPORTION or typical > ENORMOUS):  # no size is typical, or that of a mask
         return nothing, 0.0, 0.0
     reach = FAR_OUT * (third - first)
     least, most = min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
+    if destroyed:
+        least, most = -torch.inf, ENORMOUS
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
     one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
     small = told & one_sign & (magnitude < least)  # else as good as zero
