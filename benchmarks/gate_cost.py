@@ -1,12 +1,15 @@
 """What check and repair cost as whole commands, and what they cost before: `python benchmarks/gate_cost.py`.
 
-    python benchmarks/gate_cost.py [--before OTHER/src] [--runs 5] [--output benchmarks/results/gate_cost]
+    python benchmarks/gate_cost.py [--acts] [--before OTHER/src] [--runs 5] [--output benchmarks/results/gate_cost]
 
 makes a model of random weights in the shapes of a small sentence encoder (91 MB) and its guard of digests and parity;
 then runs each command as a process of its own, in turn with the same command of another checkout's sources if they are
 given, after one run of each that is not counted. The quotient is that of processor seconds, run by run, since a busy
 machine hardly changes it; memory is the largest resident size, which Linux alone tells. Both checkouts have to
 understand the guard, which the other one makes.
+
+`--acts` leaves out the start of the process, most of a command's time and all of its noise: it calls `check` and
+`repair` in one process a version, in turn, and takes the quotient of the shortest times.
 """
 
 import argparse
@@ -57,6 +60,30 @@ COMMANDS = {
         *("--known", "known.safetensors"),
     ),
 }
+ACTS = """
+import json, sys, time
+from safetensors.torch import load_file
+from planaria.guard import Guard
+
+guard = Guard.load("model.guard")
+masks = {name: mask.bool() for name, mask in load_file("known.safetensors").items()}
+acts = {
+    "check, intact": lambda: guard.check("model.safetensors", threads=1),
+    "check, hit": lambda: guard.check("hit.safetensors", threads=1),
+    "repair, intact": lambda: guard.repair("model.safetensors", "repaired.safetensors", threads=1),
+    "repair, hit": lambda: guard.repair("hit.safetensors", "repaired.safetensors", threads=1),
+    "repair of what a mask names, hit": lambda: guard.repair(
+        "hit.safetensors", "repaired.safetensors", known=masks, threads=1
+    ),
+}
+taken = {name: [] for name in acts}
+for _ in range(int(sys.argv[1])):
+    for name, act in acts.items():
+        began = time.process_time()
+        act()
+        taken[name].append(time.process_time() - began)
+print(json.dumps(taken))
+"""
 UNKNOWN = 3  # exit code of a command that a version does not have
 
 
@@ -143,6 +170,28 @@ def measure(folder: Path, versions: dict[str, Path], runs: int, only: str) -> li
     return rows
 
 
+def measure_acts(folder: Path, versions: dict[str, Path], runs: int) -> dict[str, dict[str, list[float]]]:
+    """Processor seconds of each act by version; the versions' processes in turn, `runs` times all acts in each."""
+    taken: dict[str, dict[str, list[float]]] = {}
+    for _ in range(2):
+        for version, sources in versions.items():
+            environment = os.environ | {"PYTHONPATH": str(sources.resolve()), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, "-c", ACTS, str(runs)]
+            done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+            for name, seconds in json.loads(done.stdout).items():
+                taken.setdefault(name, {}).setdefault(version, []).extend(seconds)
+    return taken
+
+
+def table_of_acts(taken: dict[str, dict[str, list[float]]]) -> str:
+    """The shortest time of each act, and what it is of the other version's."""
+    lines = ["| act | now, s | before, s | now / before |", "| --- | --- | --- | --- |"]
+    for name, seconds in taken.items():
+        now, before = min(seconds["now"]), min(seconds.get("before", [float("nan")]))
+        lines.append(f"| {name} | {now:.3f} | {before:.3f} | {now / before:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
 def span(values: list[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})" if values else "-"
 
@@ -173,6 +222,7 @@ def main() -> None:
     parser.add_argument("--now", type=Path, default=SOURCES, help="sources that are measured")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default="", help="measure only commands in whose description this occurs")
+    parser.add_argument("--acts", action="store_true", help="measure acts in one process and not whole commands")
     parser.add_argument("--output", type=Path, help="folder for gate_cost.md and gate_cost.json")
     options = parser.parse_args()
     versions = {"now": options.now} | ({"before": options.before} if options.before else {})
@@ -183,11 +233,16 @@ def main() -> None:
         made = run(versions.get("before", options.now), folder, protect)
         if made["exit"]:
             sys.exit(f"protect ended with exit code {made['exit']:.0f}.")
-        rows = measure(folder, versions, options.runs, options.only)
-    print(table(rows))
+        rows: Any = (
+            measure_acts(folder, versions, options.runs)
+            if options.acts
+            else measure(folder, versions, options.runs, options.only)
+        )
+    written = table_of_acts(rows) if options.acts else table(rows)
+    print(written)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "gate_cost.md").write_text(table(rows))
+        (options.output / "gate_cost.md").write_text(written)
         (options.output / "gate_cost.json").write_text(json.dumps({"seed": SEED, "rows": rows}, indent=1) + "\n")
 
 

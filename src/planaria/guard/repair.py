@@ -132,7 +132,7 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
 def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before; or ""."""
     tiles = examination.unproven.copy()
-    for index in range(len(guard.entries)):
+    for index in range(len(guard.entries) if tiles.any() else 0):
         statistics = guard.statistics(index)
         if statistics is None or statistics.all_finite:
             tiles[guard.stream.tiles_of_tensor(index)] = False
@@ -158,6 +158,8 @@ def _diagnosed(
     report = TensorReport(
         name=entry.name, dtype=entry.dtype, shape=entry.shape, nbytes=entry.nbytes, tiles=len(damaged)
     )
+    if not (damaged | changed | unproven).any():
+        return report
     statistics = guard.statistics(index)
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
