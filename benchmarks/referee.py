@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/referee.py --draws 100000 --seed 0 --jobs 2
 
 prints each draw that broke a rule with the command that plays it again, then a summary, and writes the counts to
-benchmarks/results/referee/. `--only SEED` plays one draw. The rules are those of `tests/referee/judge.py`.
+benchmarks/results/referee/, now and then also those so far. `--only SEED` plays one draw. The rules are those of `tests/referee/judge.py`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent / "tests")  # not this folder: this file bears the package's name
 
 from referee.play import play  # noqa: E402
-from referee.tables import play_all, tally, written  # noqa: E402
+from referee.tables import Tally, play_all, tallies, written  # noqa: E402
 
 
 def main() -> None:
@@ -32,11 +32,13 @@ def main() -> None:
         print(outcome)
         sys.exit(bool(outcome.violations))
     began = time.monotonic()
-    counts = tally(play_all(options.draws, seed=options.seed, jobs=options.jobs), told=not options.quiet)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    outcomes = play_all(options.draws, seed=options.seed, jobs=options.jobs)
+    counts = Tally()
+    for counts in tallies(outcomes, told=not options.quiet):
+        options.output.write_text(written(counts))
     print(counts)
     print(f"\n{time.monotonic() - began:.0f} s")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(written(counts))
 
 
 if __name__ == "__main__":

@@ -111,14 +111,16 @@ class Tally:
         }
 
 
-def tally(outcomes: Iterable[Outcome], *, told: bool = True) -> Tally:
-    """Counts them; failures are printed as they come if `told`."""
+def tallies(outcomes: Iterable[Outcome], *, told: bool = True, every: int = 1000) -> Iterator[Tally]:
+    """One tally, after each `every` draws and after the last; failures are printed as they come if `told`."""
     counts = Tally()
     for outcome in outcomes:
         counts.add(outcome)
         if told and outcome.violations:
             print(outcome, flush=True)
-    return counts
+        if counts.draws % every == 0:
+            yield counts
+    yield counts
 
 
 def written(counts: Tally) -> str:

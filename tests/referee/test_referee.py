@@ -21,10 +21,10 @@ from referee.masks import Mask
 from referee.play import play
 
 DRAWS, LONG = 2000, 20_000
-GROWN = 0.005  # share of draws
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "referee.py"
-# What the first referee found.
-REGRESSIONS = (16, 33, 36, 37, 66, 80, 98, 110, 144, 235, 243, 289, 296, 301)
+# What the referee found first, and last.
+REGRESSIONS = (16, 33, 36, 37, 66, 80, 98, 110, 144, 235, 243, 289, 296, 301, 463)
+REGRESSIONS += (3_000_001_231, 3_000_002_857, 3_000_005_474, 4_000_002_040, 4_000_006_785)
 Edit = Callable[[dict[str, torch.Tensor], Report], Report]
 
 
@@ -42,9 +42,7 @@ def judged_sound(draws: int, seed: int, folder: Path) -> dict[str, Any]:
     done = subprocess.run([*command, "--output", str(result)], capture_output=True, text=True, check=True)
     told: dict[str, Any] = json.loads(result.read_text())
     assert told["draws"] == draws
-    # Not reached yet: of a thousand draws, two or three leave a tensor's error larger than is stated.
-    grown = told["rules"].pop("error grew", {"draws": 0})["draws"]
-    assert not told["rules"] and grown <= GROWN * draws, done.stdout
+    assert not told["rules"], done.stdout
     return told
 
 
