@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/referee.py --draws 100000 --seed 0 --jobs 2
 
 prints each draw that broke a rule with the command that plays it again, then a summary, and writes the counts to
-benchmarks/results/referee/, now and then also those so far. `--only SEED` plays one draw. The rules are those of `tests/referee/judge.py`.
+benchmarks/results/referee/, now and then also those so far. `--only SEED` plays one draw. The rules are those of
+`tests/referee/judge.py`.
 """
 
 import argparse
