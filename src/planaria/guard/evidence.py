@@ -17,7 +17,6 @@ FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
 FAR = 4.0  # times a prediction's error, from which a weight that has no bounds may be odd
-REPORTED = 2.0  # times by which leaving weights that a test named bad must be better
 FAR_REPORTED = 2.0  # the same as `FAR` for them: most will be odd
 HEAVIER = 1 / 16  # of the odds, where some weights are far larger than most
 ROUNDS = 20
@@ -46,8 +45,8 @@ def worth_replacing(
         candidates: weights that are judged.
         mean, deviation: of the intact weights; what the mean does not tell counts.
         per_tile: weights of a tile.
-        reported: whether a hardware test named the candidates. Then leaving them has to be better by far, and where
-            predictions tell nothing, those much larger than weights of this tensor are were overwritten.
+        reported: whether a hardware test named the candidates. Then, where predictions tell nothing, those much larger
+            than weights of this tensor are were overwritten.
     """
     chosen = candidates.flatten()
     f, p, e = (
@@ -149,5 +148,5 @@ def _gain(
     rescaled = torch.where(slope > LEAST_SLOPE_ERROR, (ff / square.clamp_min(1e-300) - true).clamp_min(0.0), torch.inf)
     left = torch.where(tells, torch.minimum(left, rescaled), left)
     spread = 2 * true * torch.where(tells, slope_error, (2 / count.clamp_min(1)).sqrt())
-    gain = torch.where(tells | reported, (REPORTED if reported else 1.0) * left - error, -1.0)
+    gain = torch.where(tells | reported, left - error, -1.0)
     return gain, spread * (tells | reported)
