@@ -21,7 +21,6 @@ from planaria.memory.memory import Recalled
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
 SPARE_REPORTED = 16  # the same where a hardware test would have to be wrong as well; the last planes have few
-HEAVY = 6.5  # times the root mean square, from which the largest weight is not that of a normal distribution
 SOME = 0.002  # share of doubtful weights that are impossible, from which odd ones may have been overwritten, too
 SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
 
@@ -124,7 +123,7 @@ def _contradicted(
             candidates,
             ~located.doubtful & weight.isfinite(),
             width=statistics.highest - statistics.lowest,
-            heavy=max(abs(statistics.lowest), abs(statistics.highest)) > HEAVY * statistics.rms,
+            heavy=statistics.heavy,
         )
     return odd | worth_replacing(
         weight,

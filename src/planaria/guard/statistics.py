@@ -24,6 +24,7 @@ FLOATS = {
 # Of the root mean square: a normal variable is nearer to zero once in a thousand million draws, random bits often.
 TINY = 2.0**-30
 PRUNED = 0.3  # share of zeros from which a weight that is one bit away from zero is a zero with a bit flipped
+HEAVY = 6.5  # times the root mean square, to which the largest of even many normal weights reaches
 PATTERNS = 4096  # random ones that stand for all of a wide type
 
 
@@ -99,6 +100,11 @@ class Statistics:
         """Whether the mean tells more of a weight than zero does, wherever it is: scales, not matrices."""
         return abs(self.mean) > 0.9 * self.rms
 
+    @property
+    def heavy(self) -> bool:
+        """Whether the largest weight is not that of a normal distribution."""
+        return max(abs(self.lowest), abs(self.highest)) > HEAVY * self.rms
+
     def broken(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
         """Weights that cannot be: outside the intact range, not finite, 0 where the intact tensor has no zero, or so
         near to 0 that only a flipped bit brings a weight there. None where some were no numbers before: it may be them.
@@ -126,7 +132,8 @@ class Statistics:
             least = torch.tensor(share * bound).float()
             if share == 1 and weight.dtype == torch.float64:  # the range was rounded outwards
                 least = torch.nextafter(least, torch.zeros(()))
-            return (rounded >= least) & (rounded <= bound) if bound > 0 else (rounded <= least) & (rounded >= bound)
+            reached = rounded >= least if bound > 0 else rounded <= least
+            return reached & (rounded >= self.lowest) & (rounded <= self.highest)
 
         rounded = weight.float()
         return near(self.lowest), near(self.highest)
