@@ -66,7 +66,7 @@ from safetensors.torch import load_file
 from planaria.guard import Guard
 
 guard = Guard.load("model.guard")
-masks = {name: mask.bool() for name, mask in load_file("known.safetensors").items()}
+masks = load_file("known.safetensors")
 acts = {
     "check, intact": lambda: guard.check("model.safetensors", threads=1),
     "check, hit": lambda: guard.check("hit.safetensors", threads=1),
@@ -130,13 +130,14 @@ def make_files(folder: Path) -> None:
     save_file(masks, folder / "known.safetensors")
 
 
+def one_thread_of(sources: Path) -> dict[str, str]:
+    """The environment of a process that computes with these sources in one thread."""
+    return os.environ | {"PYTHONPATH": str(sources.resolve()), "OMP_NUM_THREADS": "1"}
+
+
 def run(sources: Path, folder: Path, arguments: tuple[str, ...]) -> dict[str, float]:
     """One command as a process: processor seconds, seconds, MB and its exit code."""
-    environment = os.environ | {
-        "PYTHONPATH": str(sources.resolve()),
-        "OMP_NUM_THREADS": "1",
-        "PEAK": str(folder / "peak"),
-    }
+    environment = one_thread_of(sources) | {"PEAK": str(folder / "peak")}
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", START, *arguments], cwd=folder, env=environment,
@@ -175,8 +176,7 @@ def measure_acts(folder: Path, versions: dict[str, Path], runs: int) -> dict[str
     taken: dict[str, dict[str, list[float]]] = {}
     for _ in range(2):
         for version, sources in versions.items():
-            environment = os.environ | {"PYTHONPATH": str(sources.resolve()), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-c", ACTS, str(runs)]
+            command, environment = [sys.executable, "-c", ACTS, str(runs)], one_thread_of(sources)
             done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
             for name, seconds in json.loads(done.stdout).items():
                 taken.setdefault(name, {}).setdefault(version, []).extend(seconds)
@@ -233,12 +233,13 @@ def main() -> None:
         made = run(versions.get("before", options.now), folder, protect)
         if made["exit"]:
             sys.exit(f"protect ended with exit code {made['exit']:.0f}.")
-        rows: Any = (
-            measure_acts(folder, versions, options.runs)
-            if options.acts
-            else measure(folder, versions, options.runs, options.only)
-        )
-    written = table_of_acts(rows) if options.acts else table(rows)
+        rows: Any
+        if options.acts:
+            rows = measure_acts(folder, versions, options.runs)
+            written = table_of_acts(rows)
+        else:
+            rows = measure(folder, versions, options.runs, options.only)
+            written = table(rows)
     print(written)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

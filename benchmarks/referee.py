@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent / "tests")  # not this folder: this file bears the package's name
 
 from referee.play import play  # noqa: E402
-from referee.tables import Tally, play_all, tallies, written  # noqa: E402
+from referee.tables import play_all, tally, written  # noqa: E402
 
 
 def main() -> None:
@@ -35,9 +35,7 @@ def main() -> None:
     began = time.monotonic()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     outcomes = play_all(options.draws, seed=options.seed, jobs=options.jobs)
-    counts = Tally()
-    for counts in tallies(outcomes, told=not options.quiet):
-        options.output.write_text(written(counts))
+    counts = tally(outcomes, told=not options.quiet, save=lambda counts: options.output.write_text(written(counts)))
     print(counts)
     print(f"\n{time.monotonic() - began:.0f} s")
 

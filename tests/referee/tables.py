@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -111,16 +111,17 @@ class Tally:
         }
 
 
-def tallies(outcomes: Iterable[Outcome], *, told: bool = True, every: int = 1000) -> Iterator[Tally]:
-    """One tally, after each `every` draws and after the last; failures are printed as they come if `told`."""
+def tally(outcomes: Iterable[Outcome], *, told: bool, save: Callable[[Tally], None]) -> Tally:
+    """Counts them, and saves the counts after every thousand and in the end; prints failures as they come if `told`."""
     counts = Tally()
     for outcome in outcomes:
         counts.add(outcome)
         if told and outcome.violations:
             print(outcome, flush=True)
-        if counts.draws % every == 0:
-            yield counts
-    yield counts
+        if counts.draws % 1000 == 0:
+            save(counts)
+    save(counts)
+    return counts
 
 
 def written(counts: Tally) -> str:

@@ -132,7 +132,9 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
 def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before; or ""."""
     tiles = examination.unproven.copy()
-    for index in range(len(guard.entries) if tiles.any() else 0):
+    if not tiles.any():
+        return ""
+    for index in range(len(guard.entries)):
         statistics = guard.statistics(index)
         if statistics is None or statistics.all_finite:
             tiles[guard.stream.tiles_of_tensor(index)] = False

@@ -6,9 +6,7 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
-FAR_OUT = (
-    3.0  # interquartile ranges of magnitudes beyond the quartiles, Tukey's outer fences, up to which none is absurd
-)
+FAR_OUT = 3.0  # interquartile ranges of magnitudes past the quartiles up to which none is absurd: Tukey's outer fences
 RARE = 0.01  # share of weights up to which large ones are absurd beside the others
 ENORMOUS = 40  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
