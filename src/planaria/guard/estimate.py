@@ -14,6 +14,7 @@ from planaria.guard.evidence import odd_ones, small_ones, worth_replacing
 from planaria.guard.locate import RUN, Located, by_tile, spread
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, weights_of
+from planaria.guard.rules import within_reach
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.records import Record
 from planaria.repairers import Repairer
@@ -163,6 +164,7 @@ def estimate(
             missing |= kept & recollection.contradicted
             kept = (located.missing | located.kept) & ~missing
     lost = missing & spread(by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
+    trusted = ~missing & weight.float().isfinite() & ~statistics.broken(weight)  # the repairers compute in float32
     deviation = statistics.deviation
     expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
     plain = expected
@@ -171,10 +173,15 @@ def estimate(
         # With nothing left to start from, no rule tells anything.
         rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
         apart = float(np.interp(float(missing.double().mean()), rates, errors))
+    regrown = torch.zeros_like(missing)  # what the rule tells something of
     if shape is not None and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
-        share = float(lost.sum() / missing.sum())
-        error = (share * min(shape.tile_error, 1.0) ** 2 + (1 - share) * apart**2) ** 0.5
-        expected, method = deviation * error, "rule"
+        regrown = missing & within_reach(trusted, shape)
+        if shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
+            regrown &= ~lost
+    if shape is not None and regrown.any():
+        shares = [float(mask.sum() / missing.sum()) for mask in (regrown & ~lost, regrown & lost, missing & ~regrown)]
+        each = [deviation * apart, deviation * shape.tile_error, plain]
+        expected, method = float(np.dot(shares, np.square(each))) ** 0.5, "rule"
     if recollection is not None and recollection.error is not None and recollection.error <= ROUNDED * expected:
         expected, method = recollection.error, "hint"
     if sound and expected > BETTER * plain:
@@ -184,8 +191,10 @@ def estimate(
     if missing.any() and method == "hint" and recollection is not None:
         filled = recollection.value.to(weight)
     elif missing.any():
-        regrows = apart <= BETTER
-        filled = _filled(weight, missing, lost, statistics, rule if regrows else None, shape if regrows else None)
+        filled = torch.full_like(weight, statistics.mean if statistics.nearly_constant else 0.0)
+        if rule is not None and regrown.any():
+            told_by_rule = rule.restore(torch.where(trusted, weight, 0.0), trusted, Record())
+            filled = torch.where(regrown, told_by_rule, filled)
     if recollection is not None:
         own = recollection.value
         if method == "rule":
@@ -255,23 +264,3 @@ def _mean_within(
     slope = ((-from_low.square() / 2).exp() - (-to_high.square() / 2).exp()) / (2 * pi) ** 0.5
     mean = torch.where(inside > TINY_SHARE, value + error * slope / inside.clamp_min(TINY_SHARE), value)
     return torch.where(to_high - from_low < NARROW, (low + high) / 2, mean)
-
-
-def _filled(
-    weight: Float[Tensor, "*weight"],
-    missing: Bool[Tensor, "*weight"],
-    lost: Bool[Tensor, "*weight"],
-    statistics: Statistics,
-    rule: Repairer | None,
-    shape: RuleShape | None,
-) -> Float[Tensor, "*weight"]:
-    """By the rule, or as plainly as it goes."""
-    trusted = ~missing & weight.float().isfinite()  # the repairers compute in float32
-    visible = torch.where(trusted, weight, 0.0)
-    plain = torch.full_like(weight, statistics.mean if statistics.nearly_constant else 0.0)
-    if rule is None:
-        return plain
-    filled = rule.restore(visible, trusted, Record())
-    if shape is not None and shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
-        filled = torch.where(lost, plain, filled)
-    return filled

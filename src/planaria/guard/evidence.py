@@ -9,10 +9,13 @@ follows the mean square of what leaving f would cost, <f^2> - 2 a <t^2> + <t^2>,
 costs E. A change of scale alone does little to what a network answers, so f / a has to cost more than E, too.
 """
 
+from math import log
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+DECISIVE = 1000.0  # times likelier
 FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
@@ -124,13 +127,16 @@ def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight
     the predictor's error lets them be: their mean square is the share E / (<p^2> + E) of that of others.
     """
     count = int(zeros.sum())
-    if count < FEWEST or count == zeros.numel():
+    if not count or count == zeros.numel():
         return False
     square = predicted.double().square()
-    others = float(square[~zeros].mean())
+    others, found = float(square[~zeros].mean()), float(square[zeros].mean())
     small = others * error**2 / max(others + error**2, 1e-300)
-    spread = 2 * others * (2 / count) ** 0.5
-    return float(square[zeros].mean()) + spread < (others + small) / 2
+    if not 0 < small < others:
+        return False
+    # The logarithm of how much likelier such a mean is of the one variance than of the other, all being normal.
+    likelier = count / 2 * (log(others / small) - found * (1 / small - 1 / others))
+    return likelier > log(DECISIVE)
 
 
 def _gain(

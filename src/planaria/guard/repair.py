@@ -22,7 +22,7 @@ from planaria.guard.gate import Gate
 from planaria.guard.known import Known
 from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
-from planaria.guard.pieces import doubtful_weights, part_of, pieces
+from planaria.guard.pieces import doubtful_weights, part_of, pieces, weights_of
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS, Statistics
@@ -123,6 +123,8 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
                 found = draft.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
                 content = draft.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
                 settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
+                # What the first half says is no number has no nearest one.
+                settled &= weights_of(content.reshape(-1).view(np.uint8), piece).isfinite().flatten().numpy()
                 smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
                 smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
                 content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]

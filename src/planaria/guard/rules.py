@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
@@ -39,6 +40,7 @@ MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
 FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
 MOST_BYTES = 0.25  # of a tensor's: what a fitted rule may take
+REACH = 3  # cells
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
 
@@ -93,6 +95,18 @@ def choose_space(weight: Float[Tensor, "*weight"]) -> tuple[tuple[int, ...], flo
         total = held_out_truth.square().sum()
         shares[space] = float((total - error) / total.clamp_min(1e-300))  # 0 where all weights are equal
     return max(shares.items(), key=lambda share: share[1], default=((), 0.0))
+
+
+def within_reach(known: Bool[Tensor, "*weight"], shape: RuleShape) -> Bool[Tensor, "*weight"]:
+    """Weights with a known one near enough to tell something of them: at most REACH cells away along each axis.
+
+    Held-out masks leave hardly any weight without one. Where many tiles in a row are lost, a rule extrapolates, and
+    that errs more than anything that was measured.
+    """
+    space = tuple(shape.space)
+    grid = layout_of(space).to_grid(known.reshape(-1, prod(space) if space else known[0].numel()))
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[grid.dim() - 2]
+    return pool(grid.unsqueeze(1).float(), 2 * REACH + 1, stride=1, padding=REACH).bool().view(known.shape)
 
 
 def why_not(entry: Entry) -> str | None:
