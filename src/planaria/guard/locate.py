@@ -156,10 +156,10 @@ def known_extremes(
     They look odd to their rows. If but one or two are of such a size, it is them, though their last bits may differ.
     """
     extremes = torch.zeros_like(open_)
-    # Where one end is an outlier the other says nothing of it.
-    for share in (0.25, 0.5, 1.0) if statistics.heavy else (0.5, 1.0):
+    heavy = statistics.heavy
+    for share in (0.25, 0.5, 1.0) if heavy else (0.5, 1.0):
         lowest, highest = statistics.extremes(weight, share=share)
-        for found in (lowest, highest) if statistics.heavy else (lowest | highest,):
+        for found in (lowest, highest) if heavy else (lowest | highest,):  # one end's outlier says nothing of the other
             extremes |= found & bool((found & open_).sum() <= MOST_EXTREMES)
     return extremes & open_
 

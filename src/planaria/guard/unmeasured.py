@@ -1,8 +1,10 @@
 """Tensors of which the guard has no statistics: the least that keeps a network alive."""
 
+from math import inf
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
@@ -28,26 +30,13 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     number: a mask, or padding, and what was made of them.
     """
     values = weight.double()
-    nothing = torch.zeros(weight.shape, dtype=torch.bool)
-    finite, magnitude = values.isfinite(), values.abs().log2()
-    kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
-    vector = weight.dim() < 2
-    usual = any(float(kind.double().mean()) >= USUAL or _in_runs(kind).any() for kind in kinds)
-    if not vector and (usual or max(int(kind.sum()) for kind in kinds[1:]) > 1):
-        return nothing, 0.0, 0.0
+    finite, magnitude, vector = values.isfinite(), values.abs().log2(), weight.dim() < 2
     told = finite & (values != 0)
-    # Each value once: where cells are stuck at one, it is not typical.
-    held = values[told].unique().abs().log2()
-    sizeable = held[held > SMALLEST]
-    destroyed = 2 * len(sizeable) < len(held)  # no tensor is like that: nothing is typical
-    sizeable = sizeable if len(sizeable) > 2 else held if len(held) else torch.zeros(1, dtype=torch.float64)
-    first, typical, third = np.quantile(sizeable.numpy(), (0.25, 0.5, 0.75)).tolist()
-    if not vector and (third - first > PROPORTION or typical > ENORMOUS):  # no size is typical, or that of a mask
+    usual = None if not vector and _held_no_numbers(values) else _usual_sizes(values[told], vector=vector)
+    nothing = torch.zeros(weight.shape, dtype=torch.bool)
+    if usual is None:
         return nothing, 0.0, 0.0
-    reach = FAR_OUT * (third - first)
-    least, most = min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
-    if destroyed:
-        least, most = -torch.inf, ENORMOUS
+    least, most = usual
     signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
     one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
     small = told & one_sign & (magnitude < least)  # else as good as zero
@@ -71,6 +60,29 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
         return absurd, 0.0, 0.0
     median = float(rest.median())
     return absurd, median, float((rest - median).square().mean().sqrt())
+
+
+def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
+    """Whether some of a matrix was no number before, as of a mask, or of padding."""
+    kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
+    repeated = max(int(kind.sum()) for kind in kinds[1:]) > 1
+    return repeated or any(float(kind.double().mean()) >= USUAL or bool(_in_runs(kind).any()) for kind in kinds)
+
+
+def _usual_sizes(values: Float64[Tensor, " values"], *, vector: bool) -> tuple[float, float] | None:
+    """The least and the largest size in proportion to these, in doublings of 1; None where no size is typical."""
+    # Each value once: where cells are stuck at one, it is not typical.
+    held = values.unique().abs().log2()
+    sizeable = held[held > SMALLEST]
+    destroyed = 2 * len(sizeable) < len(held)  # no tensor is like that
+    sizeable = sizeable if len(sizeable) > 2 else held if len(held) else torch.zeros(1, dtype=torch.float64)
+    first, typical, third = np.quantile(sizeable.numpy(), (0.25, 0.5, 0.75)).tolist()
+    if not vector and (third - first > PROPORTION or typical > ENORMOUS):  # scattered, or of a mask
+        return None
+    if destroyed:
+        return -inf, ENORMOUS
+    reach = FAR_OUT * (third - first)
+    return min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
 
 
 def _in_runs(mask: Bool[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
