@@ -124,3 +124,36 @@ def test_a_rule_is_not_used_at_damage_at_which_it_tells_hardly_more_than_zeros()
         assert {tensor.name: tensor.method for tensor in report.tensors}["filters"] == method
         assert torch.equal(broken["filters"][known], filters[known])
         assert method == "rule" or not broken["filters"][~known].any()
+
+
+@pytest.mark.parametrize("rows", [10, 14, 17])
+def test_a_rule_does_not_extrapolate_far_into_what_is_lost(rows: int) -> None:
+    """Of sheets that lost all but their first rows, what lies more than three rows on stays zero."""
+    tensors = {"sheets": smooth_sheets(40, 20, 20)}
+    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    assert guard.manifest.rules[0].recipe == "sheet-1"
+    known = torch.ones(40, 20, 20, dtype=torch.bool)
+    known[:20, 20 - rows :] = False
+    broken = {"sheets": torch.where(known.flatten(1), tensors["sheets"], 0.0)}
+    report = guard.repair(broken, known={"sheets": known.flatten(1)})
+    filled = broken["sheets"].view(40, 20, 20)[:20, 20 - rows :]
+    assert report.tensors[0].method == "rule" and filled[:, :3].all()
+    assert not filled[:, 3:].any()
+    error = (broken["sheets"] - tensors["sheets"])[~known.flatten(1)].square().mean().sqrt()
+    assert 0.5 * error < (report.tensors[0].expected_error or 0.0) < 2 * error
+
+
+@pytest.mark.parametrize("garbage", [1e30, 50.0, -1e-20])
+def test_a_rule_does_not_start_from_what_cannot_be_right(garbage: float) -> None:
+    """Though a hardware test calls it good: nothing else is worse for it."""
+    tensors = {"sheets": smooth_sheets(40, 20, 20)}
+    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    draws = torch.rand(40, 400, generator=generator(0, "places"))
+    known, spoilt = draws >= 0.2, draws >= 0.9
+    errors = []
+    for value in (tensors["sheets"], torch.full((), garbage)):
+        broken = {"sheets": torch.where(spoilt, value, torch.where(known, tensors["sheets"], 0.0))}
+        guard.repair(broken, known={"sheets": known})
+        errors.append((broken["sheets"] - tensors["sheets"])[~known].square().mean().sqrt())
+        assert torch.equal(broken["sheets"][spoilt], value.expand(40, 400)[spoilt]) or value is tensors["sheets"]
+    assert errors[1] < 1.3 * errors[0] < tensors["sheets"].std()

@@ -52,6 +52,14 @@ def test_what_is_no_number_stays_where_sizes_are_those_of_a_mask_or_of_noise() -
         assert not absurd_weights(weight)[0].any()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("left", [4, 8, 20])
+def test_what_is_left_of_a_row_of_padding_stays(left: int, value: float) -> None:
+    weight = normal(60, 48)
+    weight[0, torch.randperm(48, generator=generator(left, "left"))[:left]] = value
+    assert not absurd_weights(weight)[0].any()
+
+
 # --- Bounds of tensors that were measured ----------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 PROPORTION = 12  # doublings, or halvings where all have one sign, from a typical magnitude to an absurd one
 FAR_OUT = 3.0  # interquartile ranges of magnitudes past the quartiles up to which none is absurd: Tukey's outer fences
 RARE = 0.01  # share of weights up to which large ones are absurd beside the others
-ENORMOUS = 40  # doublings of 1, past which any weight is absurd
+ENORMOUS = 40.0  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
 MAJORITY_OF_VECTOR = 0.75
 ODD = 0.01  # share of a vector's weights up to which a sign counts as absurd, as one weight does: a negative variance
@@ -18,7 +18,7 @@ USUAL = 0.02  # share of a tensor's weights from which what is no number was non
 REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
-RUN = 4  # neighbours that hold the same and are no number, as in a row of padding, from which they were before
+RUN = 4  # neighbours, or all of one row, that are no number in the same way, as of padding: they were none before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
@@ -63,10 +63,15 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
 
 
 def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
-    """Whether some of a matrix was no number before, as of a mask, or of padding."""
+    """Whether some of a matrix was no number before, as of a mask or of padding: many, neighbours, or all of a row."""
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
     repeated = max(int(kind.sum()) for kind in kinds[1:]) > 1
-    return repeated or any(float(kind.double().mean()) >= USUAL or bool(_in_runs(kind).any()) for kind in kinds)
+    return repeated or any(
+        float(kind.double().mean()) >= USUAL
+        or bool(_in_runs(kind).any())
+        or (len(kind) > 1 and int(kind.sum()) >= RUN and int(kind.flatten(1).any(1).sum()) == 1)
+        for kind in kinds
+    )
 
 
 def _usual_sizes(values: Float64[Tensor, " values"], *, vector: bool) -> tuple[float, float] | None:
