@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from planaria import datasets, streams
 from planaria.bench.frontier.convnet import images_in
 from planaria.bench.int8 import quantised
+from planaria.bench.unset import unset
 from planaria.errors import InvalidFile
 
 SHA256 = "f3dd820fbf8cf20bf91705c434354d9be83a60648ef976c12d5a7edbb5f3c6c8"
@@ -26,9 +27,9 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int):
         super().__init__()
-        self.conv1 = nn.utils.skip_init(nn.Conv2d, inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = unset(nn.Conv2d, inputs, outputs, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.utils.skip_init(nn.Conv2d, outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = unset(nn.Conv2d, outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.stride = stride
 
@@ -53,12 +54,12 @@ class ResNet20(nn.Module):
 
     def __init__(self, *, generator: torch.Generator):
         super().__init__()
-        self.conv = nn.utils.skip_init(nn.Conv2d, 1, 16, 3, 2, 1, bias=False)
+        self.conv = unset(nn.Conv2d, 1, 16, 3, 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(16)
         widths = [(16, 16, 1), (16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 32, 1)]
         widths += [(32, 64, 2), (64, 64, 1), (64, 64, 1)]
         self.blocks = nn.Sequential(*(Block(inputs, outputs, stride=stride) for inputs, outputs, stride in widths))
-        self.fc = nn.utils.skip_init(nn.Linear, 64, 10)
+        self.fc = unset(nn.Linear, 64, 10)
         with torch.no_grad():
             for layer in self.modules():
                 if isinstance(layer, nn.Conv2d):

@@ -11,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from planaria import datasets, streams
+from planaria.bench.unset import unset
 from planaria.errors import InvalidFile, InvalidInput
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081  # of MNIST's training images, in [0, 1]
@@ -45,15 +46,15 @@ class TinyMLP(nn.Module):
 
     def __init__(self, hidden: int, *, generator: torch.Generator, first_layer_scale: float = 1.0):
         super().__init__()
-        self.fc1 = nn.utils.skip_init(nn.Linear, 784, hidden)
-        self.fc2 = nn.utils.skip_init(nn.Linear, hidden, 10)
+        self.fc1 = unset(nn.Linear, 784, hidden)
+        self.fc2 = unset(nn.Linear, hidden, 10)
         with torch.no_grad():
             for layer in (self.fc1, self.fc2):
                 bound = layer.in_features**-0.5
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
-            self.fc1.weight *= first_layer_scale
-            self.fc1.bias *= first_layer_scale
+            for parameter in self.fc1.parameters():
+                parameter.mul_(first_layer_scale)
 
     def forward(self, inputs: Float[Tensor, "batch 784"]) -> Float[Tensor, "batch 10"]:
         outputs: Tensor = self.fc2(torch.relu(self.fc1(inputs)))

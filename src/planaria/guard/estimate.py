@@ -148,7 +148,7 @@ def estimate(
     certain = located.certain
     if recollection is not None and recollection.error is not None:
         zeros = certain & (weight == 0)
-        if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error):
+        if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error, reported=mapped):
             missing, certain, kept = missing & ~zeros, certain & ~zeros, kept | zeros
     if recollection is not None:
         # Between two bounds a weight as found is hardly worse than one filled in, and may be right.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-DECISIVE = 1000.0  # times likelier
+DECISIVE = 1000.0  # times likelier, from which a hardware test is not believed
 FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
@@ -58,9 +58,8 @@ def worth_replacing(
     )
     tile = torch.arange(len(chosen)) // per_tile
     count = int(tile[-1]) + 1 if len(tile) else 0
-    sums = torch.stack(
-        [torch.bincount(tile, weights, minlength=count) for weights in (chosen.double(), f * f, f * p, p * p, e)]
-    )
+    products = (chosen.double(), f * f, f * p, p * p, e, (f * p).square(), f * p**3, p**4)
+    sums = torch.stack([torch.bincount(tile, product, minlength=count) for product in products])
     gain, spread = _gain(sums, deviation, reported=reported)
     overall, overall_spread = (float(part) for part in _gain(sums.sum(1), deviation, reported=reported))
     tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * spread)
@@ -120,11 +119,17 @@ def odd_ones(
     return odd & bool(2 * odd.sum() < candidates.sum())  # else the predictions are what is odd
 
 
-def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight"], error: float) -> bool:
-    """Whether weights that became zero were small ones, as by coarse rounding, and not any.
+def small_ones(
+    zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight"], error: float, *, reported: bool
+) -> bool:
+    """Whether weights that became zero are better left so: small ones, as by coarse rounding or drift, and not any.
 
     Of erased weights the predictions are as large as of others. Of weights that were nearly zero they are as large as
-    the predictor's error lets them be: their mean square is the share E / (<p^2> + E) of that of others.
+    the predictor's error lets them be: their mean square is the share E / (<p^2> + E) of that of others. Filling in
+    costs E for each of these and saves <p^2> for each erased one, so that poor predictions take strong evidence.
+
+    Args:
+        reported: whether a hardware test named them: then they were most likely erased.
     """
     count = int(zeros.sum())
     if not count or count == zeros.numel():
@@ -136,16 +141,21 @@ def small_ones(zeros: Bool[Tensor, "*weight"], predicted: Float[Tensor, "*weight
         return False
     # The logarithm of how much likelier such a mean is of the one variance than of the other, all being normal.
     likelier = count / 2 * (log(others / small) - found * (1 / small - 1 / others))
-    return likelier > log(DECISIVE)
+    return likelier > log(others / error**2) + (log(DECISIVE) if reported else 0.0)
 
 
 def _gain(
-    sums: Float[Tensor, "5 *tiles"], deviation: float, *, reported: bool
+    sums: Float[Tensor, "8 *tiles"], deviation: float, *, reported: bool
 ) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
-    """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile."""
-    count, ff, fp, pp, error = sums
+    """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile.
+
+    The error of the slope is the larger of that of normal weights and White's (1980), which a few large ones widen.
+    """
+    count, ff, fp, pp, error, ffpp, fppp, pppp = sums
     true = pp + error
-    slope_error = (ff / count.clamp_min(1)).sqrt() / pp.clamp_min(1e-300).sqrt()
+    least = pp.clamp_min(1e-300)
+    scatter = (ffpp - 2 * fp / least * fppp + (fp / least).square() * pppp).clamp_min(0.0)
+    slope_error = torch.maximum((ff / count.clamp_min(1) / least).sqrt(), scatter.sqrt() / least)
     tells = (slope_error < LEAST_SLOPE_ERROR) & (pp > 0)
     slope = torch.where(tells, fp / pp.clamp_min(1e-300), 1.0)
     true = torch.where(tells, true, true.maximum(count * deviation**2))

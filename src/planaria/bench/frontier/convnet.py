@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from planaria import datasets, streams
 from planaria.bench import tinymlp
+from planaria.bench.unset import unset
 from planaria.errors import InvalidFile
 
 SHA256 = "3bb42a6b96fde9617c76e2e3d27cbc858a51e89c248e0b02853893452b8caeb9"
@@ -24,15 +25,15 @@ class ConvNet(nn.Module):
 
     def __init__(self, *, generator: torch.Generator):
         super().__init__()
-        self.conv1 = nn.utils.skip_init(nn.Conv2d, 1, 16, 5)
-        self.conv2 = nn.utils.skip_init(nn.Conv2d, 16, 32, 5)
-        self.fc1 = nn.utils.skip_init(nn.Linear, 512, 32)
-        self.fc2 = nn.utils.skip_init(nn.Linear, 32, 10)
+        self.conv1 = unset(nn.Conv2d, 1, 16, 5)
+        self.conv2 = unset(nn.Conv2d, 16, 32, 5)
+        self.fc1 = unset(nn.Linear, 512, 32)
+        self.fc2 = unset(nn.Linear, 32, 10)
         with torch.no_grad():
             for layer in (self.conv1, self.conv2, self.fc1, self.fc2):
                 bound = layer.weight[0].numel() ** -0.5
-                layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
+                for parameter in layer.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)
 
     def forward(self, inputs: Float[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch 10"]:
         for layer in (self.conv1, self.conv2):
