@@ -17,6 +17,7 @@ from referee.masks import Mask
 Contents = Mapping[str, NDArray[np.uint8]]
 DEVIATIONS = 3.0  # of the tolerance: how far chance may take the error of estimates that are better on average
 MOST_PEAKED = 12.0  # kurtosis that the tolerance takes for chance: one outlier's own loss is none
+EQUAL = 1.01  # of an error, up to which another plain value is as good: a median for zero
 ROUNDING = 1e-6  # of a bound or an error: sums and stored numbers are rounded
 PROVEN = ("intact", "exact")
 ALONE = ("intact", "exact", "changed", "damaged")  # verdicts of regions in which nothing is estimated
@@ -199,7 +200,7 @@ def _plain_error(intact: NDArray[np.float64], asked: NDArray[np.bool_], finite: 
     """Squared error of the better of zeros and the tensor's mean in place of some weights."""
     if not asked.any():
         return 0.0
-    return min(float(np.square(intact[asked] - fill).sum()) for fill in (0.0, float(intact[finite].mean())))
+    return EQUAL * min(float(np.square(intact[asked] - fill).sum()) for fill in (0.0, float(intact[finite].mean())))
 
 
 def _judge_error(

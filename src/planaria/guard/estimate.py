@@ -227,7 +227,6 @@ def estimate(
             mean=statistics.mean,
             deviation=deviation,
             per_tile=per_tile,
-            reported=True,
         )
         missing, kept = missing & ~left, kept | left
     replaced = torch.where(missing, filled.to(stored.dtype), stored) if missing.any() else stored

@@ -15,10 +15,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from planaria.guard.locate import spread
+
 DECISIVE = 1000.0  # times likelier, from which a hardware test is not believed
 FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
+LEAST_TOLD = 0.25  # share of the variance that predictions must tell, to tell that weights have nothing to do with them
+SMALL_SLOPE_ERROR = 1 / 9  # from which a slope of 1, of weights that are there, is told from 0, of overwritten ones
 FAR = 4.0  # times a prediction's error, from which a weight that has no bounds may be odd
 FAR_REPORTED = 2.0  # the same as `FAR` for them: most will be odd
 HEAVIER = 1 / 16  # of the odds, where some weights are far larger than most
@@ -35,11 +39,11 @@ def worth_replacing(
     mean: float,
     deviation: float,
     per_tile: int,
-    reported: bool,
 ) -> Bool[Tensor, "*weight"]:
-    """Candidates that are better replaced by their prediction: all of a tile's, or none.
+    """Weights that a hardware test named and that are better replaced by their prediction: all of a tile's, or none.
 
-    A tile that cannot tell goes by all candidates together; where these cannot tell, none is replaced.
+    A tile that cannot tell goes by all candidates together; where these cannot tell, none is replaced. Where
+    predictions tell nothing, weights much larger than those of this tensor are were overwritten.
 
     Args:
         found: weights as they are; finite where they are candidates.
@@ -48,23 +52,76 @@ def worth_replacing(
         candidates: weights that are judged.
         mean, deviation: of the intact weights; what the mean does not tell counts.
         per_tile: weights of a tile.
-        reported: whether a hardware test named the candidates. Then, where predictions tell nothing, those much larger
-            than weights of this tensor are were overwritten.
     """
+    sums = _sums(found - mean, predicted - mean, square_error, candidates, per_tile)
+    gain, error = _gain(sums, deviation)
+    overall, overall_error = (float(part) for part in _gain(sums.sum(1), deviation))
+    tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * error)
+    replaced = torch.where(tells, gain > 0, overall > SURE * overall_error)
+    return spread(replaced, per_tile, candidates) & candidates
+
+
+def unrelated(
+    found: Float[Tensor, "*weight"],
+    predicted: Float[Tensor, "*weight"],
+    error: float,
+    candidates: Bool[Tensor, "*weight"],
+    *,
+    mean: float,
+    deviation: float,
+    per_tile: int,
+) -> Bool[Tensor, "*weight"]:
+    """Weights that no test named, of tiles in which nothing is left of what was predicted: they were overwritten.
+
+    A prediction that tells little of the tensor may well tell nothing of some tile; and one that still tells something
+    of a tile shows that the weights are there, however much it errs. A tile that cannot tell goes by all together.
+
+    Args:
+        error: root mean square error of the predictions.
+        candidates: weights that are judged.
+        mean, deviation: of the intact weights.
+        per_tile: weights of a tile.
+    """
+    if error**2 > (1 - LEAST_TOLD) * deviation**2:
+        return torch.zeros_like(candidates)
+    sums = _sums(found - mean, predicted - mean, torch.zeros_like(found), candidates, per_tile)
+
+    def compared(sums: Float[Tensor, "8 *tiles"]) -> tuple[Bool[Tensor, "*tiles"], Bool[Tensor, "*tiles"]]:
+        slope, slope_error = _slope(sums)
+        return slope_error < SMALL_SLOPE_ERROR, slope < 3 * slope_error
+
+    (tells, nothing), (all_tell, nothing_at_all) = compared(sums), compared(sums.sum(1))
+    tells &= sums[0] >= FEWEST
+    return spread(torch.where(tells, nothing, all_tell & nothing_at_all), per_tile, candidates) & candidates
+
+
+def _sums(
+    found: Float[Tensor, "*weight"],
+    predicted: Float[Tensor, "*weight"],
+    square_error: Float[Tensor, "*weight"],
+    candidates: Bool[Tensor, "*weight"],
+    per_tile: int,
+) -> Float[Tensor, "8 tiles"]:
+    """Over the candidates of each tile: their number, and products of what is found and predicted."""
     chosen = candidates.flatten()
-    f, p, e = (
-        torch.where(chosen, part.double().flatten(), 0.0)
-        for part in (torch.where(candidates, found, 0.0) - mean, predicted - mean, square_error)
-    )
+    f, p, e = (torch.where(chosen, part.double().flatten(), 0.0) for part in (found, predicted, square_error))
     tile = torch.arange(len(chosen)) // per_tile
     count = int(tile[-1]) + 1 if len(tile) else 0
     products = (chosen.double(), f * f, f * p, p * p, e, (f * p).square(), f * p**3, p**4)
-    sums = torch.stack([torch.bincount(tile, product, minlength=count) for product in products])
-    gain, spread = _gain(sums, deviation, reported=reported)
-    overall, overall_spread = (float(part) for part in _gain(sums.sum(1), deviation, reported=reported))
-    tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * spread)
-    replaced = torch.where(tells, gain > 0, overall > SURE * overall_spread)
-    return (replaced[tile] & chosen).view(candidates.shape)
+    return torch.stack([torch.bincount(tile, product, minlength=count) for product in products])
+
+
+def _slope(sums: Float[Tensor, "8 *tiles"]) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
+    """The least-squares slope of what is found on what is predicted, and its standard error.
+
+    The larger of that of normal weights and White's (1980), which a few large ones widen; infinite without predictions.
+    """
+    count, ff, fp, pp, _, ffpp, fppp, pppp = sums
+    least = pp.clamp_min(1e-300)
+    slope = fp / least
+    scatter = (ffpp - 2 * slope * fppp + slope.square() * pppp).clamp_min(0.0)
+    slope_error = torch.maximum((ff / count.clamp_min(1) / least).sqrt(), scatter.sqrt() / least)
+    return slope, torch.where(pp > 0, slope_error, torch.inf)
 
 
 def odd_ones(
@@ -144,25 +201,16 @@ def small_ones(
     return likelier > log(others / error**2) + (log(DECISIVE) if reported else 0.0)
 
 
-def _gain(
-    sums: Float[Tensor, "8 *tiles"], deviation: float, *, reported: bool
-) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
-    """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile.
-
-    The error of the slope is the larger of that of normal weights and White's (1980), which a few large ones widen.
-    """
-    count, ff, fp, pp, error, ffpp, fppp, pppp = sums
+def _gain(sums: Float[Tensor, "8 *tiles"], deviation: float) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:
+    """Squared error that filling in saves, and its standard error, from sums over the candidates of each tile."""
+    count, ff, _, pp, error, *_ = sums
     true = pp + error
-    least = pp.clamp_min(1e-300)
-    scatter = (ffpp - 2 * fp / least * fppp + (fp / least).square() * pppp).clamp_min(0.0)
-    slope_error = torch.maximum((ff / count.clamp_min(1) / least).sqrt(), scatter.sqrt() / least)
-    tells = (slope_error < LEAST_SLOPE_ERROR) & (pp > 0)
-    slope = torch.where(tells, fp / pp.clamp_min(1e-300), 1.0)
+    slope, slope_error = _slope(sums)
+    tells = slope_error < LEAST_SLOPE_ERROR
+    slope = torch.where(tells, slope, 1.0)
     true = torch.where(tells, true, true.maximum(count * deviation**2))
     left = (ff - 2 * slope * true + true).clamp_min(0.0)
     square = slope.square()
     rescaled = torch.where(slope > LEAST_SLOPE_ERROR, (ff / square.clamp_min(1e-300) - true).clamp_min(0.0), torch.inf)
     left = torch.where(tells, torch.minimum(left, rescaled), left)
-    spread = 2 * true * torch.where(tells, slope_error, (2 / count.clamp_min(1)).sqrt())
-    gain = torch.where(tells | reported, left - error, -1.0)
-    return gain, spread * (tells | reported)
+    return left - error, 2 * true * torch.where(tells, slope_error, (2 / count.clamp_min(1)).sqrt())

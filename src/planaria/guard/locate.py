@@ -13,7 +13,7 @@ from torch import Tensor
 from planaria.checkpoints import Entry
 from planaria.detectors import Outlier, Residual
 from planaria.guard.pieces import doubtful_weights, part_of, weights_of
-from planaria.guard.statistics import FLOATS, PRUNED, Statistics, share_that_shows
+from planaria.guard.statistics import FLOATS, PRUNED, Statistics, shares_that_show
 from planaria.repairers import Repairer
 
 RUN = 64  # neighbouring weights that are overwritten together or not
@@ -29,6 +29,7 @@ MOST_BROKEN = 0.2  # share of broken weights, from which rows and columns tell n
 MOST_ODD = 0.02  # share of odd weights beside their neighbours that is no sign of noise
 ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
+MOST_ALIKE = 0.2  # of garbage, that is too large or too small beyond the share of random bits that are
 NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
 
 
@@ -117,6 +118,7 @@ def locate(
     garbage = certain & (weight != 0)
     if statistics.zeros >= PRUNED:  # tiny weights are zeros with a flipped bit
         garbage &= ~tiny
+    garbage &= ~statistics.nearly_possible(weight, twice=True)  # by a flipped bit of the mantissa
     certain = certain | (open_ & _overwritten(weight, garbage, open_, statistics, FLOATS[entry.dtype]))
     judged = open_ & ~known_extremes(weight, open_, statistics)
     certain &= judged
@@ -187,11 +189,15 @@ def _overwritten(
 
     From the garbage in a run follows how many were overwritten, since of random bits a known share shows. Those that do
     not show have any exponent alike, where intact weights, taken as normal, have few: that tells one from the other.
-    Zeros say nothing of their neighbours, nor do other values that repeat: each of them shows.
+    Zeros say nothing of their neighbours, nor do other values that repeat, or of which all are too small, or too large,
+    as by bits that flip one way: each of them shows.
     """
-    if 2 * len(weight[garbage].unique()) < int(garbage.sum()):
+    many, large = int(garbage.sum()), int((garbage & ~statistics.tiny(weight)).sum())
+    shows, shows_large = shares_that_show(statistics, dtype)
+    expected = many * shows_large / max(shows, 1e-9)
+    alike = abs(large - expected) > MOST_ALIKE * many + 2 * many**0.5
+    if alike or 2 * len(weight[garbage].unique()) < many:
         return torch.zeros_like(garbage)
-    shows = share_that_shows(statistics, dtype)
     each = torch.zeros(weight.shape, dtype=torch.float64)
     for run, deviations in ((RUN, 1), (LONG_RUN, 2)):
         sizes, count = by_tile(open_, run).double().clamp_min(1), by_tile(garbage, run)
@@ -202,8 +208,8 @@ def _overwritten(
     exponent = torch.frexp(weight.double()).exponent.double()  # the weight is in [2^(exponent - 1), 2^exponent)
     scale = 2**0.5 * max(statistics.rms, 1e-300)
     usual = torch.erf(exponent.exp2() / scale) - torch.erf((exponent - 1).exp2() / scale)
-    alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
-    return each * alike > (1 - each) * usual
+    any_alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
+    return each * any_alike > (1 - each) * usual
 
 
 def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"], statistics: Statistics) -> bool:
@@ -234,4 +240,10 @@ def _zeroed(
     if zeros and proven.any() and crowded.any():
         there = by_tile(zero, per_tile) / by_tile(torch.ones_like(zero), per_tile)
         crowded &= count / by_tile(open_, per_tile).clamp_min(1) > there[proven].max()
-    return spread(crowded, per_tile, weight) & zero
+    found = spread(crowded, per_tile, weight) & zero
+    # Zeros may stand close together, as rows that were never trained. Are they those that are known to have been?
+    left = zeros * zero.numel() - int((zero & ~doubtful).sum())
+    others = int((zero & doubtful & ~found).sum())
+    if others <= left:  # else some of the others were erased, and nothing tells which
+        left -= others
+    return found & bool(found.sum() > 2 * left)

@@ -11,11 +11,11 @@ from torch import Tensor
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.draft import Draft
 from planaria.guard.estimate import Recollection, inside
-from planaria.guard.evidence import odd_ones, worth_replacing
+from planaria.guard.evidence import odd_ones, unrelated
 from planaria.guard.file import GuardFile
 from planaria.guard.locate import MOST_EXTREMES, Located, known_extremes
 from planaria.guard.pieces import weights_of
-from planaria.guard.statistics import Statistics
+from planaria.guard.statistics import PRUNED, Statistics
 from planaria.memory import Memory
 from planaria.memory.memory import Recalled
 
@@ -125,15 +125,16 @@ def _contradicted(
             width=statistics.highest - statistics.lowest,
             heavy=statistics.heavy,
         )
-    return odd | worth_replacing(
-        weight,
+    # Zeros with a flipped bit are part of how a pruned tensor follows its hint, and will be zero again.
+    pruned = located.certain & statistics.tiny(weight) if statistics.zeros >= PRUNED else torch.zeros_like(candidates)
+    return odd | candidates & unrelated(
+        torch.where(pruned, 0.0, weight),
         sketch,
-        torch.full_like(sketch, error**2),
-        candidates & ~odd,
+        error,
+        (candidates & ~odd) | pruned,
         mean=statistics.mean,
         deviation=statistics.deviation,
         per_tile=per_tile,
-        reported=False,
     )
 
 

@@ -149,7 +149,7 @@ class Statistics:
         bound, to which flipped bits of a mantissa take a weight.
         """
         outside = (weight < self.lowest) | (weight > self.highest)
-        slack = 0.0 if twice else 0.5 * self.deviation
+        slack = 0.5 * self.deviation
         factor = 2.0 if twice else 1.25
         low = min(self.lowest - slack, self.lowest * factor, self.lowest / factor)
         high = max(self.highest + slack, self.highest * factor, self.highest / factor)
@@ -186,8 +186,8 @@ class Statistics:
 
 
 @lru_cache(maxsize=256)
-def share_that_shows(statistics: Statistics, dtype: torch.dtype) -> float:
-    """Of weights overwritten with random bits, the share that is broken on its face."""
+def shares_that_show(statistics: Statistics, dtype: torch.dtype) -> tuple[float, float]:
+    """Of weights overwritten with random bits, the share that is broken on its face, and that of all but tiny ones."""
     size = dtype.itemsize
     if size <= 2:
         patterns = torch.arange(256**size).to({1: torch.uint8, 2: torch.int32}[size])
@@ -197,7 +197,8 @@ def share_that_shows(statistics: Statistics, dtype: torch.dtype) -> float:
         patterns = torch.randint(256, (PATTERNS * size,), dtype=torch.uint8, generator=draws)
     weight = patterns.view(dtype)
     weight = weight if dtype == torch.float64 else weight.float()
-    return float(statistics.broken(weight).double().mean())
+    broken = statistics.broken(weight)
+    return float(broken.double().mean()), float((broken & ~statistics.tiny(weight)).double().mean())
 
 
 def _outwards(value: float, direction: int) -> float:
