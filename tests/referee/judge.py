@@ -135,7 +135,8 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
     made_wrong = weights.right_before & ~weights.right
     for verdict in PROVEN:
         judgement.add(f"region called {verdict} is not", name, (weights.of(verdict) & ~weights.right).sum())
-    judgement.add("changed region was written", name, (weights.of("changed", "damaged") & weights.changed).sum())
+    written = weights.of("changed", "damaged") & weights.changed & ~weights.right  # damage beside training is corrected
+    judgement.add("changed region was written", name, written.sum())
     judgement.add("right weight of a proven tile made wrong", name, (weights.matched & made_wrong).sum())
     judgement.add("right weight made wrong where nothing is estimated", name, (weights.of(*ALONE) & made_wrong).sum())
     if good is not None:
@@ -157,7 +158,8 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
         judgement.add("right weights made wrong that no count covers", name, counted.sum() - report.estimated, words)
     finite = np.isfinite(intact)
     no_number = ~finite & ~np.isfinite(before)  # what damage made a number of may become another one
-    judgement.add("what was no number is one now", name, (no_number & weights.changed & ~weights.right).sum())
+    one_now = no_number & weights.changed & ~weights.right & np.isfinite(after)
+    judgement.add("what was no number is one now", name, one_now.sum())
     spoilt = finite & np.isfinite(before) & ~np.isfinite(after)
     judgement.add("a number is none now", name, spoilt.sum())
     _judge_error(weights, error, error_before, finite, good, judgement)

@@ -152,10 +152,22 @@ def changed_tiles(
             draft.forget(symbols)
     for index in _sound_tensors(guard, draft, judged, unproven, changed, unsolved):
         bounds = stream.tiles_of_tensor(index)
-        tiles = bounds.start + unproven[bounds].nonzero()[0]
-        changed[tiles] = True
-        draft.forget(draft.symbols[np.isin(stream.tiles_of(draft.symbols), tiles)])
+        changed[bounds] |= unproven[bounds]
+        draft.forget(_in_rows_of(draft, index, unproven))
     return changed
+
+
+def _in_rows_of(draft: Draft, index: int, tiles: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Corrected symbols of rows that have a part in these tiles of a tensor: else a row would be half old, half new."""
+    stream, entry = draft.stream, draft.stream.entries[index]
+    low, high = np.searchsorted(draft.symbols, stream.starts[index : index + 2])
+    symbols = draft.symbols[low:high]
+    row = entry.nbytes // entry.shape[0] if len(entry.shape) > 1 else 1
+    of = np.repeat(tiles[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
+    rows = np.logical_or.reduceat(of, np.arange(0, entry.nbytes, row))
+    within = (symbols - stream.starts[index]) * SYMBOL
+    last = np.minimum(within + SYMBOL, entry.nbytes) - 1
+    return symbols[rows[within // row] | rows[last // row] | of[within]]
 
 
 def _trained_symbols(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[np.bool_]) -> NDArray[np.int64]:
