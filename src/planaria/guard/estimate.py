@@ -28,6 +28,7 @@ ROUNDING = 1e-12  # of a bound
 TINY_SHARE = 1e-6  # of a normal variable: what lies beyond it is at the nearest bound
 NARROW = 1e-3  # deviations, over which it is uniform
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
+WILD = 2.0  # times a tensor's variance, which some parts of it exceed
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
 
@@ -146,7 +147,7 @@ def estimate(
     per_tile = tile * weight.numel() // entry.nbytes
     missing, kept, told = located.missing, located.kept, torch.zeros_like(located.missing)
     certain = located.certain
-    if recollection is not None and recollection.error is not None:
+    if recollection is not None and recollection.error is not None and recollection.sketch.any():
         zeros = certain & (weight == 0)
         if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error, reported=mapped):
             missing, certain, kept = missing & ~zeros, certain & ~zeros, kept | zeros
@@ -164,37 +165,12 @@ def estimate(
             missing |= kept & recollection.contradicted
             kept = (located.missing | located.kept) & ~missing
     lost = missing & spread(by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
-    trusted = ~missing & weight.float().isfinite() & ~statistics.broken(weight)  # the repairers compute in float32
     deviation = statistics.deviation
-    expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
-    plain = expected
-    apart = 1.0
-    if shape is not None and missing.any():
-        # With nothing left to start from, no rule tells anything.
-        rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
-        apart = float(np.interp(float(missing.double().mean()), rates, errors))
-    regrown = torch.zeros_like(missing)  # what the rule tells something of
-    if shape is not None and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
-        regrown = missing & within_reach(trusted, shape)
-        if shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
-            regrown &= ~lost
-    if shape is not None and regrown.any():
-        shares = [float(mask.sum() / missing.sum()) for mask in (regrown & ~lost, regrown & lost, missing & ~regrown)]
-        each = [deviation * apart, deviation * shape.tile_error, plain]
-        expected, method = float(np.dot(shares, np.square(each))) ** 0.5, "rule"
-    if recollection is not None and recollection.error is not None and recollection.error <= ROUNDED * expected:
-        expected, method = recollection.error, "hint"
+    plain = deviation if statistics.nearly_constant else statistics.rms
+    filled, expected, method = _filled(weight, missing, lost, statistics, rule, shape, recollection)
     if sound and expected > BETTER * plain:
         believed = missing & ~told & ~certain
         missing, kept = missing & ~believed, kept | believed
-    filled = torch.zeros_like(weight)
-    if missing.any() and method == "hint" and recollection is not None:
-        filled = recollection.value.to(weight)
-    elif missing.any():
-        filled = torch.full_like(weight, statistics.mean if statistics.nearly_constant else 0.0)
-        if rule is not None and regrown.any():
-            told_by_rule = rule.restore(torch.where(trusted, weight, 0.0), trusted, Record())
-            filled = torch.where(regrown, told_by_rule, filled)
     if recollection is not None:
         own = recollection.value
         if method == "rule":
@@ -252,6 +228,44 @@ def estimate(
         expected if open_.any() else 0.0,
         tuple(methods),
     )
+
+
+def _filled(
+    weight: Float[Tensor, "*weight"],
+    missing: Bool[Tensor, "*weight"],
+    lost: Bool[Tensor, "*weight"],
+    statistics: Statistics,
+    rule: Repairer | None,
+    shape: RuleShape | None,
+    recollection: Recollection | None,
+) -> tuple[Float[Tensor, "*weight"], float, str]:
+    """What to fill in, its root mean square error, and by what: whatever errs least."""
+    deviation, mean = statistics.deviation, statistics.mean
+    plain = torch.full_like(weight, mean if statistics.nearly_constant else 0.0)
+    expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
+    if not missing.any():
+        return plain, expected, method
+    hint = torch.inf if recollection is None or recollection.error is None else recollection.error
+    if rule is not None and shape is not None:
+        trusted = ~missing & weight.float().isfinite() & ~statistics.broken(weight)  # repairers compute in float32
+        # With nothing left to start from, no rule tells anything.
+        rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
+        apart = float(np.interp(float(missing.double().mean()), rates, errors))
+        regrown = torch.zeros_like(missing)  # what the rule tells something of
+        if apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
+            regrown = missing & within_reach(trusted, shape)
+        if shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
+            regrown &= ~lost
+        shares = [float(mask.sum() / missing.sum()) for mask in (regrown & ~lost, regrown & lost, missing & ~regrown)]
+        by_rule = float(np.dot(shares, np.square([deviation * apart, deviation * shape.tile_error, expected]))) ** 0.5
+        if regrown.any() and hint > ROUNDED * by_rule:
+            grown = rule.restore(torch.where(trusted, weight, 0.0), trusted, Record())
+            # Predictions vary less than what they predict, or they come from weights that are wrong.
+            if float((grown[regrown] - mean).double().square().mean()) <= WILD * deviation**2:
+                return torch.where(regrown, grown, plain), by_rule, "rule"
+    if recollection is not None and hint <= ROUNDED * expected:
+        return recollection.value.to(weight), hint, "hint"
+    return plain, expected, method
 
 
 def _mean_within(

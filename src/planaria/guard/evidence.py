@@ -18,6 +18,7 @@ from torch import Tensor
 from planaria.guard.locate import spread
 
 DECISIVE = 1000.0  # times likelier, from which a hardware test is not believed
+USUAL = 20.0  # how much more often weights are erased than coarsely rounded
 FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
@@ -198,7 +199,7 @@ def small_ones(
         return False
     # The logarithm of how much likelier such a mean is of the one variance than of the other, all being normal.
     likelier = count / 2 * (log(others / small) - found * (1 / small - 1 / others))
-    return likelier > log(others / error**2) + (log(DECISIVE) if reported else 0.0)
+    return likelier > log(others / error**2) + log(DECISIVE if reported else USUAL)
 
 
 def _gain(sums: Float[Tensor, "8 *tiles"], deviation: float) -> tuple[Float[Tensor, "*tiles"], Float[Tensor, "*tiles"]]:

@@ -25,7 +25,8 @@ FEWEST = 4  # garbage weights of a run that say something of the others
 # Times the largest score of an intact weight; squared where nothing else says that weights were overwritten. Damaged
 # neighbours and small changes of all weights bring a few over the limit, and none far over.
 SLACK = 1.25
-MOST_BROKEN = 0.2  # share of broken weights, from which rows and columns tell nothing of others
+MOST_BROKEN = 0.2  # share of broken weights, or of odd ones, from which neighbours tell nothing of a weight
+MOST_DEVIATIONS = 8.0
 MOST_ODD = 0.02  # share of odd weights beside their neighbours that is no sign of noise
 ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
@@ -142,6 +143,14 @@ def _detected(
     record = statistics.record(detector, slack=SLACK if overwritten.any() else SLACK**2)
     # What is already given up must not mislead the detector; it always names a NaN.
     seen = torch.where(certain & ~zeros, torch.nan, torch.where(zeros, 0.0, weight))
+    if isinstance(detector, Residual):
+        over = judged & ~certain & (detector.scores(seen, record) > record["limits"][0])
+        others = (weight - statistics.mean).double()[~certain & ~over & weight.isfinite()]
+        wrong = float(others.sum().abs()) / max(statistics.deviation, 1e-300)
+        # The mean is known: the sum of all others is off by the root of how many are odd, or not all others are right.
+        surprising = wrong > MOST_DEVIATIONS * float(1 + over.sum() + certain.sum()) ** 0.5
+        if not over.any() or over.sum() > MOST_BROKEN * judged.sum() or surprising:
+            return torch.zeros_like(certain)
     found = judged & ~certain & ~detector.find(seen, record, suspect=judged)
     # Noise on all weights brings many over the limit, which is no reason to overwrite these.
     most = ODD_TO_GROSS * overwritten.sum()

@@ -18,6 +18,7 @@ USUAL = 0.02  # share of a tensor's weights from which what is no number was non
 REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
+NEAR_ZERO = 4.0  # doublings from the smallest of a vector's weights to the median, from which they reach to zero
 RUN = 4  # neighbours, or all of one row, that are no number in the same way, as of padding: they were none before
 
 
@@ -51,7 +52,7 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     absurd = ~finite | small | large
     for other, share in zip((values > 0, values < 0), signs, strict=True):
         if one_sign and share < 0.5:
-            absurd |= told & other
+            absurd |= told & other & (magnitude > _least_that_lost_its_sign(magnitude[told & ~other & ~absurd]))
     rest = values[~absurd]
     if len(rest) < (MAJORITY_OF_VECTOR if vector else MAJORITY) * values.numel():  # nothing is known of what is typical
         absurd = (~finite | (told & (magnitude > ENORMOUS))) if vector else nothing
@@ -60,6 +61,13 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
         return absurd, 0.0, 0.0
     median = float(rest.median())
     return absurd, median, float((rest - median).square().mean().sqrt())
+
+
+def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
+    """The size from which a weight of the other sign is not beyond zero by chance, as biases are, in doublings."""
+    if len(magnitude) < 2 or magnitude.quantile(0.01) < magnitude.median() - NEAR_ZERO:
+        return inf
+    return float(magnitude.quantile(0.05))
 
 
 def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
