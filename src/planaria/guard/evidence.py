@@ -7,6 +7,9 @@ has the known mean square E and nothing to do with p. The least-squares slope a 
 weight is still in f: 1 if f is t or t with noise, 0 if it was overwritten. From f = a t + something independent of t
 follows the mean square of what leaving f would cost, <f^2> - 2 a <t^2> + <t^2>, with <t^2> = <p^2> + E; filling in p
 costs E. A change of scale alone does little to what a network answers, so f / a has to cost more than E, too.
+
+That is asked of weights which a hardware test named. Of others that look right E may be off in any one tile, and a
+alone decides: they are replaced where nothing of them is left, `unrelated`.
 """
 
 from math import log
