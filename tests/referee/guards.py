@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "hint",
 MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
 LENGTH = 1000  # symbols of a codeword of a parity that was cut down to that
 WEAK = 0.25  # share of the guards with parity that get one of few check symbols
-ATTEMPTS = 100  # at a budget that leaves room for few check symbols
 PAIR = 32  # draws that share a model and its guard, which take longer to make than a draw
 
 
@@ -74,8 +72,9 @@ def draw_pair(number: int) -> Pair:
     on_disk = source.chance(0.3)
     few = "parity" in tiers and "rule" not in tiers and source.chance(0.5)
     made = {"expect": expect, "key": key, "tiers": tiers, "schedule": SHORT, "seed": number, "threads": 1}
+    lowered = False
     with tempfile.TemporaryDirectory() as folder:
-        for attempt in count():
+        while True:
             model: object = intact
             if on_disk:
                 model = Path(folder) / "model.safetensors"
@@ -89,7 +88,6 @@ def draw_pair(number: int) -> Pair:
                 else:
                     budget = min(source.magnitude(1.1, 5.0) * budget, 1.0)
                 continue
-            few = few and attempt < ATTEMPTS  # it may be too few at one budget, and too many at the next
             if few and guard.manifest.parity is None and budget < 0.3:  # till there is room for some check symbols
                 budget *= 1.07
                 continue
@@ -97,6 +95,8 @@ def draw_pair(number: int) -> Pair:
             if shape is not None and shape.check * guard.stream.symbols > MOST_WORK:
                 if "rule" not in tiers:
                     budget *= 0.7
+                    few = few and not lowered  # too few at one budget, and too many at the next
+                    lowered = True
                     continue
                 guard = with_parity(guard, intact, check=MOST_WORK // guard.stream.symbols, length=LENGTH)
             if "parity" in tiers and source.chance(WEAK):
