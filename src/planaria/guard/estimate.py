@@ -98,6 +98,7 @@ class Estimate:
         bounded: weights known up to a bound: by rounding of their lower half, or by the ladder.
         missing: weights that were filled in without one.
         kept: weights without proof that look right and stay.
+        believed: weights without proof that a hardware test calls good.
         bound: of the bounded weights; 0 if there are none.
         expected_error: root mean squared error of the missing ones; 0 if there are none.
         methods: what filled weights in.
@@ -107,6 +108,7 @@ class Estimate:
     bounded: NDArray[np.bool_]
     missing: NDArray[np.bool_]
     kept: NDArray[np.bool_]
+    believed: NDArray[np.bool_]
     bound: float
     expected_error: float
     methods: tuple[str, ...] = ()
@@ -169,8 +171,8 @@ def estimate(
     plain = deviation if statistics.nearly_constant else statistics.rms
     filled, expected, method = _filled(weight, missing, lost, statistics, rule, shape, recollection)
     if sound and expected > BETTER * plain:
-        believed = missing & ~told & ~certain
-        missing, kept = missing & ~believed, kept | believed
+        looks_right = missing & ~told & ~certain
+        missing, kept = missing & ~looks_right, kept | looks_right
     if recollection is not None:
         own = recollection.value
         if method == "rule":
@@ -181,7 +183,8 @@ def estimate(
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     informed = expected <= BETTER * plain
     nearly = statistics.nearly_possible(weight, twice=not informed) & (not (mapped and informed))
-    overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.flipped_zeros(stored)
+    overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight)
+    overwritten &= ~statistics.flipped_zeros(stored)
     nearly &= spread(by_tile(overwritten, RUN) == 0, RUN, weight) & ~told
     filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
     filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
@@ -210,9 +213,11 @@ def estimate(
     if located.bounded.any() and entry.dtype in HIGH_HALF:
         bound = float(weight[located.bounded].abs().max()) * HIGH_HALF[entry.dtype]
     methods = []
+    believed = located.doubtful & ~located.bounded & ~missing & ~kept & ~told
     if told.any() and recollection is not None:
         # Weights that a test calls good are where they are said to be as well, as far as the ladder tells.
-        also = told | (located.doubtful & ~located.bounded & ~missing & ~kept & recollection.told)
+        also = told | (believed & recollection.told)
+        believed &= ~recollection.told
         final = replaced[also].double()
         reach = torch.maximum(final - recollection.low[also], recollection.high[also] - final)
         bound = max(bound, float(reach.max()))
@@ -224,6 +229,7 @@ def estimate(
         (located.bounded | told).numpy(),
         open_.numpy(),
         (kept & ~told).numpy(),
+        believed.numpy(),
         bound,
         expected if open_.any() else 0.0,
         tuple(methods),

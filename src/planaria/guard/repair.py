@@ -327,7 +327,7 @@ def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArr
         starts = np.arange(0, mask.size, per_tile)
         return np.add.reduceat(mask.flatten().astype(np.float64), starts) / np.minimum(per_tile, mask.size - starts)
 
-    only_bounded = (share(result.bounded) > 0) & (share(result.missing | result.kept) == 0)
+    only_bounded = (share(result.bounded) > 0) & (share(result.missing | result.kept | result.believed) == 0)
     verdicts = np.where(only_bounded, BOUNDED, ESTIMATED)
     return np.where((share(result.missing) > 0.5) & (not regrown), LOST, verdicts)
 
