@@ -101,7 +101,7 @@ def locate(
     if not statistics.zeros and (coarse or _rounded(weight, any_doubt, statistics)):
         broken &= ~zero
     per_tile = tile * weight.numel() // entry.nbytes
-    bounded = any_doubt & ~high_doubt & ~broken
+    bounded = any_doubt & ~high_doubt & ~broken & weight.isfinite()  # half of what is no number bounds nothing
     open_ = any_doubt & ~bounded
     contradicted = torch.zeros_like(open_)
     if known is not None:
