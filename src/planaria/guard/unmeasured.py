@@ -19,7 +19,7 @@ REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 NEAR_ZERO = 4.0  # doublings from the smallest of a vector's weights to the median, from which they reach to zero
-RUN = 4  # neighbours, or all of one row, that are no number in the same way, as of padding: they were none before
+RUN = 4  # neighbours, or as many of one row as of all others, that are no number in the same way, as of padding: they were none before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
@@ -50,9 +50,9 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
         small &= False
     absurd = ~finite | small | large
-    for other, share in zip((values > 0, values < 0), signs, strict=True):
-        if one_sign and share < 0.5:
-            absurd |= told & other & (magnitude > _least_that_lost_its_sign(magnitude[told & ~other & ~absurd]))
+    if one_sign and signs[1] < 0.5:  # scales and variances are positive; what is negative throughout is neither
+        least = _least_that_lost_its_sign(magnitude[told & (values > 0) & ~absurd])
+        absurd |= told & (values < 0) & (magnitude > least)
     rest = values[~absurd]
     if len(rest) < (MAJORITY_OF_VECTOR if vector else MAJORITY) * values.numel():  # nothing is known of what is typical
         absurd = (~finite | (told & (magnitude > ENORMOUS))) if vector else nothing
@@ -71,13 +71,13 @@ def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
 
 
 def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
-    """Whether some of a matrix was no number before, as of a mask or of padding: many, neighbours, or all of a row."""
+    """Whether some of a matrix was no number before, as of a mask or of padding: many, neighbours, or most in one row."""
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
     repeated = max(int(kind.sum()) for kind in kinds[1:]) > 1
     return repeated or any(
         float(kind.double().mean()) >= USUAL
         or bool(_in_runs(kind).any())
-        or (len(kind) > 1 and int(kind.sum()) >= RUN and int(kind.flatten(1).any(1).sum()) == 1)
+        or (len(kind) > 1 and int(kind.flatten(1).sum(1).max()) >= max(RUN, int(kind.sum()) / 2))
         for kind in kinds
     )
 
