@@ -19,7 +19,7 @@ REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 NEAR_ZERO = 4.0  # doublings from the smallest of a vector's weights to the median, from which they reach to zero
-RUN = 4  # neighbours, or as many of one row as of all others, that are no number in the same way, as of padding: they were none before
+RUN = 4  # of neighbours, or of one row, that are no number in the same way, as of padding: they were none before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
@@ -71,7 +71,7 @@ def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
 
 
 def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
-    """Whether some of a matrix was no number before, as of a mask or of padding: many, neighbours, or most in one row."""
+    """Whether some of a matrix was no number before, as of masks or padding: many, neighbours, or most in one row."""
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
     repeated = max(int(kind.sum()) for kind in kinds[1:]) > 1
     return repeated or any(
