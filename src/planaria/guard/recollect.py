@@ -116,10 +116,12 @@ def _contradicted(
         overwritten |= stuck & bool(stuck.sum() > MOST_EXTREMES)
     odd = torch.zeros_like(candidates)
     if overwritten.sum() > SOME * located.doubtful.sum():
+        # Where most weights are zero, the rest bear the error.
+        rest = 1 - statistics.zeros if PRUNED <= statistics.zeros < 1 else 1.0
         odd = odd_ones(
             weight,
             sketch,
-            error,
+            error / rest**0.5,
             candidates,
             ~located.doubtful & weight.isfinite(),
             width=statistics.highest - statistics.lowest,
