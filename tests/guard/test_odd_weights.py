@@ -60,6 +60,15 @@ def test_what_is_left_of_a_row_of_padding_stays(left: int, value: float) -> None
     assert not absurd_weights(weight)[0].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_of_eight_random_bits_no_number_is_absurd(dtype: torch.dtype) -> None:
+    noise = torch.randint(256, (40, 60), dtype=torch.uint8, generator=generator(0, "noise")).view(dtype)
+    assert not absurd_weights(noise)[0].any()
+    weight = normal(40, 60).to(dtype)
+    weight.view(torch.uint8)[3, 4] = 0x7F
+    assert absurd_weights(weight)[0].sum() == 1
+
+
 # --- Bounds of tensors that were measured ----------------------------------------------------------------------------
 
 

@@ -33,7 +33,8 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     values = weight.double()
     finite, magnitude, vector = values.isfinite(), values.abs().log2(), weight.dim() < 2
     told = finite & (values != 0)
-    usual = None if not vector and _held_no_numbers(values) else _usual_sizes(values[told], vector=vector)
+    as_found = not vector and (_held_no_numbers(values) or _destroyed(weight))
+    usual = None if as_found else _usual_sizes(values[told], vector=vector)
     nothing = torch.zeros(weight.shape, dtype=torch.bool)
     if usual is None:
         return nothing, 0.0, 0.0
@@ -68,6 +69,15 @@ def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
     if len(magnitude) < 2 or magnitude.quantile(0.01) < magnitude.median() - NEAR_ZERO:
         return inf
     return float(magnitude.quantile(0.05))
+
+
+def _destroyed(weight: Shaped[Tensor, "*weight"]) -> bool:
+    """Whether a type of 8 bits, of which any value is usual, is no number nearly as often as random bits are."""
+    if weight.element_size() > 1:
+        return False
+    patterns = torch.arange(256).to(torch.uint8).view(weight.dtype).double()
+    no_numbers = [1 - float(of.isfinite().double().mean()) for of in (weight.double(), patterns)]
+    return bool(no_numbers[0] > no_numbers[1] / 4 > 0)
 
 
 def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
