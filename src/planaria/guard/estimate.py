@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria.checkpoints import Entry
 from planaria.guard.evidence import odd_ones, small_ones, worth_replacing
-from planaria.guard.locate import RUN, Located, by_tile, spread
+from planaria.guard.locate import MOST_EXTREMES, RUN, Located, by_tile, spread
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, weights_of
 from planaria.guard.rules import within_reach
@@ -185,7 +185,9 @@ def estimate(
     nearly = statistics.nearly_possible(weight, twice=not informed) & (not (mapped and informed))
     overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.flipped_zeros(stored)
-    nearly &= spread(by_tile(overwritten, RUN) == 0, RUN, weight) & ~told
+    outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
+    outliers &= statistics.heavy and bool(outliers.sum() <= MOST_EXTREMES)
+    nearly &= (spread(by_tile(overwritten, RUN) == 0, RUN, weight) | outliers) & ~told
     filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
     filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
     if mapped and missing.any():
@@ -194,10 +196,13 @@ def estimate(
             square = torch.where(told, (recollection.high - recollection.low).square() / 12, square)
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
+        predicted = filled
+        if method == "hint" and recollection is not None and recollection.sketch.any():
+            predicted = torch.where(told, filled, recollection.sketch.to(filled))  # whatever the test calls good
         if informed:
-            judged &= ~odd_ones(weight, filled, expected, judged, ~located.doubtful, width=width, reported=True)
-        # Zeros and means are no prediction of one weight from another.
-        predicted = filled if informed else torch.where(told, filled, statistics.mean)
+            judged &= ~odd_ones(weight, predicted, expected, judged, ~located.doubtful, width=width, reported=True)
+        else:  # zeros and means are no prediction of one weight from another
+            predicted = torch.where(told, filled, statistics.mean)
         left = judged & ~worth_replacing(
             weight,
             predicted,

@@ -111,7 +111,7 @@ def locate(
         nothing = torch.zeros_like(open_)
         return Located(any_doubt, bounded if known is None else bounded & ~known, nothing, nothing, open_)
     certain = open_ & broken
-    if statistics.zeros:
+    if statistics.zeros and not coarse:
         certain |= open_ & _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros)
     if known is not None:
         extreme = known_extremes(weight, open_, statistics)

@@ -91,7 +91,10 @@ def _recollect(
             candidates = found.kept & ~bounded
             contradicted = _contradicted(weight, candidates, found, sketch, error, statistics, per_tile)
         missing = found.missing | contradicted | (found.kept & ~inside(weight, low, high))
-        value = hinted.recall(tensor, {of.name: ~missing & weight.isfinite()})[0][of.name].value
+        sound = ~missing & weight.isfinite()
+        if statistics is not None:  # what cannot be right tells nothing of its neighbours
+            sound &= ~statistics.broken(weight)
+        value = hinted.recall(tensor, {of.name: sound})[0][of.name].value
         if bounds is not None:
             value = torch.where(bounded, bounds.value, value)
         recollections[index] = Recollection(value, low, high, sketch, contradicted, error)

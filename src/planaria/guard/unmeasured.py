@@ -14,12 +14,14 @@ ENORMOUS = 40.0  # doublings of 1, past which any weight is absurd
 MAJORITY = 0.9  # share of weights that have to be in proportion for others to be absurd
 MAJORITY_OF_VECTOR = 0.75
 ODD = 0.01  # share of a vector's weights up to which a sign counts as absurd, as one weight does: a negative variance
+NEXT = 4.0  # doublings below absurd ones, in which there are fewer weights, or they are the tail of these
 USUAL = 0.02  # share of a tensor's weights from which what is no number was none before
 REPEATED = 3  # small weights of one magnitude
 SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 NEAR_ZERO = 4.0  # doublings from the smallest of a vector's weights to the median, from which they reach to zero
-RUN = 4  # of neighbours, or of one row, that are no number in the same way, as of padding: they were none before
+RUN = 4  # neighbours that are no number in the same way, as of padding, from which they were none before
+IN_A_ROW = 3  # of a row that are no number, and as many as of all others, from which they were none before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
@@ -46,7 +48,9 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
         _, place, count = magnitude[small].round().unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
     large = told & (magnitude > most)
-    if large.double().mean() > (1 - MAJORITY if vector else RARE):  # these may be the usual ones
+    next_to = told & ~large & (magnitude > most - NEXT)
+    # These may be the usual ones, or the tail of some.
+    if large.double().mean() > (1 - MAJORITY if vector else RARE) or next_to.sum() > large.sum():
         large = told & (magnitude > ENORMOUS)
     if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
         small &= False
@@ -84,12 +88,10 @@ def _held_no_numbers(values: Float64[Tensor, "*weight"]) -> bool:
     """Whether some of a matrix was no number before, as of masks or padding: many, neighbours, or most in one row."""
     kinds = [values.isnan(), values == torch.inf, values == -torch.inf]
     repeated = max(int(kind.sum()) for kind in kinds[1:]) > 1
-    return repeated or any(
-        float(kind.double().mean()) >= USUAL
-        or bool(_in_runs(kind).any())
-        or (len(kind) > 1 and int(kind.flatten(1).sum(1).max()) >= max(RUN, int(kind.sum()) / 2))
-        for kind in kinds
-    )
+    if repeated or any(float(kind.double().mean()) >= USUAL or bool(_in_runs(kind).any()) for kind in kinds):
+        return True
+    each = (~values.isfinite()).flatten(1).sum(1)
+    return len(each) > 1 and int(each.max()) >= max(IN_A_ROW, int(each.sum()) / 2)
 
 
 def _usual_sizes(values: Float64[Tensor, " values"], *, vector: bool) -> tuple[float, float] | None:
