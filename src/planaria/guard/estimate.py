@@ -222,7 +222,7 @@ def estimate(
     if told.any() and recollection is not None:
         # Weights that a test calls good are where they are said to be as well, as far as the ladder tells.
         also = told | (believed & recollection.told)
-        believed &= ~recollection.told
+        believed = torch.zeros_like(believed)  # its spare checks would have shown that the test was wrong
         final = replaced[also].double()
         reach = torch.maximum(final - recollection.low[also], recollection.high[also] - final)
         bound = max(bound, float(reach.max()))

@@ -112,6 +112,7 @@ def _contradicted(
 ) -> Bool[Tensor, "*weight"]:
     """Candidates that the hint says were overwritten, one by one or in tiles whose weights do not follow it."""
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
+    candidates &= (weight != 0) | (statistics.zeros == 0)  # how many zeros there were is known, and not where
     overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.nearly_possible(weight, twice=False)
     for extreme in statistics.extremes(weight, share=1.0):
@@ -130,13 +131,11 @@ def _contradicted(
             width=statistics.highest - statistics.lowest,
             heavy=statistics.heavy,
         )
-    # Zeros with a flipped bit are part of how a pruned tensor follows its hint, and will be zero again.
-    pruned = located.certain & statistics.tiny(weight) if statistics.zeros >= PRUNED else torch.zeros_like(candidates)
-    return odd | candidates & unrelated(
-        torch.where(pruned, 0.0, weight),
+    return odd | unrelated(
+        weight,
         sketch,
         error,
-        (candidates & ~odd) | pruned,
+        candidates & ~odd,
         mean=statistics.mean,
         deviation=statistics.deviation,
         per_tile=per_tile,
