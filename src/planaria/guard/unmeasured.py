@@ -70,9 +70,10 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
 
 def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
     """The size from which a weight of the other sign is not beyond zero by chance, as biases are, in doublings."""
-    if len(magnitude) < 2 or magnitude.quantile(0.01) < magnitude.median() - NEAR_ZERO:
+    if len(magnitude) < 2:
         return inf
-    return float(magnitude.quantile(0.05))
+    smallest, small, typical = np.quantile(magnitude.numpy(), (0.01, 0.05, 0.5)).tolist()
+    return inf if smallest < typical - NEAR_ZERO else small
 
 
 def _destroyed(weight: Shaped[Tensor, "*weight"]) -> bool:
