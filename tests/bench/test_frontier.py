@@ -179,6 +179,7 @@ def test_the_judge_has_the_last_word() -> None:
     assert truth is not None and nothing is not None and (truth.nbytes, nothing.nbytes) == (0, 1)
 
 
+@pytest.mark.long
 def test_the_judge_says_how_much_each_tensor_counts() -> None:
     """A baseline is tuned as planaria is: bytes go where the judge feels them."""
     first = next(iter(WEIGHTS))

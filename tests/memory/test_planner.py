@@ -140,6 +140,7 @@ def test_moments_spend_the_bytes_where_they_count() -> None:
         assert wrong[:32].mean() < 0.5 * wrong[32:].mean()
 
 
+@pytest.mark.long
 def test_a_judge_has_the_last_word() -> None:
     weights, _ = sheets()
     seen: list[dict[str, Tensor]] = []

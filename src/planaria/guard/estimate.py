@@ -273,8 +273,9 @@ def _filled(
         by_rule = float(np.dot(shares, np.square([deviation * apart, deviation * shape.tile_error, expected]))) ** 0.5
         if regrown.any() and hint > ROUNDED * by_rule:
             grown = rule.restore(torch.where(trusted, weight, 0.0), trusted, Record())
-            # Predictions vary less than what they predict, or they come from weights that are wrong.
-            if float((grown[regrown] - mean).double().square().mean()) <= WILD * deviation**2:
+            # Many predictions vary less than what they predict, or they come from weights that are wrong.
+            square = float((grown[regrown] - mean).double().square().mean())
+            if square <= WILD * deviation**2 or int(regrown.sum()) < RUN:
                 return torch.where(regrown, grown, plain), by_rule, "rule"
     if recollection is not None and hint <= ROUNDED * expected:
         return recollection.value.to(weight), hint, "hint"
