@@ -182,9 +182,11 @@ def estimate(
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     informed = expected <= BETTER * plain
-    # Of heavy-tailed tensors predictions miss the large weights most.
-    twice = not informed or statistics.heavy
-    nearly = statistics.nearly_possible(weight, twice=twice) & (not (mapped and informed))
+    nearly = statistics.nearly_possible(weight, twice=not informed)
+    within_twice = statistics.nearly_possible(weight, twice=True)
+    if statistics.heavy and within_twice.sum() <= MOST_EXTREMES:  # predictions miss the large weights most
+        nearly = within_twice
+    nearly &= not (mapped and informed)
     overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight)
     overwritten &= ~statistics.flipped_zeros(stored)
     outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
