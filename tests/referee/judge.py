@@ -17,7 +17,6 @@ from referee.masks import Mask
 Contents = Mapping[str, NDArray[np.uint8]]
 DEVIATIONS = 3.0  # of the tolerance: how far chance may take the error of estimates that are better on average
 MOST_PEAKED = 12.0  # kurtosis that the tolerance takes for chance: one outlier's own loss is none
-EQUAL = 1.01  # of an error, up to which another plain value is as good: a median for zero
 ROUNDING = 1e-6  # of a bound or an error: sums and stored numbers are rounded
 PROVEN = ("intact", "exact")
 ALONE = ("intact", "exact", "changed", "damaged")  # verdicts of regions in which nothing is estimated
@@ -135,8 +134,7 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
     made_wrong = weights.right_before & ~weights.right
     for verdict in PROVEN:
         judgement.add(f"region called {verdict} is not", name, (weights.of(verdict) & ~weights.right).sum())
-    written = weights.of("changed", "damaged") & weights.changed & ~weights.right  # damage beside training is corrected
-    judgement.add("changed region was written", name, written.sum())
+    judgement.add("changed region was written", name, (weights.of("changed", "damaged") & weights.changed).sum())
     judgement.add("right weight of a proven tile made wrong", name, (weights.matched & made_wrong).sum())
     judgement.add("right weight made wrong where nothing is estimated", name, (weights.of(*ALONE) & made_wrong).sum())
     if good is not None:
@@ -158,8 +156,7 @@ def _judge_tensor(weights: _Weights, good: NDArray[np.bool_] | None, judgement: 
         judgement.add("right weights made wrong that no count covers", name, counted.sum() - report.estimated, words)
     finite = np.isfinite(intact)
     no_number = ~finite & ~np.isfinite(before)  # what damage made a number of may become another one
-    one_now = no_number & weights.changed & ~weights.right & np.isfinite(after)
-    judgement.add("what was no number is one now", name, one_now.sum())
+    judgement.add("what was no number is one now", name, (no_number & weights.changed & ~weights.right).sum())
     spoilt = finite & np.isfinite(before) & ~np.isfinite(after)
     judgement.add("a number is none now", name, spoilt.sum())
     _judge_error(weights, error, error_before, finite, good, judgement)
@@ -202,7 +199,7 @@ def _plain_error(intact: NDArray[np.float64], asked: NDArray[np.bool_], finite: 
     """Squared error of the better of zeros and the tensor's mean in place of some weights."""
     if not asked.any():
         return 0.0
-    return EQUAL * min(float(np.square(intact[asked] - fill).sum()) for fill in (0.0, float(intact[finite].mean())))
+    return min(float(np.square(intact[asked] - fill).sum()) for fill in (0.0, float(intact[finite].mean())))
 
 
 def _judge_error(
