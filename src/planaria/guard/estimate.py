@@ -54,6 +54,11 @@ class Recollection:
     error: float | None
 
     @property
+    def hinted(self) -> bool:
+        """Whether there is a hint, and not a prior alone."""
+        return bool(self.sketch.any())
+
+    @property
     def told(self) -> Bool[Tensor, "*weight"]:
         """Weights of which the ladder tells something."""
         return self.low.isfinite() | self.high.isfinite()
@@ -149,7 +154,7 @@ def estimate(
     per_tile = tile * weight.numel() // entry.nbytes
     missing, kept, told = located.missing, located.kept, torch.zeros_like(located.missing)
     certain = located.certain
-    if recollection is not None and recollection.error is not None and recollection.sketch.any():
+    if recollection is not None and recollection.error is not None and recollection.hinted:
         zeros = certain & (weight == 0)
         if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error, reported=mapped):
             missing, certain, kept = missing & ~zeros, certain & ~zeros, kept | zeros
@@ -182,18 +187,18 @@ def estimate(
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
     informed = expected <= BETTER * plain
-    nearly = statistics.nearly_possible(weight, twice=not informed)
-    within_twice = statistics.nearly_possible(weight, twice=True)
-    if statistics.heavy and within_twice.sum() <= MOST_EXTREMES:  # predictions miss the large weights most
-        nearly = within_twice
+    nearly, outliers = statistics.nearly_possible(weight, twice=not informed), torch.zeros_like(missing)
+    if statistics.heavy:  # predictions miss the large weights most, and a few are no stuck cells
+        within_twice = statistics.nearly_possible(weight, twice=True)
+        nearly = within_twice if within_twice.sum() <= MOST_EXTREMES else nearly
+        outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
+        outliers &= bool(outliers.sum() <= MOST_EXTREMES)
     nearly &= not (mapped and informed)
-    overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight)
-    overwritten &= ~statistics.flipped_zeros(stored)
-    outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
-    outliers &= statistics.heavy and bool(outliers.sum() <= MOST_EXTREMES)
+    flipped = statistics.flipped_zeros(stored)
+    overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight) & ~flipped
     nearly &= (spread(by_tile(overwritten, RUN) == 0, RUN, weight) | outliers) & ~told
     filled = torch.where(nearly, weight.clamp(statistics.lowest, statistics.highest), filled)
-    filled = torch.where(statistics.flipped_zeros(stored) & ~told, 0.0, filled)
+    filled = torch.where(flipped & ~told, 0.0, filled)
     if mapped and missing.any():
         square = torch.full_like(weight, expected**2, dtype=torch.float64)
         if recollection is not None:
@@ -201,7 +206,7 @@ def estimate(
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
         predicted = filled
-        if method == "hint" and recollection is not None and recollection.sketch.any():
+        if method == "hint" and recollection is not None and recollection.hinted:
             predicted = torch.where(told, filled, recollection.sketch.to(filled))  # whatever the test calls good
         if informed:
             judged &= ~odd_ones(weight, predicted, expected, judged, ~located.doubtful, width=width, reported=True)

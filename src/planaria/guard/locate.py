@@ -26,7 +26,7 @@ FEWEST = 4  # garbage weights of a run that say something of the others
 # neighbours and small changes of all weights bring a few over the limit, and none far over.
 SLACK = 1.25
 MOST_BROKEN = 0.2  # share of broken weights, or of odd ones, from which neighbours tell nothing of a weight
-MOST_DEVIATIONS = 8.0
+MOST_DEVIATIONS = 8.0  # by which the sum of weights that look right may be off for each root of an odd one
 MOST_ODD = 0.02  # share of odd weights beside their neighbours that is no sign of noise
 ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck

@@ -40,7 +40,7 @@ MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
 FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
 MOST_BYTES = 0.25  # of a tensor's: what a fitted rule may take
-REACH = 3  # cells
+REACH = 3  # cells to the next survivor, up to which a rule fills
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
 
 
