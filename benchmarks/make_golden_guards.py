@@ -33,6 +33,7 @@ SETTINGS = {
     "v3-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
     "v1-frozen": {"budget": 0.3, "tiers": ("digest", "parity", "rule")},
     "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "hint", "ladder"), "key": KEY},
+    "v4-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
 }
 
 
@@ -48,9 +49,11 @@ def model(name: str) -> dict[str, Tensor]:
         "scale": 1 + torch.randn(31, generator=source) / 8,
         "half": torch.randn(41, 33, generator=source),
     }
-    if name.startswith("v3"):
+    if name.startswith(("v3", "v4")):
         tensors |= {f"norm.{place}": 1 + torch.randn(30, generator=source) / 8 for place in range(20)}
     exact = {key: (64 * tensor).round().clamp(-256, 256) / 64 for key, tensor in tensors.items()}
+    if name.startswith("v4"):
+        exact["mask"] = torch.full((5, 5), -torch.inf).triu(1)
     return {key: tensor.contiguous() for key, tensor in exact.items()} | {
         "half": exact["half"].half(),
         "codes": torch.randint(-128, 128, (37, 41), generator=source, dtype=torch.int8),

@@ -22,6 +22,7 @@ KEYS = {
     "v3-plain": None,
     "v1-frozen": None,
     "v3-memory": KEY,
+    "v4-plain": None,
 }
 every = pytest.mark.parametrize("name", KEYS)
 
@@ -94,6 +95,20 @@ def test_its_copy_is_exact_and_its_memory_tells_of_a_model_that_is_gone(name: st
     for of in ("filters", "half"):
         error = (damaged[of] - intact[of]).float().square().mean()
         assert error < most * intact[of].float().square().mean()
+
+
+@pytest.mark.parametrize("name", ["v4-plain"])
+def test_it_knows_which_small_tensors_held_values_that_are_no_numbers(model: Path) -> None:
+    guard, intact = loaded(model), load_file(model)
+    names = [guard.entries[index].name for index in guard.manifest.not_finite]
+    assert names == ["mask"] and guard.statistics(guard.manifest.not_finite[0]) is None
+    damaged = {name: torch.full_like(tensor, 6e4) for name, tensor in intact.items() if tensor.is_floating_point()}
+    damaged = intact | damaged | {"mask": intact["mask"].clone()}
+    damaged["mask"][0, 1] = torch.nan  # no more tells what it was
+    found = damaged["mask"].clone()
+    report = guard.repair(damaged, force=True)
+    assert torch.equal(damaged["mask"].view(torch.int32), found.view(torch.int32))
+    assert "1 tensor held values that are no numbers before" in " ".join(report.notes)
 
 
 @pytest.mark.skipif("ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng packs the headers into other bytes")

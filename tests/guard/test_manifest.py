@@ -109,6 +109,7 @@ def test_what_is_missing_has_its_default() -> None:
         ("rules", [{"tensor": 0}]),
         ("rules", [RULE | {"colour": 1}]),
         *each("reasons", [], "x", {"x": [-1]}, {"x": ["1"]}, {"x": "12"}, None),
+        *each("not_finite", [1], [0, 2]),  # of version 1
     ],
 )
 def test_a_field_that_is_not_sound_is_refused_by_name(name: str, value: Any) -> None:
@@ -128,6 +129,13 @@ def test_a_field_that_is_not_sound_is_refused_by_name(name: str, value: Any) -> 
 def test_a_field_of_another_kind_is_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidGuard):
         decoded(SOUND | {name: value})
+
+
+@pytest.mark.parametrize("indices", [[-1], [1, 1], [2, 1], ["1"], [1.0], [True], 5, "12", {"1": 2}, [None]])
+def test_tensors_that_held_what_is_no_number_are_ascending_indices(indices: Any) -> None:
+    assert decoded(SOUND | {"version": 4, "not_finite": [1, 7]}).not_finite == (1, 7)
+    with pytest.raises(InvalidGuard):
+        decoded(SOUND | {"version": 4, "not_finite": indices})
 
 
 @pytest.mark.parametrize("fields", [[], 5, "text", None, [SOUND]])
@@ -164,7 +172,7 @@ def test_nesting_without_end_is_refused(before: str, after: str) -> None:
         Manifest.decode((before * 100_000 + "1" + after * 100_000).encode())
 
 
-@given(version=st.integers(4, 10**6), more=st.dictionaries(st.sampled_from(["colour", "tile", "parity"]), names))
+@given(version=st.integers(5, 10**6), more=st.dictionaries(st.sampled_from(["colour", "tile", "parity"]), names))
 def test_a_newer_format_asks_for_a_newer_planaria_whatever_else_it_says(version: int, more: dict[str, str]) -> None:
     with pytest.raises(InvalidGuard, match=f"of format {version}; .* Install a newer"):
         decoded({**more, "version": version})

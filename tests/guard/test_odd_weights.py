@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from planaria.guard.locate import known_extremes
 from planaria.guard.statistics import Statistics
-from planaria.guard.unmeasured import absurd_weights
+from planaria.guard.unmeasured import absurd_weights, mildly_damaged
 from planaria.streams import generator
 
 
@@ -67,6 +67,30 @@ def test_of_eight_random_bits_no_number_is_absurd(dtype: torch.dtype) -> None:
     weight = normal(40, 60).to(dtype)
     weight.view(torch.uint8)[3, 4] = 0x7F
     assert absurd_weights(weight)[0].sum() == 1
+
+
+def test_weights_about_zero_are_filled_with_zero_and_others_with_their_median() -> None:
+    for centre, expected in ((0.01, 0.0), (3.0, 3.0)):
+        weight = centre + normal(40, 30)
+        weight[3, 4] = torch.nan
+        _, value, error = absurd_weights(weight)
+        assert abs(value - expected) < 0.1 and abs(error - 1) < 0.1
+    weight = 0.1 * normal(300).abs()  # a scale that was near to zero is none: variances are positive
+    weight[7] = torch.nan
+    assert absurd_weights(weight)[1] > 0.05
+
+
+def test_one_large_weight_of_many_that_a_test_named_is_as_it_was() -> None:
+    weight = 1e-5 * normal(36, 36)
+    weight[2, 3], named = 7.8, torch.ones(36, 36, dtype=torch.bool)
+    absurd, *_ = absurd_weights(weight)
+    assert absurd.sum() == 1 and torch.equal(mildly_damaged(weight, named, absurd), absurd)
+    few = torch.zeros_like(named)
+    few[2] = True
+    assert not mildly_damaged(weight, few, absurd).any()
+    assert not mildly_damaged(torch.where(absurd, weight, 0.0), named, absurd).any()  # all others were erased
+    for value in (1e30, torch.inf):
+        assert not mildly_damaged(torch.where(absurd, value, weight), named, absurd).any()
 
 
 # --- Bounds of tensors that were measured ----------------------------------------------------------------------------

@@ -259,6 +259,9 @@ class GuardFile:
                 raise InvalidGuard(f"The guard has a rule of space {list(rule.space)} for a tensor of shape {shape}.")
             if not rule.stored and f"rule.{rule.tensor}" in self.arrays:
                 raise InvalidGuard(f"The guard stores a rule of tensor {rule.tensor} that comes with planaria.")
+        odd = self.manifest.not_finite
+        if odd and odd[-1] >= len(self.entries):
+            raise InvalidGuard(f"The guard speaks of tensor {odd[-1]}, and the model has {len(self.entries)}.")
         self._validate_copy()
         self._validate_memory()
 

@@ -13,8 +13,9 @@ from planaria.errors import InvalidGuard
 from planaria.memory.ladder import MOST_STAGES
 from planaria.memory.memory import CODECS
 
-VERSION = 3
+VERSION = 4
 LEAN = 3  # the version from which small tensors cost less
+NOT_FINITE = 4  # the version from which it is told which tensors without statistics held values that are no numbers
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
@@ -102,7 +103,7 @@ class Manifest:
     """The manifest.
 
     Attributes:
-        version: of the format; 3 for the lean one, see `lean`.
+        version: of the format; 3 for the lean one, see `lean`; 4 with `not_finite`.
         key: fingerprint of the key, or "" for a guard made without one.
         tile: bytes of a tile.
         files: (name, bytes of its header) of each file of the model; one of the name "" for a model in memory.
@@ -112,6 +113,8 @@ class Manifest:
         reasons: why tensors have no rule: reason -> indices of tensors.
         copied: indices of the tensors that the copy holds, ascending; from version 2.
         memory: shape of the memory tiers, if there are any; from version 2.
+        not_finite: indices, ascending, of tensors without statistics in which some values were no numbers; from
+            version 4.
     """
 
     version: int = 1
@@ -124,6 +127,7 @@ class Manifest:
     reasons: Mapping[str, Sequence[int]] = field(default_factory=dict)
     copied: Sequence[int] = ()
     memory: MemoryShape | None = None
+    not_finite: Sequence[int] = ()
 
     @property
     def lean(self) -> bool:
@@ -156,6 +160,7 @@ class Manifest:
                     "rules": tuple(RuleShape(**rule) for rule in fields.get("rules", ())),
                     "files": tuple((name, size) for name, size in fields.get("files", ())),
                     "copied": tuple(fields.get("copied", ())),
+                    "not_finite": tuple(fields.get("not_finite", ())),
                     "memory": _memory(fields["memory"]) if fields.get("memory") is not None else None,
                 }
             )
@@ -187,6 +192,7 @@ class Manifest:
             "reasons": isinstance(self.reasons, dict)
             and all(_whole(index, 0, 2**32) for indices in self.reasons.values() for index in indices),
             "copied": (not self.copied or _whole(self.version, 2, VERSION)) and _ascending(self.copied),
+            "not_finite": (not self.not_finite or self.version >= NOT_FINITE) and _ascending(self.not_finite),
             "memory": self.memory is None or (_whole(self.version, 2, VERSION) and _remembers(self.memory)),
         }
         for name, sound in checks.items():

@@ -23,7 +23,7 @@ from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bund
 from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats, measured_tensors
 from planaria.guard.guard import Guard
 from planaria.guard.headers import pack_headers
-from planaria.guard.manifest import LEAN, Manifest, ParityShape
+from planaria.guard.manifest import LEAN, NOT_FINITE, Manifest, ParityShape
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.remember import Explain, remember
 from planaria.guard.statistics import FLOATS, Statistics
@@ -115,7 +115,7 @@ def protect(
             files=tuple((name, len(header)) for name, header in checkpoint.headers.items()),
             aliases=dict(checkpoint.aliases),
         )
-        manifest, stream, plan = _plan(manifest, entries, list(checkpoint.headers.values()), allowed)
+        manifest, stream, plan = _plan(manifest, checkpoint, allowed)
         say(f"digests and description take {_size(manifest, plan):,} of {allowed:,} bytes; tiles of {stream.tile:,}")
         made: dict[str, NDArray[np.generic]] = {}
         if "copy" in tiers:
@@ -279,10 +279,13 @@ def _parity_line(shape: ParityShape | None, stream: Stream) -> str:
 
 
 def _plan(
-    manifest: Manifest, entries: Sequence[Entry], headers: Sequence[bytes], allowed: int
+    manifest: Manifest, checkpoint: Checkpoint, allowed: int
 ) -> tuple[Manifest, Stream, dict[str, NDArray[np.generic]]]:
     """What every guard has, in arrays of the sizes that they will have: lean if that saves enough, or with a key."""
+    entries, headers = tuple(checkpoint.entries.values()), list(checkpoint.headers.values())
     lean = _planned(replace(manifest, version=LEAN), entries, headers, allowed)
+    if odd := _not_finite(checkpoint, measured=len(lean[2].get("statistics", ()))):
+        lean = _planned(replace(manifest, version=NOT_FINITE, not_finite=odd), entries, headers, allowed)
     plain = lean if manifest.key else _planned(manifest, entries, headers, allowed)
     sizes = [_size(manifest, plan) for manifest, _, plan in (plain, lean)]
     manifest, stream, plan = plain if sizes[0] <= min(allowed, sizes[1] + LEAN_SAVES * allowed) else lean
@@ -292,6 +295,21 @@ def _plan(
             f"{100.5 * min(sizes) / stream.nbytes:.3g} %. Raise the budget."  # never rounded down
         )
     return manifest, stream, plan
+
+
+def _not_finite(checkpoint: Checkpoint, *, measured: int) -> tuple[int, ...]:
+    """The tensors that a lean guard does not measure and in which some values are no numbers; one pass over these."""
+    entries = tuple(checkpoint.entries.values())
+    left = set(range(len(entries))) - set(measured_tensors(entries, measured, lean=True))
+    return tuple(
+        index
+        for index in sorted(left)
+        if (entry := entries[index]).dtype in FLOATS
+        and not all(
+            weights_of(checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes), piece).isfinite().all()
+            for piece in pieces(entry, max(TILES))
+        )
+    )
 
 
 def _planned(

@@ -27,7 +27,7 @@ from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
-from planaria.guard.unmeasured import absurd_weights
+from planaria.guard.unmeasured import absurd_weights, mildly_damaged
 from planaria.repairers import Repairer
 
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
@@ -123,10 +123,10 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
                 found = draft.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
                 content = draft.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
                 settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
-                # What the first half says is no number has no nearest one.
-                settled &= weights_of(content.reshape(-1).view(np.uint8), piece).isfinite().flatten().numpy()
                 smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
                 smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
+                # No other bit of what is no number is set in infinities, nor in NaN as it is computed.
+                smaller |= ~weights_of(content.reshape(-1).view(np.uint8), piece).isfinite().flatten().numpy()
                 content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]
                 draft.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
 
@@ -138,7 +138,8 @@ def _no_numbers(guard: GuardFile, examination: Examination) -> str:
         return ""
     for index in range(len(guard.entries)):
         statistics = guard.statistics(index)
-        if statistics is None or statistics.all_finite:
+        finite = index not in guard.manifest.not_finite if statistics is None else statistics.all_finite
+        if finite:
             tiles[guard.stream.tiles_of_tensor(index)] = False
     what = "values that are no numbers before, and what cannot be proven of them is left as found"
     return note_on(guard.stream, tiles, "tensor held", "tensors held", what)
@@ -167,7 +168,7 @@ def _diagnosed(
     statistics = guard.statistics(index)
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
-        if entry.dtype in FLOATS:
+        if entry.dtype in FLOATS and index not in guard.manifest.not_finite:
             report = _put_in_proportion(guard, examination.draft, index, unproven, known, report, apply=apply)
     elif unproven.any() and statistics is not None:
         shape, repairer = _rule(guard, index)
@@ -225,18 +226,20 @@ def _put_in_proportion(
     *,
     apply: bool,
 ) -> TensorReport:
-    """Of a tensor's unproven weights, the absurd ones take its median. Others stay as found, zeros among them."""
+    """Of a tensor's unproven weights, the absurd ones take its median, or zero. Others stay as found, zeros too."""
     entry = guard.entries[index]
     content = draft.read(entry.name).copy()
-    stored = torch.from_numpy(content).view(FLOATS[entry.dtype])
-    tiles = torch.from_numpy(np.repeat(unproven, guard.stream.tile // stored.element_size())[: len(stored)])
+    stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).view(entry.shape)
+    by_weight = np.repeat(unproven, guard.stream.tile // stored.element_size())[: stored.numel()]
+    tiles = torch.from_numpy(by_weight).view(entry.shape)
+    absurd, typical, deviation = absurd_weights(stored)
     if known is not None:
-        tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)).flatten()
-    absurd, median, deviation = absurd_weights(stored.view(entry.shape))
-    missing = tiles & absurd.flatten()
+        tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
+        absurd &= ~mildly_damaged(stored, tiles, absurd)
+    missing = (tiles & absurd).flatten()
     if not missing.any():
         return report
-    value = torch.tensor([median], dtype=torch.float64).to(stored.dtype).view(torch.uint8).numpy()
+    value = torch.tensor([typical], dtype=torch.float64).to(stored.dtype).view(torch.uint8).numpy()
     content.reshape(-1, stored.element_size())[missing.numpy()] = value  # not all types can be assigned to by a mask
     if apply:
         draft.replace(entry.name, 0, content)

@@ -21,11 +21,15 @@ SHORT = 50  # weights of a vector, among which one of another sign says nothing
 SMALLEST = -64  # doublings: what is smaller says nothing of a typical magnitude
 NEAR_ZERO = 4.0  # doublings from the smallest of a vector's weights to the median, from which they reach to zero
 RUN = 4  # neighbours that are no number in the same way, as of padding, from which they were none before
+LEAST_SHOWING = 64  # weights that a test named, to each that is absurd, past which none was overwritten
+CENTRED = 0.5  # deviations from zero, up to which weights lie about it and zero is what stands for any
 IN_A_ROW = 3  # of a row that are no number, and as many as of all others, from which they were none before
 
 
 def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*weight"], float, float]:
-    """Weights that are no numbers or out of all proportion to the rest; the median of the rest, and its deviation.
+    """Weights that are no numbers or out of all proportion to the rest; what stands for them, and what it errs.
+
+    That is the median of the rest, or zero where they lie about it.
 
     A variance of 1e30, or of 1e-30, ends a network as surely as one that is no number. A few weights may be a thousand
     times as large as others, and many of either sign far smaller. Small ones of one magnitude are at a floor that
@@ -64,8 +68,23 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
         rest = values[~absurd]
     if not len(rest):
         return absurd, 0.0, 0.0
-    median = float(rest.median())
-    return absurd, median, float((rest - median).square().mean().sqrt())
+    value = float(rest.median())
+    if not one_sign and abs(value) < CENTRED * float(rest.std(correction=0)):
+        value = 0.0
+    return absurd, value, float((rest - value).square().mean().sqrt())
+
+
+def mildly_damaged(
+    weight: Shaped[Tensor, "*weight"], named: Bool[Tensor, "*weight"], absurd: Bool[Tensor, "*weight"]
+) -> Bool[Tensor, "*weight"]:
+    """Absurd weights that hold about what they were, of those that a hardware test named: some tensors have such.
+
+    So it is if hardly any of the weights named is absurd. Bits that flip, and random ones, would show in more of them.
+    """
+    values = weight.double()
+    told = named & values.isfinite() & (values != 0)
+    few = (absurd & named).sum() * LEAST_SHOWING < told.sum()
+    return absurd & told & (values.abs().log2() <= ENORMOUS) & few
 
 
 def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
