@@ -160,3 +160,9 @@ def test_a_guard_of_more_rows_than_floats_is_refused() -> None:
     arrays["statistics"] = np.zeros((60, 8), np.float32)
     with pytest.raises(InvalidGuard, match=re.escape("statistics")):
         Guard.from_bytes(Guard(guard.manifest, arrays).to_bytes())
+
+
+def test_tensors_without_weights_may_stand_beside_small_ones_that_held_no_numbers() -> None:
+    odd = torch.full((3, 3), -torch.inf).triu(1)
+    guard = protect(crowd() | {"empty": torch.zeros(0, 4), "odd": odd}, budget=0.06, tiers=("digest", "parity"))
+    assert [guard.entries[index].name for index in guard.manifest.not_finite] == ["odd"]

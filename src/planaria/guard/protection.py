@@ -305,6 +305,7 @@ def _not_finite(checkpoint: Checkpoint, *, measured: int) -> tuple[int, ...]:
         index
         for index in sorted(left)
         if (entry := entries[index]).dtype in FLOATS
+        and entry.nbytes
         and not all(
             weights_of(checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes), piece).isfinite().all()
             for piece in pieces(entry, max(TILES))
