@@ -6,12 +6,12 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from planaria_lab.bench import tinymlp
+from planaria_lab.datasets import digits, mnist_test
 from torch import Tensor, nn
 
-from planaria.bench import tinymlp
 from planaria.damages import OnTensors, SetZero, StuckAt
 from planaria.damages.faults import integers
-from planaria.datasets import digits, mnist_test
 from planaria.guard import Guard, protect
 from planaria.streams import generator
 from referee.guards import with_parity

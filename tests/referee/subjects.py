@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from planaria_lab.bench import tinymlp
+from planaria_lab.datasets import digits
 from torch import Tensor, nn
 
-from planaria.bench import tinymlp
-from planaria.datasets import digits
 from planaria.streams import generator
 from referee.source import Source
 

@@ -21,6 +21,7 @@ LONG_RUN = 1024
 SURE = 0.999  # the largest share of a run that can be taken for overwritten
 COARSE = 0.25  # share of zeros from which they are none of 8-bit rounding
 UNLIKELY = 20  # small weights to expect where none is
+SMALL_BESIDE = 0.02  # share of small weights that may be beside rounded ones
 FEWEST = 4  # garbage weights of a run that say something of the others
 # Times the largest score of an intact weight; squared where nothing else says that weights were overwritten. Damaged
 # neighbours and small changes of all weights bring a few over the limit, and none far over.
@@ -114,8 +115,10 @@ def locate(
     if statistics.zeros and not coarse:
         certain |= open_ & _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros)
     if known is not None:
-        extreme = known_extremes(weight, open_, statistics)
-        return Located(any_doubt, bounded & ~known, open_ & ~extreme, certain & ~extreme, extreme | contradicted)
+        right = known_extremes(weight, open_, statistics)
+        if 0 < int((weight == 0).sum()) <= round(statistics.zeros * weight.numel()):  # none is more than there were
+            right |= open_ & (weight == 0)
+        return Located(any_doubt, bounded & ~known, open_ & ~right, certain & ~right, right | contradicted)
     garbage = certain & (weight != 0)
     if statistics.zeros >= PRUNED:  # tiny weights are zeros with a flipped bit
         garbage &= ~tiny
@@ -197,7 +200,7 @@ def _overwritten(
     """Weights that look right and were most likely overwritten with random bits, as their neighbours were.
 
     From the garbage in a run follows how many were overwritten, since of random bits a known share shows. Those that do
-    not show have any exponent alike, where intact weights, taken as normal, have few: that tells one from the other.
+    not show have any exponent alike, where intact weights have few: that tells one from the other.
     Zeros say nothing of their neighbours, nor do other values that repeat, or of which all are too small, or too large,
     as by bits that flip one way: each of them shows.
     """
@@ -215,22 +218,33 @@ def _overwritten(
         share = torch.where(whole, SURE, share) * (count >= FEWEST)
         each = torch.maximum(each, spread(share, run, weight))
     exponent = torch.frexp(weight.double()).exponent.double()  # the weight is in [2^(exponent - 1), 2^exponent)
-    scale = 2**0.5 * max(statistics.rms, 1e-300)
-    usual = torch.erf(exponent.exp2() / scale) - torch.erf((exponent - 1).exp2() / scale)
+    usual = _share_within(exponent.exp2(), statistics) - _share_within((exponent - 1).exp2(), statistics)
     any_alike = 2.0 ** -(8 * dtype.itemsize - 1 + round(math.log2(torch.finfo(dtype).eps)))
     return each * any_alike > (1 - each) * usual
 
 
-def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"], statistics: Statistics) -> bool:
-    """Whether zeros were small weights: none that is left is small. Erased weights leave as many small ones as others.
+def _share_within(size: Float[Tensor, "*weight"], statistics: Statistics) -> Float[Tensor, "*weight"]:
+    """The share of intact weights up to a size: of a normal distribution, or of Student's with 3 degrees of freedom."""
+    ratio = size / max(statistics.rms, 1e-300)
+    if statistics.heavy:
+        return 2 / math.pi * (ratio / (1 + ratio.square()) + ratio.atan())
+    return torch.erf(ratio / 2**0.5)
 
-    Of normal weights the share within x of zero is about 0.8 x / rms; of others with such a deviation mostly more.
+
+def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"], statistics: Statistics) -> bool:
+    """Whether zeros were small weights: hardly any of those beside them is small.
+
+    Erased weights leave as many small ones as others. Of normal weights the share within x of zero is about
+    0.8 x / rms; of others with such a deviation mostly more. Where coarse rounding ends, some small ones are beside.
     """
-    zeros, others = doubtful & (weight == 0), weight[doubtful & (weight != 0) & weight.isfinite()]
+    zeros = doubtful & (weight == 0)
+    beside = spread(by_tile(zeros, RUN) > 0, RUN, weight)
+    others = weight[doubtful & beside & (weight != 0) & weight.isfinite()].abs().double().sort().values
     if not zeros.any() or not len(others):
         return False
-    expected = 0.8 * len(others) * float(others.abs().min()) / max(statistics.rms, 1e-300)
-    return expected > UNLIKELY
+    few = int(SMALL_BESIDE * len(others))
+    expected = 0.8 * len(others) * float(others[few]) / max(statistics.rms, 1e-300)
+    return expected > 2 * few + UNLIKELY
 
 
 def _zeroed(
