@@ -1,11 +1,12 @@
 # Everything runs from .venv, made on first use with python3, venv and pip alone.
 PYTHON ?= python3
 BIN := .venv/bin
+QUIET := --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint types clean
 
 demo: .venv/installed
-	$(BIN)/planaria demo
+	$(BIN)/planaria-lab demo
 
 # Two files at a time: threads of small tensors would wait for one another.
 test: .venv/developed
@@ -18,14 +19,14 @@ lint: .venv/developed
 types: .venv/developed
 	$(BIN)/mypy
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e .
+	$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[pictures]' -e lab
 	touch $@
 
-.venv/developed: pyproject.toml
+.venv/developed: pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[dev,pictures]' -e lab
 	touch .venv/installed $@
 
 clean:

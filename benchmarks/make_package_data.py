@@ -1,11 +1,12 @@
-"""Makes what the package ships: the four trained networks and 1,000 calibration images.
+"""Makes what the laboratory ships: the four trained networks and 1,000 calibration images.
 
     PLANARIA_DATA=/path/to/data python benchmarks/make_package_data.py
 
-needs the MNIST training images. It writes into `src/planaria/data` and prints the checksums that
-`planaria.bench.tinymlp.NETWORKS`, `planaria.bench.frontier.convnet`, `planaria.bench.resnet` and `planaria.datasets`
-hold; on the same machine, package versions and number of threads it repeats the files bit for bit (other processors may
-round differently; the residual network was trained on one thread). Training takes about 5 minutes on 2 cores.
+needs the MNIST training images. It writes into `lab/src/planaria_lab/data` and prints the checksums that
+`NETWORKS` of `planaria_lab.bench.tinymlp`, `planaria_lab.bench.frontier.convnet`, `planaria_lab.bench.resnet` and
+`planaria_lab.datasets` hold; on the same machine, package versions and number of threads it repeats the files bit for
+bit (other processors may round differently; the residual network was trained on one thread). Training takes about 5
+minutes on 2 cores.
 """
 
 import gzip
@@ -14,15 +15,15 @@ import struct
 from pathlib import Path
 
 import torch
+from planaria_lab import datasets
+from planaria_lab.bench import resnet, tinymlp
+from planaria_lab.bench.frontier import convnet
+from planaria_lab.bench.int8 import quantised
 from safetensors.torch import save
 
-from planaria import datasets
-from planaria.bench import resnet, tinymlp
-from planaria.bench.frontier import convnet
-from planaria.bench.int8 import quantised
 from planaria.files import make_folder, write_atomically
 
-DATA = Path(__file__).parents[1] / "src" / "planaria" / "data"
+DATA = Path(__file__).parents[1] / "lab" / "src" / "planaria_lab" / "data"
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ The folder must not be there. The same size and seed give the same files.
 import argparse
 from pathlib import Path
 
-from planaria.bench.guard_memory import make_sharded_checkpoint
+from planaria_lab.bench.guard_memory import make_sharded_checkpoint
 
 
 def main() -> None:

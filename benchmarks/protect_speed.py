@@ -6,8 +6,8 @@ The first line is of a process that has just started: it also reads the frozen r
 import time
 
 import torch
+from planaria_lab.bench import tinymlp
 
-from planaria.bench import tinymlp
 from planaria.guard import protect
 from planaria.guard.protection import TIERS
 

@@ -1,15 +1,15 @@
 """Trains a frozen rule: `python benchmarks/train_frozen_rule.py ZOO... -o sheet-1.safetensors`.
 
-Zoos are folders of `planaria zoo` of MNIST or Fashion-MNIST networks; what a tensor of one zoo's networks looks like is
-a kind. `sheet-1` was trained on
+Zoos are folders of `planaria-lab zoo` of MNIST or Fashion-MNIST networks; what a tensor of one zoo's networks looks
+like is a kind. `sheet-1` was trained on
 
-    planaria zoo -o mnist --data mnist --count 64 --mlp 64 --mlp 32 --varied --epochs 2 --seed 11
-    planaria zoo -o fashion --data fashion-mnist --count 64 --mlp 64 --mlp 32 --varied --epochs 2 --seed 12
+    planaria-lab zoo -o mnist --data mnist --count 64 --mlp 64 --mlp 32 --varied --epochs 2 --seed 11
+    planaria-lab zoo -o fashion --data fashion-mnist --count 64 --mlp 64 --mlp 32 --varied --epochs 2 --seed 12
 
 and `kernel-1`, with `--tensor conv1.weight --tensor conv2.weight --name kernel-1`, on
 
-    planaria zoo -o mnist --data mnist --count 48 --cnn --epochs 1 --seed 21
-    planaria zoo -o fashion --data fashion-mnist --count 48 --cnn --epochs 1 --seed 21
+    planaria-lab zoo -o mnist --data mnist --count 48 --cnn --epochs 1 --seed 21
+    planaria-lab zoo -o fashion --data fashion-mnist --count 48 --cnn --epochs 1 --seed 21
 
 A rule that never saw Fashion-MNIST is one trained on the first folder alone.
 """
@@ -18,15 +18,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from planaria_lab import datasets
+from planaria_lab.zoo import Population, open_zoo
+from planaria_lab.zoo.building import standardised
+from planaria_lab.zoo.population import SETTINGS, read_json
 from torch import Tensor
 
-from planaria import datasets, streams
+from planaria import streams
 from planaria.fit import second_moments
 from planaria.fit.population import PopulationSchedule, fit_population
 from planaria.progress import progress_bar
-from planaria.zoo import Population, open_zoo
-from planaria.zoo.building import standardised
-from planaria.zoo.population import SETTINGS, read_json
 
 SHEETS = "fc1.weight"
 SIDE = 28  # of its sheets

@@ -1,13 +1,13 @@
 """Writes the committed results into README.md and docs/, between their markers. Run after a benchmark.
 
-planaria bench tinymlp -o benchmarks/results/tinymlp
-planaria bench variations -o benchmarks/results/variations
-planaria bench engine -o benchmarks/results/engine
-planaria bench guard -o benchmarks/results/guard
-planaria bench frontier -o benchmarks/results/frontier
-planaria bench memory -o benchmarks/results/memory
-planaria bench population -o benchmarks/results/population
-planaria campaign benchmarks/campaigns/NAME.toml -o benchmarks/results/NAME
+planaria-lab bench tinymlp -o benchmarks/results/tinymlp
+planaria-lab bench variations -o benchmarks/results/variations
+planaria-lab bench engine -o benchmarks/results/engine
+planaria-lab bench guard -o benchmarks/results/guard
+planaria-lab bench frontier -o benchmarks/results/frontier
+planaria-lab bench memory -o benchmarks/results/memory
+planaria-lab bench population -o benchmarks/results/population
+planaria-lab campaign benchmarks/campaigns/NAME.toml -o benchmarks/results/NAME
 python benchmarks/update_documents.py
 """
 
@@ -17,10 +17,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from planaria.bench import engine, guard, memory, tables, variations
-from planaria.bench.frontier import tables as frontier
-from planaria.bench.population import tables as population
-from planaria.campaigns import tables as campaigns
+from planaria_lab.bench import engine, guard, memory, tables, variations
+from planaria_lab.bench.frontier import tables as frontier
+from planaria_lab.bench.population import tables as population
+from planaria_lab.campaigns import tables as campaigns
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

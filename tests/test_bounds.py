@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from planaria import bounds
-from planaria.bounds import (
+from planaria_lab import bounds
+from planaria_lab.bounds import (
     conditional_covariance,
     entropy_power,
     erasure_distortion,
@@ -31,6 +30,7 @@ from planaria.bounds import (
     reverse_water_filling,
     stored_copy_distortion,
 )
+
 from planaria.codes import ReedSolomon
 from planaria.errors import InvalidInput
 from planaria.streams import generator

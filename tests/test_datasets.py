@@ -1,4 +1,4 @@
-"""planaria.datasets against tiny made-up collections, the shipped MNIST test set and, where present, the real MNIST."""
+"""Data sets: tiny made-up collections, the shipped MNIST test set and, where present, the real MNIST."""
 
 import email.message
 import gzip
@@ -16,9 +16,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planaria_lab import datasets
 from torch import Tensor
 
-from planaria import datasets
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput
 
 REAL_DATA = os.environ.get("PLANARIA_DATA")

@@ -1,33 +1,39 @@
 """Who may import whom, and what nobody may do: read off the source."""
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
+import planaria_lab
 import pytest
 
 import planaria
 
-ROOT = Path(planaria.__file__).parent
-MODULES = {".".join(("planaria", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
+ROOTS = {package.__name__: Path(package.__file__).parent for package in (planaria, planaria_lab)}
+MODULES = {
+    ".".join((package, *path.relative_to(root).with_suffix("").parts)): path
+    for package, root in ROOTS.items()
+    for path in root.rglob("*.py")
+}
 
-FOUNDATIONS = {"errors", "files", "records", "streams", "progress"}
+FOUNDATIONS = {"errors", "files", "records", "streams", "progress", "tables"}
+# What each room of the library may import of the others, beside the foundations.
 ALLOWED = {
-    "automaton": {"automaton"},
-    "hints": {"hints"},
-    "layouts": {"layouts"},
-    "damages": {"damages"},
-    "attacks": {"attacks", "damages"},
-    "detectors": {"detectors"},
-    "codes": {"codes"},
-    "checkpoints": {"checkpoints"},
-    "repairers": {"repairers", "layouts", "stationary"},
-    "frozen": {"frozen", "automaton", "stationary"},
-    "fit": {"fit", "automaton", "frozen", "layouts"},
-    "memory": {"memory", "hints", "codes", "repairers", "layouts"},
-    "calibration": {"calibration", "checkpoints", "fit", "stationary"},
+    "__init__": {"guard", "scrubber"},
+    "automaton": set(),
+    "calibration": {"checkpoints", "fit", "stationary"},
+    "checkpoints": set(),
+    "codes": set(),
+    "command_line": {"damage_command", "guard_commands"},
+    "damage_command": {"checkpoints", "damages", "guard", "guard_commands"},
+    "damages": set(),
+    "detectors": set(),
+    "fit": {"automaton", "frozen", "layouts"},
+    "frozen": {"automaton", "stationary"},
     "guard": {
-        "guard",
         "automaton",
         "calibration",
         "checkpoints",
@@ -39,18 +45,35 @@ ALLOWED = {
         "memory",
         "repairers",
     },
-    "zoo": {"zoo", "checkpoints", "datasets"},
-    "network_repairers": {"network_repairers", "zoo", "repairers", "layouts", "automaton", "fit"},
+    "guard_commands": {"checkpoints", "damages", "guard"},
+    "hints": set(),
+    "layouts": set(),
+    "memory": {"hints", "codes", "repairers", "layouts"},
+    "repairers": {"layouts", "stationary"},
     "scrubber": {"guard", "checkpoints", "detectors"},
-    "records": set(),
-    "bounds": set(),
-    "datasets": set(),
+    "stationary": set(),
     "errors": set(),
     "files": set(),
-    "stationary": set(),
+    "records": set(),
     "streams": set(),
     "progress": set(),
+    "tables": set(),
 }
+# What each room of the laboratory may import of the laboratory; the library is open to all of it.
+ALLOWED_IN_THE_LAB = {
+    "__init__": set(),
+    "attacks": set(),
+    "bench": {"bounds", "datasets", "network_repairers", "zoo"},
+    "bounds": set(),
+    "campaigns": {"attacks", "bench", "datasets"},
+    "command_line": {"bench", "campaigns", "zoo_command"},
+    "datasets": set(),
+    "network_repairers": {"zoo"},
+    "zoo": {"datasets"},
+    "zoo_command": {"datasets", "zoo"},
+}
+REQUIREMENTS = [of for of in requires("planaria") or () if "extra ==" not in of or "pictures" in of]
+DEPENDENCIES = {re.match(r"[\w-]+", of)[0].replace("-", "_") for of in REQUIREMENTS}
 EXCEPTIONS = {
     "planaria.repairers.regrow": {"automaton"},
     "planaria.repairers.regrow_frozen": {"automaton", "frozen"},
@@ -66,28 +89,30 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
+def rooms(names: set[str], package: str) -> set[str]:
+    return {name.split(".")[1] for name in names if name.split(".")[0] == package and "." in name} - {"__version__"}
+
+
 def test_the_source_is_found() -> None:
-    assert {"planaria.automaton.automaton", "planaria.repairers.regrow", "planaria.bench.tables"} <= MODULES.keys()
+    assert {"planaria.automaton.automaton", "planaria.repairers.regrow", "planaria_lab.bench.tables"} <= MODULES.keys()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
+def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     names = set(imported(ast.parse(MODULES[module].read_text())))
     assert not {name for name in names if name.split(".")[0] in ("tests", "conftest", "helpers", "benchmarks")}
-    layer = module.split(".")[1]
-    if layer not in ALLOWED:
-        assert layer in (
-            "bench",
-            "campaigns",
-            "command_line",
-            "guard_commands",
-            "damage_command",
-            "zoo_command",
-            "__init__",
-        )
-        return
-    layers = {name.split(".")[1] for name in names if name.startswith("planaria.")}
-    assert layers <= ALLOWED[layer] | FOUNDATIONS | EXCEPTIONS.get(module, set())
+    package, room = module.split(".")[:2]
+    if package == "planaria":
+        assert not rooms(names, "planaria_lab")
+        assert rooms(names, package) <= ALLOWED[room] | {room} | FOUNDATIONS | EXCEPTIONS.get(module, set())
+    else:
+        assert rooms(names, package) <= ALLOWED_IN_THE_LAB[room] | {room}
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("planaria.")))
+def test_the_library_needs_only_what_it_declares(module: str) -> None:
+    declared = {"planaria", *sys.stdlib_module_names, *DEPENDENCIES}
+    assert {name.split(".")[0] for name in imported(ast.parse(MODULES[module].read_text()))} <= declared
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

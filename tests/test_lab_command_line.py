@@ -1,4 +1,4 @@
-"""The command as a user meets it."""
+"""The command of the laboratory as a user meets it."""
 
 import json
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from planaria_lab import command_line
+from planaria_lab.bench import engine, repair_table
+from planaria_lab.bench.experiment import Experiment
 
-from planaria import command_line
-from planaria.bench import engine, repair_table
-from planaria.bench.experiment import Experiment
 from planaria.errors import DataNotFound, InvalidInput
 from planaria.fit import Schedule
 
@@ -22,15 +22,15 @@ class Outcome:
         self.code, self.out, self.err = code, out, err
 
     def is_one_line_without_a_traceback(self) -> bool:
-        return self.err.count("\n") == 1 and self.err.startswith("planaria: ") and "Traceback" not in self.err
+        return self.err.count("\n") == 1 and self.err.startswith("planaria-lab: ") and "Traceback" not in self.err
 
 
 @pytest.fixture
-def planaria(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `planaria ARGUMENTS` in this process."""
+def planaria_lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `planaria-lab ARGUMENTS` in this process."""
 
     def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["planaria", *arguments])
+        monkeypatch.setattr(sys, "argv", ["planaria-lab", *arguments])
         with pytest.raises(SystemExit) as stopped:
             command_line.main()
         said = capsys.readouterr()
@@ -42,8 +42,8 @@ def planaria(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "listed"), [(["--help"], ["demo", "bench"]), (["bench", "--help"], ["tinymlp", "engine"])]
 )
-def test_help_lists_the_commands(arguments: list[str], listed: list[str], planaria) -> None:
-    outcome = planaria(*arguments)
+def test_help_lists_the_commands(arguments: list[str], listed: list[str], planaria_lab) -> None:
+    outcome = planaria_lab(*arguments)
     assert outcome.code == 0
     assert all(command in outcome.out for command in listed)
 
@@ -60,8 +60,8 @@ def test_help_lists_the_commands(arguments: list[str], listed: list[str], planar
         ["--threads", "many", "demo"],
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_three(arguments: list[str], planaria) -> None:
-    outcome = planaria(*arguments)
+def test_wrong_usage_is_one_line_and_exit_code_three(arguments: list[str], planaria_lab) -> None:
+    outcome = planaria_lab(*arguments)
     assert outcome.code == 3
     assert outcome.is_one_line_without_a_traceback()
     assert outcome.out == ""
@@ -69,7 +69,7 @@ def test_wrong_usage_is_one_line_and_exit_code_three(arguments: list[str], plana
 
 def test_a_fresh_process_answers_the_same() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from planaria.command_line import main; main()", "regrow"],
+        [sys.executable, "-c", "from planaria_lab.command_line import main; main()", "regrow"],
         capture_output=True,
         text=True,
         timeout=100,
@@ -79,9 +79,11 @@ def test_a_fresh_process_answers_the_same() -> None:
 
 
 @pytest.mark.parametrize("command", [["demo"], ["bench", "tinymlp"], ["bench", "engine"]])
-def test_an_output_folder_that_cannot_be_made_is_exit_code_six(command: list[str], tmp_path: Path, planaria) -> None:
+def test_an_output_folder_that_cannot_be_made_is_exit_code_six(
+    command: list[str], tmp_path: Path, planaria_lab
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    outcome = planaria(*command, "--output", str(tmp_path / "file" / "results"))
+    outcome = planaria_lab(*command, "--output", str(tmp_path / "file" / "results"))
     assert outcome.code == 6
     assert outcome.is_one_line_without_a_traceback()
     assert "Cannot make the folder" in outcome.err
@@ -97,35 +99,35 @@ def test_an_output_folder_that_cannot_be_made_is_exit_code_six(command: list[str
         (b'networks = "A"\nrates = [0.5]\nmasks = 1\nfits = 1\nseed = 0\n', "is not of the kind"),
     ],
 )
-def test_a_broken_experiment_is_exit_code_six(content: bytes | None, told: str, tmp_path: Path, planaria) -> None:
+def test_a_broken_experiment_is_exit_code_six(content: bytes | None, told: str, tmp_path: Path, planaria_lab) -> None:
     path = tmp_path / "experiment.toml"
     if content is not None:
         path.write_bytes(content)
-    outcome = planaria("bench", "tinymlp", "--experiment", str(path), "--output", str(tmp_path / "results"))
+    outcome = planaria_lab("bench", "tinymlp", "--experiment", str(path), "--output", str(tmp_path / "results"))
     assert outcome.code == 6
     assert outcome.is_one_line_without_a_traceback()
     assert told in outcome.err and str(path) in outcome.err
     assert not (tmp_path / "results").exists()
 
 
-def test_an_experiment_outside_its_limits_is_exit_code_three(tmp_path: Path, planaria) -> None:
+def test_an_experiment_outside_its_limits_is_exit_code_three(tmp_path: Path, planaria_lab) -> None:
     path = tmp_path / "experiment.toml"
     path.write_text('networks = ["C"]\nrates = [0.5]\nmasks = 1\nfits = 1\nseed = 0\n')
-    outcome = planaria("bench", "tinymlp", "--experiment", str(path), "--output", str(tmp_path / "results"))
+    outcome = planaria_lab("bench", "tinymlp", "--experiment", str(path), "--output", str(tmp_path / "results"))
     assert outcome.code == 3
     assert outcome.is_one_line_without_a_traceback()
     assert "Unknown network 'C'" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["[a]", "[red]", "a[", "[0]"])
-def test_brackets_in_a_message_stay_as_they_are(name: str, tmp_path: Path, planaria) -> None:
-    outcome = planaria("bench", "tinymlp", "--experiment", str(tmp_path / f"{name}.toml"))
+def test_brackets_in_a_message_stay_as_they_are(name: str, tmp_path: Path, planaria_lab) -> None:
+    outcome = planaria_lab("bench", "tinymlp", "--experiment", str(tmp_path / f"{name}.toml"))
     assert outcome.code == 6
     assert f"{name}.toml" in outcome.err
 
 
-def test_a_message_with_a_closing_tag_is_still_a_message(planaria) -> None:
-    outcome = planaria("bench", "tinymlp", "--experiment", "a[/b].toml")
+def test_a_message_with_a_closing_tag_is_still_a_message(planaria_lab) -> None:
+    outcome = planaria_lab("bench", "tinymlp", "--experiment", "a[/b].toml")
     assert outcome.code == 6
     assert "a[/b].toml" in outcome.err
 
@@ -133,31 +135,31 @@ def test_a_message_with_a_closing_tag_is_still_a_message(planaria) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (InvalidInput("so\n  so"), 3, "planaria: so so\n"),
-        (DataNotFound("where"), 6, "planaria: where\n"),
+        (InvalidInput("so\n  so"), 3, "planaria-lab: so so\n"),
+        (DataNotFound("where"), 6, "planaria-lab: where\n"),
         (OSError(28, "No space left on device"), 6, "No space left on device"),
         (KeyboardInterrupt(), 130, ""),  # the parser ends it, in silence
     ],
 )
 def test_every_kind_of_error_has_its_exit_code(
-    error: BaseException, code: int, told: str, tmp_path: Path, planaria, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, code: int, told: str, tmp_path: Path, planaria_lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(**settings: object) -> None:
         raise error
 
     monkeypatch.setattr(engine, "run", fail)
-    outcome = planaria("bench", "engine", "--output", str(tmp_path))
+    outcome = planaria_lab("bench", "engine", "--output", str(tmp_path))
     assert outcome.code == code
     assert told in outcome.err and "Traceback" not in outcome.err
 
 
-def test_a_bug_is_not_hidden(tmp_path: Path, planaria, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_hidden(tmp_path: Path, planaria_lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**settings: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(engine, "run", fail)
     with pytest.raises(ZeroDivisionError):
-        planaria("bench", "engine", "--output", str(tmp_path))
+        planaria_lab("bench", "engine", "--output", str(tmp_path))
 
 
 @pytest.fixture
@@ -172,8 +174,8 @@ PICTURES = ["regrown.png", "gallery.png", "loss.png", "recovery_a.png", "rollout
 
 
 @pytest.mark.slow
-def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planaria) -> None:
-    outcome = planaria("demo", "--output", str(tmp_path / "demo"))
+def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planaria_lab) -> None:
+    outcome = planaria_lab("demo", "--output", str(tmp_path / "demo"))
     assert outcome.code == 0
     assert "| default recipe |" in outcome.out and "| kriging |" in outcome.out
     folder = tmp_path / "demo"
@@ -188,8 +190,8 @@ def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planar
 
 
 @pytest.mark.slow
-def test_the_bench_writes_tables_and_prints_json_where_asked(tiny: None, tmp_path: Path, planaria) -> None:
-    outcome = planaria("bench", "tinymlp", "--json", "--output", str(tmp_path))
+def test_the_bench_writes_tables_and_prints_json_where_asked(tiny: None, tmp_path: Path, planaria_lab) -> None:
+    outcome = planaria_lab("bench", "tinymlp", "--json", "--output", str(tmp_path))
     assert outcome.code == 0
     result = json.loads(outcome.out)
     assert result == json.loads((tmp_path / "tinymlp.json").read_text())

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from planaria_lab.bench.tinymlp import TinyMLP
 
-from planaria.bench.tinymlp import TinyMLP
 from planaria.streams import generator
 
 COUNT = 20_000

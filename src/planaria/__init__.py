@@ -11,15 +11,15 @@ The packages, in the order of the story:
 - `automaton`: the cells: perception, rule, step
 - `fit`: how a rule is learned; `frozen`: rules that were learned on other networks, free for this one
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
-- `zoo`: populations of networks; `network_repairers`: what repairs whole networks after learning from others
 - `detectors`: what finds damaged weights
 - `codes`: error- and erasure-correcting codes
 - `hints`: coarse sketches of tensors, entropy-coded
-- `memory`: what to keep of tensors in a number of bytes: hints, the parity ladder, the planner; `bounds`: the limits
+- `memory`: what to keep of tensors in a number of bytes: hints, the parity ladder, the planner
 - `calibration`: what a layer's inputs look like, to plan by what errors do to its output
 - `checkpoints`: models as raw bytes, wherever they live
 - `guard`: the side file: protect, check, repair; `scrubber`: the same while the model runs
-- `datasets`, `bench`: what results are measured on, and how
+
+What all of this is measured with, networks, data, attacks and rivals, is the package `planaria_lab`.
 """
 
 from typing import TYPE_CHECKING, Any

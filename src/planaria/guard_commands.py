@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planaria.bench.tables import markdown
 from planaria.errors import InvalidFile, InvalidInput, OutputFailed
 from planaria.files import printable
 from planaria.progress import progress_bar
+from planaria.tables import markdown
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from torch import Tensor
@@ -280,6 +281,8 @@ def _diagnose(
     """Checks or repairs, shows what came of it, and answers with the exit code."""
     if picture is not None:
         require_output(picture, model, guard, known, faulty, key_file, output)
+        if find_spec("matplotlib") is None:
+            raise InvalidInput("--map draws with matplotlib, which is not installed. Install planaria[pictures].")
     key = read_key(key_file)
     from planaria.guard import Guard
 

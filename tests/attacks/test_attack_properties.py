@@ -7,14 +7,14 @@ import torch
 from helpers import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planaria_lab import datasets
+from planaria_lab.attacks import FGSM, PGD, BitSearch, BitTrojan, Objective, TargetedBitSearch, Trojaning
+from planaria_lab.attacks.rounding import nearest, stored_within
+from planaria_lab.attacks.trojan import Trojan
+from planaria_lab.bench import tinymlp
 from torch import Tensor
 from victims import DTYPES, answers, batch, broken, loss, victim
 
-from planaria import datasets
-from planaria.attacks import FGSM, PGD, BitSearch, BitTrojan, Objective, TargetedBitSearch, Trojaning
-from planaria.attacks.rounding import nearest, stored_within
-from planaria.attacks.trojan import Trojan
-from planaria.bench import tinymlp
 from planaria.damages import BitFlip, Faults, ModelFaults
 from planaria.damages.faults import integers
 from planaria.streams import generator

@@ -4,10 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-from victims import ATTACKS, batch, victim
-
-from planaria.attacks import (
+from planaria_lab.attacks import (
     FGSM,
     PGD,
     Attack,
@@ -20,6 +17,9 @@ from planaria.attacks import (
     TargetedBitSearch,
     Trojaning,
 )
+from torch import Tensor, nn
+from victims import ATTACKS, batch, victim
+
 from planaria.errors import InvalidInput
 from planaria.streams import generator
 

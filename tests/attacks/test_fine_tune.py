@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from planaria_lab.attacks import FineTune, LabelFlip
 from safetensors.torch import load_file, save_file
 from victims import answers, batch, broken, loss, victim
 
 import planaria
-from planaria.attacks import FineTune, LabelFlip
 from planaria.command_line import main
 from planaria.damages import ModelFaults
 from planaria.errors import LooksDifferent

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from planaria import datasets
-from planaria.attacks import (
+from planaria_lab import datasets
+from planaria_lab.attacks import (
     FGSM,
     PGD,
     Attack,
@@ -22,7 +19,10 @@ from planaria.attacks import (
     TargetedBitSearch,
     Trojaning,
 )
-from planaria.bench.int8 import quantised
+from planaria_lab.bench.int8 import quantised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from planaria.damages import ModelFaults
 from planaria.streams import generator
 

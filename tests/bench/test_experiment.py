@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from planaria_lab.bench.experiment import Experiment
 
-from planaria.bench.experiment import Experiment
 from planaria.errors import InvalidFile, InvalidInput
 
 SETTINGS = {"networks": '["A", "B"]', "rates": "[0.5, 1]", "masks": "3", "fits": "2", "seed": "-1"}

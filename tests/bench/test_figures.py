@@ -9,9 +9,9 @@ import torch
 from helpers import drawn, mask
 from matplotlib.figure import Figure
 from PIL import Image
+from planaria_lab.bench import demonstration, figures
 from results import made_result
 
-from planaria.bench import demonstration, figures
 from planaria.errors import OutputFailed
 
 

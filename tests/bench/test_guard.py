@@ -15,13 +15,14 @@ import torch
 from helpers import drawn, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from planaria_lab import command_line
+from planaria_lab.bench import guard, guard_memory, guard_speed
+from planaria_lab.bench.statistics import median, proportion
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import Tensor
 
-from planaria import command_line, streams
-from planaria.bench import guard, guard_memory, guard_speed
-from planaria.bench.statistics import median, proportion
+from planaria import streams
 from planaria.checkpoints import open_checkpoint
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput, LooksDifferent
 from planaria.guard import Guard, Report, TensorReport, protect
@@ -248,7 +249,7 @@ def test_every_damage_that_comes_with_the_package_is_understood() -> None:
 
 def test_a_model_that_is_not_installed_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataNotFound, match=r"planaria\[bench\]"):
+    with pytest.raises(DataNotFound, match=r"planaria-lab\[bench\]"):
         guard.model_file(guard.MINILM)
     for unknown in ("TinyMLP Z", "another"):
         with pytest.raises(InvalidInput, match=unknown[-1]):
@@ -328,7 +329,7 @@ def test_the_command_adds_to_what_is_in_its_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(guard.Settings, "packaged", classmethod(lambda cls: replace(SETTINGS, campaigns=100)))
 
     def planaria(*more: str) -> int:
-        command = ["planaria", "bench", "guard", "--output", str(tmp_path), "--campaigns", "2", *more]
+        command = ["planaria-lab", "bench", "guard", "--output", str(tmp_path), "--campaigns", "2", *more]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as stopped:
             command_line.main()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planaria_lab.bench import memory
 
-from planaria.bench import memory
 from planaria.errors import DataNotFound
 
 
@@ -58,7 +58,7 @@ def test_without_the_model_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_writes_its_result(
     result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from planaria.command_line import application
+    from planaria_lab.command_line import application
 
     monkeypatch.setattr(memory, "run", lambda *, progress: result)
     application(["bench", "memory", "-o", str(tmp_path)], standalone_mode=False)

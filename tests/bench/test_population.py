@@ -9,19 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import drawn
+from planaria_lab import datasets
+from planaria_lab.bench.population import networks, run, sheets, tables, zoos
+from planaria_lab.bench.population.judge import Judge, cell, explained
+from planaria_lab.bench.population.masks import KINDS, drawn_masks
+from planaria_lab.bench.population.remembered import nearness
+from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.repair_table import missing_r2
+from planaria_lab.network_repairers import NeuronWiener
+from planaria_lab.zoo import MLP
 
-from planaria import datasets
-from planaria.bench.population import networks, run, sheets, tables, zoos
-from planaria.bench.population.judge import Judge, cell, explained
-from planaria.bench.population.masks import KINDS, drawn_masks
-from planaria.bench.population.remembered import nearness
-from planaria.bench.population.settings import Settings
-from planaria.bench.repair_table import missing_r2
 from planaria.errors import InvalidFile, InvalidInput
-from planaria.network_repairers import NeuronWiener
 from planaria.repairers import ZeroFill
 from planaria.streams import generator
-from planaria.zoo import MLP
 
 SETTINGS = Settings.packaged()
 TINY = replace(
@@ -303,7 +303,7 @@ def test_the_rows_are_repairers() -> None:
 def test_the_command_writes_its_result(
     result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from planaria.command_line import application
+    from planaria_lab.command_line import application
 
     monkeypatch.setattr(run, "run", lambda *told, **settings: result)
     application(["bench", "population", "-o", str(tmp_path)], standalone_mode=False)

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 from helpers import drawn, mask, moving, same_bits
+from planaria_lab.bench import repair_table, tinymlp
+from planaria_lab.bench.experiment import Experiment
 
 from planaria.automaton import DEFAULT, REFERENCE
-from planaria.bench import repair_table, tinymlp
-from planaria.bench.experiment import Experiment
 from planaria.errors import InvalidInput
 from planaria.fit import Fit
 from planaria.repairers import Regrow

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 from helpers import drawn, same_bits
+from planaria_lab import datasets
+from planaria_lab.bench import resnet
+from planaria_lab.bench.frontier.convnet import images_in
+from planaria_lab.bench.int8 import Int8Conv2d, Int8Linear, quantised, quantised_weight
 from torch import nn
 
-from planaria import datasets
-from planaria.bench import resnet
-from planaria.bench.frontier.convnet import images_in
-from planaria.bench.int8 import Int8Conv2d, Int8Linear, quantised, quantised_weight
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.streams import generator
 

@@ -1,9 +1,8 @@
 """Results as Markdown."""
 
 import pytest
+from planaria_lab.bench import tables
 from results import METHODS, RATES, made_result
-
-from planaria.bench import tables
 
 
 def cells(table: str) -> list[list[str]]:

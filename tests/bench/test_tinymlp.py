@@ -3,9 +3,9 @@
 import pytest
 import torch
 from helpers import drawn, same_bits
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
 
-from planaria import datasets
-from planaria.bench import tinymlp
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.streams import generator
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planaria_lab.attacks import PGD, Objective
+from planaria_lab.campaigns import Settings, run
+from planaria_lab.campaigns.measures import FALSE_ALARMS, found_at
+from planaria_lab.campaigns.pictures import draw_roc
+from planaria_lab.campaigns.tables import overview, roc_table, tables
 
-from planaria.attacks import PGD, Objective
-from planaria.campaigns import Settings, run
-from planaria.campaigns.measures import FALSE_ALARMS, found_at
-from planaria.campaigns.pictures import draw_roc
-from planaria.campaigns.tables import overview, roc_table, tables
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 
@@ -121,7 +121,7 @@ def test_a_file_says_the_same_and_processes_do_not_matter(whole: tuple[Path, dic
 def test_a_killed_campaign_resumes_to_the_same_result(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     file, folder = tmp_path / "campaign.toml", tmp_path / "killed"
     file.write_text(TOML)
-    code = "from planaria.command_line import main; main()"
+    code = "from planaria_lab.command_line import main; main()"
     command = [sys.executable, "-c", code, "campaign", str(file), "-o", str(folder), "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(folder.glob("points/*.json")):

@@ -4,11 +4,8 @@ import inspect
 
 import pytest
 import torch
-from torch import Tensor
-
-from planaria import streams
-from planaria.campaigns import defences
-from planaria.campaigns.defences import (
+from planaria_lab.campaigns import defences
+from planaria_lab.campaigns.defences import (
     ClipToRange,
     Defence,
     NoDefence,
@@ -17,7 +14,10 @@ from planaria.campaigns.defences import (
     StoredCopy,
     ZeroGroups,
 )
-from planaria.campaigns.defences.base import Protection, Tensors
+from planaria_lab.campaigns.defences.base import Protection, Tensors
+from torch import Tensor
+
+from planaria import streams
 from planaria.damages import BitFlip, WholeWeight
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput

@@ -4,12 +4,12 @@ import importlib.util
 
 import pytest
 import torch
+from planaria_lab.attacks import BitSearch
+from planaria_lab.bench.guard import MINILM
+from planaria_lab.campaigns.defences import Restored
+from planaria_lab.campaigns.measures import measured
+from planaria_lab.campaigns.subjects import Classifier, subject
 
-from planaria.attacks import BitSearch
-from planaria.bench.guard import MINILM
-from planaria.campaigns.defences import Restored
-from planaria.campaigns.measures import measured
-from planaria.campaigns.subjects import Classifier, subject
 from planaria.damages import WholeWeight
 from planaria.errors import DataNotFound
 from planaria.streams import generator

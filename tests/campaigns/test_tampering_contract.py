@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from planaria import streams
-from planaria.campaigns import tampering
-from planaria.campaigns.defences import PlanariaGuard, Protection, Restored
-from planaria.campaigns.tampering import (
+from planaria_lab.campaigns import tampering
+from planaria_lab.campaigns.defences import PlanariaGuard, Protection, Restored
+from planaria_lab.campaigns.tampering import (
     ForeignTiers,
     ForgedCopies,
     ForgedDigests,
@@ -29,7 +26,10 @@ from planaria.campaigns.tampering import (
     Tampering,
     Truncation,
 )
-from planaria.campaigns.tampering.forgery import closed, guard_like, opened
+from planaria_lab.campaigns.tampering.forgery import closed, guard_like, opened
+from torch import Tensor
+
+from planaria import streams
 from planaria.damages.faults import integers
 from planaria.errors import InvalidGuard, InvalidInput, UntrustedGuard
 from planaria.guard import Guard, container, protect

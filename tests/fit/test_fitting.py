@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
+from planaria_lab import datasets
 
-from planaria import datasets
 from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments

@@ -171,7 +171,7 @@ def test_files_that_are_no_rule_are_refused(tmp_path: Path) -> None:
 
 def test_the_shipped_rule_beats_what_stores_and_what_stores_nothing() -> None:
     """On network A, which it has never seen: kriging with its own covariance, and zeros."""
-    from planaria.bench import tinymlp
+    from planaria_lab.bench import tinymlp
 
     weight = tinymlp.shipped("A").fc1.weight.detach()
     known = mask(*weight.shape, share=0.1, seed=4)

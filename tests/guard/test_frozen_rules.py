@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import drawn, smooth_sheets
 from models import SHORT, WITH_RULES, smooth, smooth_guard
+from planaria_lab.campaigns.tampering.forgery import with_fields
 from torch import Tensor
 
-from planaria.campaigns.tampering.forgery import with_fields
 from planaria.damages import WholeWeight
 from planaria.errors import InvalidFile, InvalidGuard
 from planaria.frozen import SHIPPED, shipped

@@ -9,9 +9,9 @@ import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planaria_lab.bounds import erasure_distortion
 from torch import Tensor
 
-from planaria.bounds import erasure_distortion
 from planaria.errors import InvalidInput
 from planaria.memory import Memory, Planner
 

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import planaria_lab.network_repairers
 import pytest
 import torch
 from helpers import same_bits
-from torch import Tensor
-
-import planaria.network_repairers
-from planaria.errors import InvalidInput
-from planaria.network_repairers import (
+from planaria_lab.network_repairers import (
     Behaviour,
     ByLayer,
     CrossbarAutomaton,
@@ -22,9 +19,12 @@ from planaria.network_repairers import (
     NeuronWiener,
     ZooMean,
 )
+from planaria_lab.zoo import MLP, Population
+from torch import Tensor
+
+from planaria.errors import InvalidInput
 from planaria.repairers import MeanFill, ZeroFill
 from planaria.streams import generator
-from planaria.zoo import MLP, Population
 
 NETWORKS = 12
 ARCHITECTURE = MLP(8, "relu", (5,))
@@ -89,7 +89,7 @@ def learned() -> dict[Any, NetworkRepairer]:
 def test_every_exported_repairer_is_in_this_suite() -> None:
     exported = {
         kind
-        for kind in vars(planaria.network_repairers).values()
+        for kind in vars(planaria_lab.network_repairers).values()
         if isinstance(kind, type) and issubclass(kind, NetworkRepairer)
     }
     assert {type(make()) for make in MEMBERS.values()} == exported - {NetworkRepairer} - ABSENT

@@ -4,11 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
-
-from planaria.errors import InvalidInput
-from planaria.layouts import Flat
-from planaria.network_repairers import (
+from planaria_lab.network_repairers import (
     Behaviour,
     ByLayer,
     CrossbarAutomaton,
@@ -19,11 +15,15 @@ from planaria.network_repairers import (
     NeuronWiener,
     equivariant_network,
 )
-from planaria.network_repairers.chain import Chain
-from planaria.network_repairers.fitting import drawn_masks
+from planaria_lab.network_repairers.chain import Chain
+from planaria_lab.network_repairers.fitting import drawn_masks
+from planaria_lab.zoo import MLP, Population, SmallCNN
+from torch import Tensor
+
+from planaria.errors import InvalidInput
+from planaria.layouts import Flat
 from planaria.repairers import Kriging, ZeroFill
 from planaria.streams import generator
-from planaria.zoo import MLP, Population, SmallCNN
 
 DEEP = {"net.10.bias": (3,), "net.10.weight": (3, 5), "net.0.weight": (6, 4), "net.0.bias": (6,)}
 DEEP |= {"net.2.weight": (5, 6), "net.2.bias": (5,)}  # as a file may list them
@@ -142,7 +142,7 @@ def test_tensors_without_a_repairer_read_as_zeros() -> None:
 
 def test_without_its_package_the_equivariant_network_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(equivariant_network, "find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match=r"planaria\[bench\]"):
+    with pytest.raises(InvalidInput, match=r"planaria-lab\[bench\]"):
         EquivariantNetwork()
 
 

@@ -214,7 +214,7 @@ def mnist_calibration() -> Tensor:
 
 
 def _load_shipped(file: _File) -> Tensor:
-    resource = resources.files("planaria") / "data" / "mnist" / f"{file.name}.gz"
+    resource = resources.files("planaria_lab") / "data" / "mnist" / f"{file.name}.gz"
     try:
         with resource.open("rb") as stream:
             packed = stream.read(file.packed_limit + 1)

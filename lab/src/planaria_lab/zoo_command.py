@@ -37,8 +37,8 @@ def zoo(
     json_output: Json = False,
 ) -> None:
     """Train a population of small networks together, split by network for training and test of repairs."""
-    from planaria import datasets
-    from planaria.zoo import MLP, Architecture, SmallCNN, Variety, build, open_zoo
+    from planaria_lab import datasets
+    from planaria_lab.zoo import MLP, Architecture, SmallCNN, Variety, build, open_zoo
 
     if data not in DATA:
         raise InvalidInput(f"Data sets are {', '.join(DATA)}, not {data!r}.")

@@ -58,7 +58,7 @@ def fit_rule(
     Each iteration draws a missing rate, a mask for each grid of the batch and a rollout length, and takes one Adam step
     on the error at missing cells, each gradient tensor divided by its norm. The same seed gives the same rule.
 
-    Cost: `iterations * batch * cells of a grid * steps` cell-steps of training, see `planaria bench engine`; memory is
+    Cost: `iterations * batch * cells of a grid * steps` cell-steps of training, which docs/results.md times; memory is
     one state a step, 4 bytes a channel and cell.
 
     Args:

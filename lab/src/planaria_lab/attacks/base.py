@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from planaria.attacks.objective import Objective
-from planaria.attacks.victim import Victim, Weights, under_attack
 from planaria.damages.model_faults import ModelFaults
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.objective import Objective
+from planaria_lab.attacks.victim import Victim, Weights, under_attack
 
 
 class Attack(ABC):

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from planaria.attacks.base import ObjectiveAttack
-from planaria.attacks.objective import Objective
-from planaria.attacks.victim import Victim, Weights, trainable, working
 from planaria.damages.bits import MANTISSA_BITS, Field
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.base import ObjectiveAttack
+from planaria_lab.attacks.objective import Objective
+from planaria_lab.attacks.victim import Victim, Weights, trainable, working
 
 
 class BitSearch(ObjectiveAttack):

@@ -7,9 +7,9 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from planaria.attacks.trojan import Trojan
-from planaria.attacks.victim import Victim, Weights, trainable
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.trojan import Trojan
+from planaria_lab.attacks.victim import Victim, Weights, trainable
 
 
 class BitTrojan(Trojan):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from planaria.attacks.objective import Objective
-from planaria.attacks.pgd import PGD
+from planaria_lab.attacks.objective import Objective
+from planaria_lab.attacks.pgd import PGD
 
 
 class FGSM(PGD):

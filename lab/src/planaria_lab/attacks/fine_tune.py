@@ -7,11 +7,11 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from planaria.attacks.base import Attack
-from planaria.attacks.retraining import retrained
-from planaria.attacks.rounding import nearest
-from planaria.attacks.victim import Victim, Weights
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.base import Attack
+from planaria_lab.attacks.retraining import retrained
+from planaria_lab.attacks.rounding import nearest
+from planaria_lab.attacks.victim import Victim, Weights
 
 
 class FineTune(Attack):

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from planaria.attacks.fine_tune import FineTune
-from planaria.attacks.victim import Victim
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.fine_tune import FineTune
+from planaria_lab.attacks.victim import Victim
 
 
 class LabelFlip(FineTune):

@@ -6,11 +6,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from planaria.attacks.base import ObjectiveAttack
-from planaria.attacks.objective import Objective
-from planaria.attacks.rounding import stored_within
-from planaria.attacks.victim import Victim, Weights, trainable
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.base import ObjectiveAttack
+from planaria_lab.attacks.objective import Objective
+from planaria_lab.attacks.rounding import stored_within
+from planaria_lab.attacks.victim import Victim, Weights, trainable
 
 Norm = Literal["linf", "l2", "l0"]
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from planaria.attacks.objective import Objective
-from planaria.attacks.pgd import PGD, Norm
-from planaria.attacks.victim import Victim, Weights
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.objective import Objective
+from planaria_lab.attacks.pgd import PGD, Norm
+from planaria_lab.attacks.victim import Victim, Weights
 
 Room = Callable[[str, Shaped[Tensor, "*weight"]], Float[Tensor, "*weight"]]
 """From a tensor's name and its stored values to how far each of them may move without being noticed."""

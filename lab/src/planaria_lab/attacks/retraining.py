@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria.attacks.victim import Victim, Weights, trainable
+from planaria_lab.attacks.victim import Victim, Weights, trainable
 
 BATCH = 128
 

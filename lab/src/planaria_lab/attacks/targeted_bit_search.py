@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from planaria.attacks.bit_search import BitSearch
-from planaria.attacks.objective import Objective
 from planaria.damages.bits import Field
+from planaria_lab.attacks.bit_search import BitSearch
+from planaria_lab.attacks.objective import Objective
 
 
 class TargetedBitSearch(BitSearch):

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from planaria.attacks.victim import Victim
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.victim import Victim
 
 AREA = 0.0976
 """The share of an input that a trigger covers, of Rakin, He, Fan 2020; smaller ones reach too few trained weights."""

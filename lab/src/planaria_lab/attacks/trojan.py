@@ -8,13 +8,13 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from planaria.attacks.base import Attack, require_batch
-from planaria.attacks.retraining import retrained
-from planaria.attacks.rounding import nearest
-from planaria.attacks.trigger import Trigger, corner, fitted
-from planaria.attacks.victim import Victim, Weights, under_attack
 from planaria.damages.model_faults import ModelFaults
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.base import Attack, require_batch
+from planaria_lab.attacks.retraining import retrained
+from planaria_lab.attacks.rounding import nearest
+from planaria_lab.attacks.trigger import Trigger, corner, fitted
+from planaria_lab.attacks.victim import Victim, Weights, under_attack
 
 
 class Trojan(Attack):

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from planaria.attacks.trojan import Trojan
-from planaria.attacks.victim import Victim, Weights
 from planaria.errors import InvalidInput
+from planaria_lab.attacks.trojan import Trojan
+from planaria_lab.attacks.victim import Victim, Weights
 
 
 class Trojaning(Trojan):

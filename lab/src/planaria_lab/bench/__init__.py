@@ -1,1 +1,1 @@
-"""Experiments, tables and figures: what `planaria bench` and `planaria demo` run."""
+"""Experiments, tables and figures: what `planaria-lab bench` and `planaria-lab demo` run."""

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.automaton.normalisation import Normalisation
-from planaria.bench import figures, repair_table, tinymlp
 from planaria.files import write_atomically
 from planaria.fit import Fit
 from planaria.repairers import Kriging, MeanFill, NeighbourFill, Regrow, Repairer
+from planaria_lab.bench import figures, repair_table, tinymlp
 
 RATE = 0.9
 NEURONS = (3, 11, 19, 27, 35, 43, 51, 59)

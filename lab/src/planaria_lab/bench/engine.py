@@ -15,7 +15,7 @@ from torch import Tensor
 from planaria import streams
 from planaria.automaton import Automaton, Recipe
 from planaria.automaton.automaton import Implementation
-from planaria.bench.provenance import provenance
+from planaria_lab.bench.provenance import provenance
 
 MEASURED = Recipe(name="engine", channels=8, hidden=32, steps=12, laplacian=True, fire_rate=1.0)
 """8 channels, 4 filters, 32 hidden units, every cell at every step: the arithmetic that the recipes share."""

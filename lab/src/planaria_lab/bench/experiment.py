@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from planaria.bench.tinymlp import NETWORKS
 from planaria.errors import InvalidFile, InvalidInput
+from planaria_lab.bench.tinymlp import NETWORKS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +61,7 @@ class Experiment:
     @classmethod
     def packaged(cls, name: str) -> "Experiment":
         """An experiment that comes with the package, by name: "tinymlp" or "demo"."""
-        file = resources.files("planaria") / "bench" / "experiments" / f"{name}.toml"
+        file = resources.files("planaria_lab") / "bench" / "experiments" / f"{name}.toml"
         return cls._parse(file.read_text(encoding="utf-8"), name)
 
     @classmethod

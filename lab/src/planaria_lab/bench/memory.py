@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from planaria import streams
-from planaria.bench import tinymlp
-from planaria.bench.guard import MINILM, model_file
-from planaria.bench.guard_memory import peak_of_this_process
-from planaria.bench.provenance import provenance
-from planaria.bench.statistics import summary
-from planaria.bench.tables import markdown
-from planaria.bounds import erasure_distortion
 from planaria.damages import Erasure
 from planaria.errors import DataNotFound
 from planaria.guard import protect
 from planaria.memory import Planner
+from planaria.tables import markdown
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.guard import MINILM, model_file
+from planaria_lab.bench.guard_memory import peak_of_this_process
+from planaria_lab.bench.provenance import provenance
+from planaria_lab.bench.statistics import summary
+from planaria_lab.bounds import erasure_distortion
 
 MISSING = (0.1, 0.3, 0.5, 0.7, 0.9)
 WEIGHTS = (2**20, 2**22)

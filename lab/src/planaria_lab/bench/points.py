@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from planaria.bench.provenance import provenance
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import make_folder, write_atomically
+from planaria_lab.bench.provenance import provenance
 
 Tell = Callable[[str], None]
 

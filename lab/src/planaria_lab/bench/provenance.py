@@ -19,7 +19,7 @@ def provenance() -> dict[str, Any]:
     """Commit, time, package versions and machine of this run. A commit that cannot be found stays None."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "src")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", ":/src", ":/lab/src")),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"planaria": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in PACKAGES},

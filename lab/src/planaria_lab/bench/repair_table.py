@@ -9,12 +9,8 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria import datasets, streams
+from planaria import streams
 from planaria.automaton import DEFAULT, REFERENCE, Recipe
-from planaria.bench import tinymlp
-from planaria.bench.experiment import Experiment
-from planaria.bench.provenance import provenance
-from planaria.bench.statistics import summary
 from planaria.damages import Erasure, Faults
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
@@ -31,6 +27,11 @@ from planaria.repairers import (
     RescaledZero,
     ZeroFill,
 )
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.experiment import Experiment
+from planaria_lab.bench.provenance import provenance
+from planaria_lab.bench.statistics import summary
 
 SHEETS = Sheet((28, 28))
 LAYOUTS = {REFERENCE.name: Flat(), DEFAULT.name: SHEETS}

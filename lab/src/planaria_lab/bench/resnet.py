@@ -9,11 +9,12 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from planaria import datasets, streams
-from planaria.bench.frontier.convnet import images_in
-from planaria.bench.int8 import quantised
-from planaria.bench.unset import unset
+from planaria import streams
 from planaria.errors import InvalidFile
+from planaria_lab import datasets
+from planaria_lab.bench.frontier.convnet import images_in
+from planaria_lab.bench.int8 import quantised
+from planaria_lab.bench.unset import unset
 
 SHA256 = "f3dd820fbf8cf20bf91705c434354d9be83a60648ef976c12d5a7edbb5f3c6c8"
 """Of the shipped file."""
@@ -94,7 +95,7 @@ def train(data: datasets.Dataset, *, seed: int = 0, epochs: int = 4) -> ResNet20
 
 def shipped() -> nn.Module:
     """The trained int8 network that comes with the package, in evaluation mode. Raises `InvalidFile` if it changed."""
-    file = resources.files("planaria") / "data" / "resnet" / "mnist_int8.safetensors"
+    file = resources.files("planaria_lab") / "data" / "resnet" / "mnist_int8.safetensors"
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise InvalidFile(f"The shipped residual network has changed on disk ({file}). Install planaria again.")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from planaria.tables import markdown
+
 
 def repair_tables(result: dict[str, Any]) -> str:
     """The whole result: for each network the accuracies, R2 on missing weights, and the fits."""
@@ -77,9 +79,3 @@ def _cell(summary: dict[str, Any], *, digits: int) -> str:
 
 def _share(bytes_used: int, of: int) -> str:
     return f"{100 * bytes_used / of:.2f}"
-
-
-def markdown(head: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int64, UInt8
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from planaria import datasets, streams
-from planaria.bench.unset import unset
+from planaria import streams
 from planaria.errors import InvalidFile, InvalidInput
+from planaria_lab import datasets
+from planaria_lab.bench.unset import unset
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081  # of MNIST's training images, in [0, 1]
 
@@ -99,7 +100,7 @@ def train(name: str, data: datasets.Dataset, *, seed: int = 0, epochs: int = 3) 
 def shipped(name: str) -> TinyMLP:
     """The trained network A or B that comes with the package. Raises `InvalidFile` if its file has changed."""
     setting = _setting(name)
-    file = resources.files("planaria") / "data" / "tinymlp" / f"{name.lower()}.safetensors"
+    file = resources.files("planaria_lab") / "data" / "tinymlp" / f"{name.lower()}.safetensors"
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != setting.sha256:
         raise InvalidFile(f"The shipped network {name} has changed on disk ({file}). Install planaria again.")

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from planaria import datasets
 from planaria.automaton import DEFAULT, REFERENCE, Recipe
-from planaria.bench import tinymlp
-from planaria.bench.provenance import provenance
-from planaria.bench.repair_table import LAYOUTS, SHEETS, missing_r2, stored_faults
-from planaria.bench.statistics import summary
-from planaria.bench.tables import markdown
 from planaria.fit import Schedule, fit_rule, second_moments
 from planaria.repairers import Regrow
+from planaria.tables import markdown
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.provenance import provenance
+from planaria_lab.bench.repair_table import LAYOUTS, SHEETS, missing_r2, stored_faults
+from planaria_lab.bench.statistics import summary
 
 RATES = (0.5, 0.7, 0.9)
 MASKS = 10

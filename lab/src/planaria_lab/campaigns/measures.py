@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from planaria.campaigns.defences import Restored
-from planaria.campaigns.subjects import Answers, Subject
 from planaria.damages import ModelFaults
 from planaria.damages.faults import integers
 from planaria.guard.report import VERDICTS
+from planaria_lab.campaigns.defences import Restored
+from planaria_lab.campaigns.subjects import Answers, Subject
 
 FALSE_ALARMS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """Rates of false alarms at which the share of damage found is measured."""
@@ -49,7 +49,7 @@ def measured(
     - false_repairs: weights that were intact and are not any more.
     - claimed_wrongly: weights that are wrong and said to be intact or exact.
     - rewritten: weights that the defence changed, damaged ones or not. Of a model that was changed on purpose, such as
-      by `planaria.attacks.FineTune`, all of them are wrongly undone.
+      by `planaria_lab.attacks.FineTune`, all of them are wrongly undone.
     - refused: 1 if the defence says that this is another model, leaves it alone, and says nothing of single weights.
     """
     damaged = named = named_damaged = exact = false_repairs = claimed = rewritten = changed = 0

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planaria.bench.figures import roc_curves, save_figure
-from planaria.campaigns.measures import FALSE_ALARMS, found_at
+from planaria_lab.bench.figures import roc_curves, save_figure
+from planaria_lab.campaigns.measures import FALSE_ALARMS, found_at
 
 
 def draw_roc(result: Mapping[str, Any], folder: Path) -> list[Path]:

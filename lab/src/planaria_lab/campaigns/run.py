@@ -18,17 +18,17 @@ import torch
 from joblib import Parallel, delayed
 
 from planaria import __version__, streams
-from planaria.attacks import Attack
-from planaria.bench.provenance import provenance
-from planaria.bench.statistics import proportion, summary
-from planaria.campaigns.defences import Defence, Protection
-from planaria.campaigns.measures import BETTER, measured
-from planaria.campaigns.settings import Settings, Threat
-from planaria.campaigns.subjects import Answers, Classifier, Subject, subject
-from planaria.campaigns.tampering import NoTampering
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import make_folder, write_atomically
+from planaria_lab.attacks import Attack
+from planaria_lab.bench.provenance import provenance
+from planaria_lab.bench.statistics import proportion, summary
+from planaria_lab.campaigns.defences import Defence, Protection
+from planaria_lab.campaigns.measures import BETTER, measured
+from planaria_lab.campaigns.settings import Settings, Threat
+from planaria_lab.campaigns.subjects import Answers, Classifier, Subject, subject
+from planaria_lab.campaigns.tampering import NoTampering
 
 ATTACKED = 128  # inputs that an attacker has in a run, with the intact model's answers as labels
 

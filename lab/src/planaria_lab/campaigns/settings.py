@@ -10,15 +10,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from planaria import attacks, damages
-from planaria.attacks import Attack, Objective
-from planaria.bench.guard import MINILM
-from planaria.campaigns import adaptive, defences, tampering
-from planaria.campaigns.defences import Defence
-from planaria.campaigns.subjects import MOST_SENTENCES, SUBJECTS
-from planaria.campaigns.tampering import NoTampering, Tampering
+from planaria import damages
 from planaria.damages import Damage
 from planaria.errors import InvalidFile, InvalidInput
+from planaria_lab import attacks
+from planaria_lab.attacks import Attack, Objective
+from planaria_lab.bench.guard import MINILM
+from planaria_lab.campaigns import adaptive, defences, tampering
+from planaria_lab.campaigns.defences import Defence
+from planaria_lab.campaigns.subjects import MOST_SENTENCES, SUBJECTS
+from planaria_lab.campaigns.tampering import NoTampering, Tampering
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,13 +49,14 @@ class Settings:
     """Damages by models by defences.
 
     Attributes:
-        models: by name, see `planaria.campaigns.subjects`.
-        damages: tables with a `kind`, a class of `planaria.damages`, `planaria.attacks` or
-            `planaria.campaigns.adaptive`, and its arguments; an `objective` is a table of those of `Objective`. `each`
-            names arguments of which every value in a list is one damage. A `tampering` is a class of
-            `planaria.campaigns.tampering`, by its name or as a table of `kind` and arguments. `names` are
+        models: by name, see `planaria_lab.campaigns.subjects`.
+        damages: tables with a `kind`, a class of `planaria.damages`, `planaria_lab.attacks` or
+            `planaria_lab.campaigns.adaptive`, and its arguments; an `objective` is a table of those of `Objective`.
+            `each` names arguments of which every value in a list is one damage. A `tampering` is a class of
+            `planaria_lab.campaigns.tampering`, by its name or as a table of `kind` and arguments. `names` are
             patterns of the tensors that are struck, see `planaria.damages.OnTensors`.
-        defences: tables with a `kind`, a class of `planaria.campaigns.defences`, and its arguments; `name` is optional.
+        defences: tables with a `kind`, a class of `planaria_lab.campaigns.defences`, and its arguments; `name` is
+            optional.
         seed: of the damages.
         runs: of each damage, at least.
         most_runs: at most.

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from planaria import datasets
-from planaria.bench import minilm, resnet, tinymlp
-from planaria.bench.frontier import convnet
-from planaria.bench.guard import MINILM, model_file
-from planaria.bench.half import halved
-from planaria.bench.sentences import sentences
 from planaria.errors import InvalidInput
+from planaria_lab import datasets
+from planaria_lab.bench import minilm, resnet, tinymlp
+from planaria_lab.bench.frontier import convnet
+from planaria_lab.bench.guard import MINILM, model_file
+from planaria_lab.bench.half import halved
+from planaria_lab.bench.sentences import sentences
 
 BATCH = 500
 MOST_SENTENCES = 256

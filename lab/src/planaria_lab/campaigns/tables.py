@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planaria.bench.tables import markdown
+from planaria.tables import markdown
 
 
 def tables(result: Mapping[str, Any]) -> str:

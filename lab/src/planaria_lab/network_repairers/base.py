@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.zoo import Population
+from planaria_lab.zoo import Population
 
 Stack = dict[str, Float[Tensor, "networks ..."]]
 Masks = Mapping[str, Bool[Tensor, "networks ..."]]

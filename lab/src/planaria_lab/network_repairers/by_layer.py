@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria.repairers import Record, Repairer
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria_lab.zoo import Population
 
 
 class ByLayer(NetworkRepairer):

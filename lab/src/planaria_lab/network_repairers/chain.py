@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.network_repairers.base import Shapes, Stack
+from planaria_lab.network_repairers.base import Shapes, Stack
 
 
 @dataclass(frozen=True)

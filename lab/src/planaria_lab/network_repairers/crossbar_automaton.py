@@ -6,13 +6,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from planaria import streams
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
-from planaria.network_repairers.gaussian import moments
-from planaria.network_repairers.matched_pca import MatchedPCA
-from planaria.network_repairers.neuron_wiener import NeuronWiener
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria_lab.network_repairers.chain import Chain, refusal_of_chain
+from planaria_lab.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria_lab.network_repairers.gaussian import moments
+from planaria_lab.network_repairers.matched_pca import MatchedPCA
+from planaria_lab.network_repairers.neuron_wiener import NeuronWiener
+from planaria_lab.zoo import Population
 
 FOLDS = 2
 HELD_OUT = 8  # every eighth network is not trained on, and says whether the rule is worth its place

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from planaria.errors import InvalidInput
-from planaria.network_repairers.base import Masks, Stack
-from planaria.network_repairers.chain import Chain
-from planaria.network_repairers.fitting import Behaviour, Units
-from planaria.network_repairers.learned_module import LearnedModule
+from planaria_lab.network_repairers.base import Masks, Stack
+from planaria_lab.network_repairers.chain import Chain
+from planaria_lab.network_repairers.fitting import Behaviour, Units
+from planaria_lab.network_repairers.learned_module import LearnedModule
 
 
 class EquivariantNetwork(LearnedModule):
@@ -35,7 +35,7 @@ class EquivariantNetwork(LearnedModule):
         behaviour: Behaviour | None = None,
     ) -> None:
         if find_spec("nfn") is None:
-            raise InvalidInput("This repairer needs the package nfn. Install it: pip install 'planaria[bench]'.")
+            raise InvalidInput("This repairer needs the package nfn. Install it: pip install 'planaria-lab[bench]'.")
         super().__init__(steps=steps, batch=batch, learning_rate=learning_rate, behaviour=behaviour)
         self.channels = channels
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from planaria import streams
 from planaria.errors import InvalidInput
 from planaria.fit import divergence
-from planaria.network_repairers.base import Masks, Progress, Stack
-from planaria.network_repairers.chain import Chain
-from planaria.zoo import Architecture
+from planaria_lab.network_repairers.base import Masks, Progress, Stack
+from planaria_lab.network_repairers.chain import Chain
+from planaria_lab.zoo import Architecture
 
 LEAST_DAMAGE, MOST_DAMAGE = 0.05, 0.95
 INPUTS = 64  # of a step's behavioural loss

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import refusal_of_chain
-from planaria.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria_lab.network_repairers.chain import refusal_of_chain
+from planaria_lab.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria_lab.zoo import Population
 
 
 class LearnedModule(NetworkRepairer):

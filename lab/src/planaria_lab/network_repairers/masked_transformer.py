@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from planaria.network_repairers.base import Masks, Stack
-from planaria.network_repairers.chain import Chain
-from planaria.network_repairers.fitting import Behaviour, Units
-from planaria.network_repairers.learned_module import LearnedModule
+from planaria_lab.network_repairers.base import Masks, Stack
+from planaria_lab.network_repairers.chain import Chain
+from planaria_lab.network_repairers.fitting import Behaviour, Units
+from planaria_lab.network_repairers.learned_module import LearnedModule
 
 
 class MaskedTransformer(LearnedModule):

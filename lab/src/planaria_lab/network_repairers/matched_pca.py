@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria_lab.network_repairers.chain import Chain, refusal_of_chain
+from planaria_lab.zoo import Population
 
 SWEEPS = 3  # over hidden layers: the order of one says more when its neighbours have theirs
 MEANS = 15  # times the mean network is matched to anew

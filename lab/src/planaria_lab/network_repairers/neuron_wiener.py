@@ -1,9 +1,9 @@
 """Missing weights are their conditional mean given those of the same neuron."""
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
-from planaria.network_repairers.chain import Chain, refusal_of_chain
-from planaria.network_repairers.gaussian import conditional, moments
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
+from planaria_lab.network_repairers.chain import Chain, refusal_of_chain
+from planaria_lab.network_repairers.gaussian import conditional, moments
+from planaria_lab.zoo import Population
 
 
 class NeuronWiener(NetworkRepairer):

@@ -1,7 +1,7 @@
 """Missing weights are those of the mean network."""
 
-from planaria.network_repairers.base import Masks, NetworkRepairer, Progress, Stack
-from planaria.zoo import Population
+from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Stack
+from planaria_lab.zoo import Population
 
 
 class ZooMean(NetworkRepairer):

@@ -11,13 +11,13 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import save
 from torch import Tensor
 
-from planaria import datasets
 from planaria.errors import InvalidInput
 from planaria.files import make_folder, write_atomically
-from planaria.zoo.architectures import CLASSES, Architecture
-from planaria.zoo.population import LIST, SETTINGS, SPLITS, VERSION, drawn_split, read_json, stack_name
-from planaria.zoo.recipe import Variety
-from planaria.zoo.training import accuracies, train_together
+from planaria_lab import datasets
+from planaria_lab.zoo.architectures import CLASSES, Architecture
+from planaria_lab.zoo.population import LIST, SETTINGS, SPLITS, VERSION, drawn_split, read_json, stack_name
+from planaria_lab.zoo.recipe import Variety
+from planaria_lab.zoo.training import accuracies, train_together
 
 TOGETHER = 64  # networks that are trained at once
 LEAST_ACCURACY = 3 / CLASSES  # below it a network has learned nothing, or diverged: three times chance

@@ -73,7 +73,7 @@ def open_zoo(folder: Path, *, seed: int = 0) -> tuple[list[Population], list[str
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder. Name one that `planaria zoo` made, or one with checkpoints.")
+        raise InvalidInput(f"{folder} is no folder. Name one that `planaria-lab zoo` made, or one with checkpoints.")
     if (folder / SETTINGS).is_file() and not (folder / LIST).is_file():
         raise InvalidInput(f"The zoo in {folder} is not finished. Build it on with the same settings.")
     populations, skipped = (_built(folder), []) if (folder / LIST).is_file() else _of_checkpoints(folder, seed)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.errors import InvalidInput
-from planaria.zoo.architectures import Architecture
-from planaria.zoo.recipe import Recipe
+from planaria_lab.zoo.architectures import Architecture
+from planaria_lab.zoo.recipe import Recipe
 
 BATCH = 128  # images a step and network
 MOMENTUM, SECOND, EPSILON = 0.9, 0.999, 1e-8

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria.bench.frontier.base import Estimate, Weights
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import Estimate, Weights
+from planaria_lab.bench.frontier.output_error import Objective
 
 SCALE = 2  # bytes of a scale, and of a level of a codebook
 SAMPLE = 65_536  # weights that a codebook is learned from

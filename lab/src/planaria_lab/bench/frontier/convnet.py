@@ -8,10 +8,11 @@ from jaxtyping import Float
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from planaria import datasets, streams
-from planaria.bench import tinymlp
-from planaria.bench.unset import unset
+from planaria import streams
 from planaria.errors import InvalidFile
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.unset import unset
 
 SHA256 = "3bb42a6b96fde9617c76e2e3d27cbc858a51e89c248e0b02853893452b8caeb9"
 """Of the shipped file."""
@@ -73,7 +74,7 @@ def train(data: datasets.Dataset, *, seed: int = 0, epochs: int = 4) -> ConvNet:
 
 def shipped() -> ConvNet:
     """The trained network that comes with the package. Raises `InvalidFile` if its file has changed."""
-    file = resources.files("planaria") / "data" / "convnet" / "mnist.safetensors"
+    file = resources.files("planaria_lab") / "data" / "convnet" / "mnist.safetensors"
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise InvalidFile(f"The shipped convolutional network has changed on disk ({file}). Install planaria again.")

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from planaria import bounds
-from planaria.bench.figures import save_figure
-from planaria.bench.frontier.tables import OURS, Cell, best, cells, intact, metric, subjects
+from planaria_lab import bounds
+from planaria_lab.bench.figures import save_figure
+from planaria_lab.bench.frontier.tables import OURS, Cell, best, cells, intact, metric, subjects
 
 OUR_COLOUR = "#1b7f5c"
 BITS_A_WEIGHT = 32

@@ -5,11 +5,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from planaria import datasets
-from planaria.bench import tinymlp
-from planaria.bench.frontier import convnet
-from planaria.bench.frontier.base import Spaces, Subject, Weights
 from planaria.calibration import second_moments_of
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.frontier import convnet
+from planaria_lab.bench.frontier.base import Spaces, Subject, Weights
 
 
 def tinymlp_subject(letter: str) -> Subject:

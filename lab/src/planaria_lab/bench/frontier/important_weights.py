@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from planaria.bench.frontier.base import SideMemory, Spaces
-from planaria.bench.frontier.chosen import Choice, estimates
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import SideMemory, Spaces
+from planaria_lab.bench.frontier.chosen import Choice, estimates
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 CHOICES = [Choice(bits, whole_inputs=whole) for bits in (8, 16) for whole in (False, True)]
 

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria.bench.frontier.base import Estimate, SideMemory, Spaces, Weights
-from planaria.bench.frontier.chosen import Choice, estimates
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import Estimate, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.chosen import Choice, estimates
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 CHOICES = [
     Choice(bits, whole_inputs=whole, row_scales=rows)

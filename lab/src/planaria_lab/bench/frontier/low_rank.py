@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria.bench.frontier.base import Estimate, SideMemory, Spaces
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import Estimate, SideMemory, Spaces
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 BITS = (4, 6, 8, 16)
 SCALES = 4  # bytes: a scale for either factor of a direction

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import torch
 
-from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
-from planaria.bench.frontier.output_error import Objective, held_out
 from planaria.memory.planner import softened
 from planaria.memory.tuning import TUNED, Judge, balanced_masks, tuned, worth_tuning
+from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.output_error import Objective, held_out
 
 SHARES = (1.0, 0.5, 0.0)
 """Of the layers' inputs in what variants aim at: errors of outputs alone, half and half, errors of weights alone."""

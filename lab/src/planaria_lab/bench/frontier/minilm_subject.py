@@ -5,11 +5,11 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from planaria.bench.frontier.base import Subject, Weights
-from planaria.bench.guard import MINILM
-from planaria.bench.minilm import batches, embeddings, installed
-from planaria.bench.sentences import sentences
 from planaria.calibration import second_moments_of
+from planaria_lab.bench.frontier.base import Subject, Weights
+from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.minilm import batches, embeddings, installed
+from planaria_lab.bench.sentences import sentences
 
 SENTENCES = 256
 JUDGED = 64  # of the sentences that moments are of

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.bench.frontier.base import RATES, Estimate, Masks, Moments, SideMemory, Weights
 from planaria.damages import Erasure
+from planaria_lab.bench.frontier.base import RATES, Estimate, Masks, Moments, SideMemory, Weights
 
 
 def output_error(intact: Weights, restored: Weights, moments: Moments) -> float:

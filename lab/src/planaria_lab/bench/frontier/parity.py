@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from planaria.bench.frontier.base import Masks, SideMemory, Spaces, Weights
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import Masks, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 SYMBOL = 4  # bytes of a weight
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from planaria.bench.frontier.base import Moments, SideMemory, Spaces, Weights
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
 from planaria.memory import Planner
 from planaria.memory.tuning import Judge
+from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 
 class Planaria(Method):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from planaria.automaton import DEFAULT
-from planaria.bench.frontier.base import Estimate, Masks, SideMemory, Spaces, Weights
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
 from planaria.fit import fit_rule
 from planaria.layouts import Sheet
 from planaria.records import Record
 from planaria.repairers import Regrow
+from planaria_lab.bench.frontier.base import Estimate, Masks, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 SEED = 0
 

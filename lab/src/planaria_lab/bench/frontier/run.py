@@ -1,4 +1,4 @@
-"""`planaria bench frontier`: every method on every network, by bytes and by the share of weights lost.
+"""`planaria-lab bench frontier`: every method on every network, by bytes and by the share of weights lost.
 
 A point is a network, a budget, a method and the rate that is planned for. Each is written to a file of its own as soon
 as it is measured, so that a campaign can be cut, go on later, and be shared among processes.
@@ -18,25 +18,25 @@ import torch
 from torch import Tensor
 
 from planaria import streams
-from planaria.bench.frontier.base import SideMemory, Subject, Weights
-from planaria.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
-from planaria.bench.frontier.important_weights import ImportantWeights
-from planaria.bench.frontier.kriging_frequencies import KrigedFrequencies
-from planaria.bench.frontier.low_bit_copy import LowBitCopy
-from planaria.bench.frontier.low_rank import LowRank
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.minilm_subject import minilm_subject
-from planaria.bench.frontier.output_error import output_error
-from planaria.bench.frontier.parity import Parity
-from planaria.bench.frontier.planaria import Planaria
-from planaria.bench.frontier.rule import RuleAlone
-from planaria.bench.frontier.signs import StoredSigns
-from planaria.bench.frontier.zero_fill import ZeroFill
-from planaria.bench.guard import MINILM
-from planaria.bench.points import collect_points, measure_points
-from planaria.bench.statistics import summary
 from planaria.damages import Erasure, ModelFaults
 from planaria.errors import InvalidInput
+from planaria_lab.bench.frontier.base import SideMemory, Subject, Weights
+from planaria_lab.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
+from planaria_lab.bench.frontier.important_weights import ImportantWeights
+from planaria_lab.bench.frontier.kriging_frequencies import KrigedFrequencies
+from planaria_lab.bench.frontier.low_bit_copy import LowBitCopy
+from planaria_lab.bench.frontier.low_rank import LowRank
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.minilm_subject import minilm_subject
+from planaria_lab.bench.frontier.output_error import output_error
+from planaria_lab.bench.frontier.parity import Parity
+from planaria_lab.bench.frontier.planaria import Planaria
+from planaria_lab.bench.frontier.rule import RuleAlone
+from planaria_lab.bench.frontier.signs import StoredSigns
+from planaria_lab.bench.frontier.zero_fill import ZeroFill
+from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.points import collect_points, measure_points
+from planaria_lab.bench.statistics import summary
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,7 +105,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria") / "bench" / "experiments" / "frontier.toml"
+        file = resources.files("planaria_lab") / "bench" / "experiments" / "frontier.toml"
         return cls(**tomllib.loads(file.read_text(encoding="utf-8")))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from planaria.bench.tables import markdown
+from planaria.tables import markdown
 
 OURS = ("planaria",)
 """Methods that are compared with the best of all others."""

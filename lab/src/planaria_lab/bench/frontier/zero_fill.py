@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from planaria.bench.frontier.base import Estimate, SideMemory, Spaces
-from planaria.bench.frontier.method import Method
-from planaria.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import Estimate, SideMemory, Spaces
+from planaria_lab.bench.frontier.method import Method
+from planaria_lab.bench.frontier.output_error import Objective
 
 
 class ZeroFill(Method):

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from planaria.bench.statistics import summary
-from planaria.zoo import MLP
+from planaria_lab.bench.statistics import summary
+from planaria_lab.zoo import MLP
 
 BETTER = {"accuracy": "higher", "r2": "higher", "agreement": "higher", "output_error": "lower"}
 TINY = 1e-30

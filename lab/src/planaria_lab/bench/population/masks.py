@@ -9,7 +9,7 @@ from torch import Tensor
 from planaria import streams
 from planaria.damages import Erasure
 from planaria.errors import InvalidInput
-from planaria.zoo import MLP
+from planaria_lab.zoo import MLP
 
 Mask = dict[str, Bool[Tensor, "..."]]
 

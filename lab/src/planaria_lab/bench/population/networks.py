@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from planaria.bench.population.judge import Judge, cell
-from planaria.bench.population.masks import drawn_masks
-from planaria.bench.population.remembered import nearness
-from planaria.bench.population.settings import NetworkSettings, Settings
-from planaria.bench.population.zoos import SHARED, UNSEEN_SEEDS, Tell, TestSet, World, first
-from planaria.network_repairers import (
+from planaria_lab.bench.population.judge import Judge, cell
+from planaria_lab.bench.population.masks import drawn_masks
+from planaria_lab.bench.population.remembered import nearness
+from planaria_lab.bench.population.settings import NetworkSettings, Settings
+from planaria_lab.bench.population.zoos import SHARED, UNSEEN_SEEDS, Tell, TestSet, World, first
+from planaria_lab.network_repairers import (
     Behaviour,
     ByLayer,
     CrossbarAutomaton,
@@ -24,7 +24,7 @@ from planaria.network_repairers import (
     NeuronWiener,
     ZooMean,
 )
-from planaria.zoo import Population
+from planaria_lab.zoo import Population
 
 ROWS: dict[str, Callable[[Behaviour], NetworkRepairer]] = {
     "zero": lambda behaviour: ByLayer({}),

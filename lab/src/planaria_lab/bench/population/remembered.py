@@ -7,8 +7,8 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from planaria.bench.population.judge import TINY, Stack
-from planaria.network_repairers.chain import Chain
+from planaria_lab.bench.population.judge import TINY, Stack
+from planaria_lab.network_repairers.chain import Chain
 
 
 def nearness(

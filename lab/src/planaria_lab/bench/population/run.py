@@ -1,4 +1,4 @@
-"""`planaria bench population`: every row on every population.
+"""`planaria-lab bench population`: every row on every population.
 
 A point is a row and what it learned from, or a row and a group of sheets. Each is written to a file of its own as soon
 as it is measured, so that a run can be cut and go on later.
@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from planaria.bench.points import collect_points, measure_points
-from planaria.bench.population import networks, sheets
-from planaria.bench.population.judge import BETTER
-from planaria.bench.population.settings import Settings
-from planaria.bench.population.zoos import Tell, World, build_world
+from planaria_lab.bench.points import collect_points, measure_points
+from planaria_lab.bench.population import networks, sheets
+from planaria_lab.bench.population.judge import BETTER
+from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.zoos import Tell, World, build_world
 
 Progress = Callable[[int, int, str], None]
 

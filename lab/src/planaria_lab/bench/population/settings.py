@@ -22,7 +22,7 @@ class NetworkSettings:
         count: networks of the zoo that is learned from, its tests among them.
         others: networks of each of the other zoos, and of each architecture in them.
         shared: networks of the zoo that starts from the same numbers.
-        variety: what the zoo's recipes are drawn from, as of `planaria.zoo.Variety`.
+        variety: what the zoo's recipes are drawn from, as of `planaria_lab.zoo.Variety`.
         unseen: the same, of the networks with other settings.
         image_epochs: of networks of MNIST and Fashion-MNIST images.
         tested: networks of each test set, at most.
@@ -107,7 +107,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria") / "bench" / "experiments" / "population.toml"
+        file = resources.files("planaria_lab") / "bench" / "experiments" / "population.toml"
         told = tomllib.loads(file.read_text(encoding="utf-8"))
         networks, sheets = NetworkSettings(**told.pop("networks")), SheetSettings(**told.pop("sheets"))
         return cls(networks=networks, sheets=sheets, **told)

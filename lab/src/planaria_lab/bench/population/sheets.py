@@ -11,17 +11,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria import datasets, streams
-from planaria.bench import tinymlp
-from planaria.bench.population.judge import BETTER, Judge, cell
-from planaria.bench.population.settings import Settings
-from planaria.bench.population.zoos import Tell, loaded, zoo
+from planaria import streams
 from planaria.damages import Erasure
 from planaria.frozen import shipped
 from planaria.layouts import Sheet
 from planaria.repairers import Kriging, MeanFill, RegrowFrozen, Repairer, SurvivorKriging, ZeroFill
-from planaria.zoo import MLP, Variety
-from planaria.zoo.building import standardised
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
+from planaria_lab.bench.population.judge import BETTER, Judge, cell
+from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.zoos import Tell, loaded, zoo
+from planaria_lab.zoo import MLP, Variety
+from planaria_lab.zoo.building import standardised
 
 SPACE = (28, 28)
 SHEETS = Sheet(SPACE)

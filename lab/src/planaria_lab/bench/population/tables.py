@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from planaria.bench.population.judge import BETTER
-from planaria.bench.population.networks import ALL
-from planaria.bench.population.sheets import OWN, differences
-from planaria.bench.population.zoos import SHARED
-from planaria.bench.tables import markdown
+from planaria.tables import markdown
+from planaria_lab.bench.population.judge import BETTER
+from planaria_lab.bench.population.networks import ALL
+from planaria_lab.bench.population.sheets import OWN, differences
+from planaria_lab.bench.population.zoos import SHARED
 
 TITLES = {"accuracy": "accuracy, %", "r2": "R2", "agreement": "agreement, %", "output_error": "output error"}
 KINDS = {"scattered": "scattered", "neurons": "whole neurons", "block": "block"}

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from planaria import datasets
-from planaria.bench.population.settings import Settings
 from planaria.errors import InvalidInput
-from planaria.zoo import MLP, Population, Variety, build, open_zoo
-from planaria.zoo.building import standardised
+from planaria_lab import datasets
+from planaria_lab.bench.population.settings import Settings
+from planaria_lab.zoo import MLP, Population, Variety, build, open_zoo
+from planaria_lab.zoo.building import standardised
 
 SIDE, WIDTH = 8, 24
 OTHER_SHAPES = {"width 16": (16,), "width 32": (32,), "two hidden layers": (WIDTH, WIDTH)}
@@ -52,7 +52,7 @@ class World:
 
 
 def build_world(settings: Settings, folder: Path, tell: Tell) -> World:
-    """Trains what the folder lacks. Raises as `planaria.zoo.build` and the data sets do."""
+    """Trains what the folder lacks. Raises as `planaria_lab.zoo.build` and the data sets do."""
     told = settings.networks
     digits, plain = loaded("digits"), MLP(SIDE, "relu", (WIDTH,))
     variety, unseen = Variety(**told.variety), Variety(**told.unseen)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
+from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 
 class ClipToRange(Defence):

@@ -1,6 +1,6 @@
 """Nothing is done."""
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
+from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors
 
 
 class NoDefence(Defence):

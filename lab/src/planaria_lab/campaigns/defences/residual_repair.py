@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 from planaria.damages.faults import integers
 from planaria.detectors import FlippedBit, Residual
 from planaria.detectors.flipped_bit import Bits
@@ -12,6 +11,7 @@ from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Sheet
 from planaria.records import Record
 from planaria.repairers import Kriging, RowKriging
+from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 PREDICTORS = {"Kriging": Kriging, "RowKriging": RowKriging}
 

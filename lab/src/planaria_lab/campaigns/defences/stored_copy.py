@@ -1,7 +1,7 @@
 """A whole second copy."""
 
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 from planaria.damages.faults import integers
+from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 
 class StoredCopy(Defence):

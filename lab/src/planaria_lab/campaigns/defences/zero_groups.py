@@ -5,8 +5,8 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from planaria import streams
-from planaria.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 from planaria.errors import InvalidInput
+from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 KEY_BYTES = 8
 

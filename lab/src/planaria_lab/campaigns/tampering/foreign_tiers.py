@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Seal, Tiers, guard_like, is_of, with_fields
 from planaria.errors import InvalidInput
 from planaria.guard import Guard
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import Forgery, Seal, Tiers, guard_like, is_of, with_fields
 
 TIERS = ("copy", "parity", "hint", "ladder")
 

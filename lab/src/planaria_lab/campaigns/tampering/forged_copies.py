@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Tiers
 from planaria.checkpoints import open_checkpoint
 from planaria.guard import Guard
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import Forgery, Tiers
 
 
 class ForgedCopies(Forgery):

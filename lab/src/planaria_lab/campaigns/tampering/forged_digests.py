@@ -2,9 +2,9 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Tiers, guard_like, is_of
 from planaria.guard import Guard
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import Forgery, Tiers, guard_like, is_of
 
 
 class ForgedDigests(Forgery):

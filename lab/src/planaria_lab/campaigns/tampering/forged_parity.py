@@ -2,10 +2,10 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import Forgery, Tiers
 from planaria.checkpoints import open_checkpoint
 from planaria.guard import Guard, parity
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import Forgery, Tiers
 
 
 class ForgedParity(Forgery):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from planaria.campaigns.tampering.base import Tampering, Tensors
 from planaria.checkpoints import parse_header
 from planaria.codes import ReedSolomon
 from planaria.errors import InvalidInput
@@ -17,6 +16,7 @@ from planaria.guard import Guard, container, protect
 from planaria.guard.container import DIGEST_BYTES, SEAL, SEAL_BYTES
 from planaria.guard.file import KEY_BYTES
 from planaria.guard.manifest import LEAN, Manifest
+from planaria_lab.campaigns.tampering.base import Tampering, Tensors
 
 Tiers = Mapping[str, NDArray[np.generic]]
 Seal = Literal["kept", "new"]

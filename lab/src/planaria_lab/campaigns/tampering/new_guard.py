@@ -2,9 +2,9 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tampering, Tensors
-from planaria.campaigns.tampering.forgery import opened, share_of
 from planaria.guard import protect
+from planaria_lab.campaigns.tampering.base import Tampering, Tensors
+from planaria_lab.campaigns.tampering.forgery import opened, share_of
 
 
 class NewGuard(Tampering):

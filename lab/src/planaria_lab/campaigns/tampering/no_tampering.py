@@ -2,7 +2,7 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tampering, Tensors
+from planaria_lab.campaigns.tampering.base import Tampering, Tensors
 
 
 class NoTampering(Tampering):

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import ForgeryOfTiers, Tiers
 from planaria.guard import Guard
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import ForgeryOfTiers, Tiers
 
 
 class NoisyTiers(ForgeryOfTiers):

@@ -2,10 +2,10 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tampering, Tensors
-from planaria.campaigns.tampering.forgery import opened, share_of, with_fields
 from planaria.guard import container, protect
 from planaria.guard.file import KEY_BYTES
+from planaria_lab.campaigns.tampering.base import Tampering, Tensors
+from planaria_lab.campaigns.tampering.forgery import opened, share_of, with_fields
 
 
 class PastedFingerprint(Tampering):

@@ -2,8 +2,8 @@
 
 import torch
 
-from planaria.campaigns.tampering.base import Tampering, Tensors
 from planaria.errors import InvalidInput
+from planaria_lab.campaigns.tampering.base import Tampering, Tensors
 
 
 class RandomBytes(Tampering):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from planaria.campaigns.tampering.base import Tensors
-from planaria.campaigns.tampering.forgery import ForgeryOfTiers, Seal, Tiers
 from planaria.guard import Guard
+from planaria_lab.campaigns.tampering.base import Tensors
+from planaria_lab.campaigns.tampering.forgery import ForgeryOfTiers, Seal, Tiers
 
 
 class SwappedDigests(ForgeryOfTiers):
