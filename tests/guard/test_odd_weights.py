@@ -60,6 +60,16 @@ def test_what_is_left_of_a_row_of_padding_stays(left: int, value: float) -> None
     assert not absurd_weights(weight)[0].any()
 
 
+@pytest.mark.parametrize("left", [3, 5, 16])
+def test_a_row_of_padding_that_a_narrow_type_held_stays(left: int) -> None:
+    weight = 0.05 * normal(120, 16)
+    weight[0, torch.randperm(16, generator=generator(left, "left"))[:left]] = 448.0
+    assert not absurd_weights(weight.to(torch.float8_e4m3fn))[0].any()
+    weight[0] = 0.05
+    weight[0, 2:9] = torch.tensor([300.0, -400.0, 350.0, 250.0, 448.0, -280.0, 210.0])  # garbage is of many values
+    assert absurd_weights(weight)[0].sum() == 7
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_of_eight_random_bits_no_number_is_absurd(dtype: torch.dtype) -> None:
     noise = torch.randint(256, (40, 60), dtype=torch.uint8, generator=generator(0, "noise")).view(dtype)

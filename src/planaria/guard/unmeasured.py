@@ -56,6 +56,8 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     # These may be the usual ones, or the tail of some.
     if large.double().mean() > (1 - MAJORITY if vector else RARE) or next_to.sum() > large.sum():
         large = told & (magnitude > ENORMOUS)
+    if not vector and large.any():
+        large &= ~_padding(large, values)
     if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
         small &= False
     absurd = ~finite | small | large
@@ -130,9 +132,25 @@ def _usual_sizes(values: Float64[Tensor, " values"], *, vector: bool) -> tuple[f
     return min(typical - PROPORTION, first - reach), max(typical + PROPORTION, third + reach)
 
 
-def _in_runs(mask: Bool[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
-    """Those that stand in a row of neighbours."""
+def _padding(large: Bool[Tensor, "*weight"], values: Float64[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
+    """Large weights of a row of padding, as a narrow type holds it: neighbours of one value, or most of one row."""
+    found = _in_runs(large, values)
+    by_row, held = large.flatten(1), values.flatten(1)
+    fullest = int(by_row.sum(1).argmax())
+    same = by_row[fullest] & (held[fullest] == held[fullest][by_row[fullest]].median())
+    if same.sum() >= max(IN_A_ROW, int(large.sum()) / 2):
+        found.flatten(1)[fullest] |= same
+    return found
+
+
+def _in_runs(
+    mask: Bool[Tensor, "*weight"], values: Float64[Tensor, "*weight"] | None = None
+) -> Bool[Tensor, "*weight"]:
+    """Those that stand in a row of neighbours, of equal ones if values are given."""
     line = torch.nn.functional.pad(mask.flatten(), (RUN - 1, RUN - 1))
     starts = line.unfold(0, RUN, 1).all(1)
+    if values is not None:
+        neighbours = torch.nn.functional.pad(values.flatten(), (RUN - 1, RUN - 1)).unfold(0, RUN, 1)
+        starts &= (neighbours == neighbours[:, :1]).all(1)
     within = starts.unfold(0, RUN, 1).any(1)
     return (within & mask.flatten()).view(mask.shape)
