@@ -99,7 +99,8 @@ def locate(
         broken &= ~tiny
     zero = any_doubt & (weight == 0)
     coarse = FLOATS[entry.dtype].itemsize == 1 and zero.sum() < COARSE * any_doubt.sum()  # noise brings some to zero
-    if not statistics.zeros and (coarse or _rounded(weight, any_doubt, statistics)):
+    rounded = coarse or (statistics.zeros <= SMALL_BESIDE and _rounded(weight, any_doubt, statistics))
+    if rounded and not statistics.zeros:
         broken &= ~zero
     per_tile = tile * weight.numel() // entry.nbytes
     bounded = any_doubt & ~high_doubt & ~broken & weight.isfinite()  # half of what is no number bounds nothing
@@ -112,7 +113,7 @@ def locate(
         nothing = torch.zeros_like(open_)
         return Located(any_doubt, bounded if known is None else bounded & ~known, nothing, nothing, open_)
     certain = open_ & broken
-    if statistics.zeros and not coarse:
+    if statistics.zeros and not rounded:
         certain |= open_ & _zeroed(weight, open_, any_doubt, per_tile, statistics.zeros)
     if known is not None:
         right = known_extremes(weight, open_, statistics)
