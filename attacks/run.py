@@ -102,7 +102,7 @@ def _keys(folder: Path) -> int:
             if answer.startswith("refused"):
                 return answer
             save_file(hostile.model(), folder / "victim.safetensors")
-            Guard.from_bytes(content, key=key).repair(folder / "victim.safetensors")
+            Guard.from_bytes(content, key=key).repair(folder / "victim.safetensors", in_place=True)
             planted = torch.equal(load_file(folder / "victim.safetensors")["matrix"], evil["matrix"])
             return f"{'NOT STOPPED' if planted else 'harmless'}: {answer}"
 

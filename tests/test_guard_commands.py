@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from planaria import command_line, damages
+from planaria import __version__, command_line, damages
 from planaria.checkpoints import open_checkpoint, write_state_dict
 from planaria.damage_command import KINDS
 from planaria.damages import Damage, ModelFaults, Run
@@ -29,7 +29,8 @@ from planaria.guard import repair as repairing
 from planaria.guard.damage_map import COLOURS, draw_damage_map
 from planaria.guard.manifest import RuleShape
 from planaria.guard.report import VERDICTS
-from planaria.guard_commands import _share, _strength
+from planaria.guard_commands import _strength
+from planaria.shares import share_of
 from planaria.streams import generator
 
 TENSORS = {
@@ -769,16 +770,32 @@ def test_a_malformed_key_is_wrong_usage_and_not_repeated(
 
 @given(st.floats(1e-6, 100))
 def test_a_percentage_and_its_fraction_are_one_budget(percent: float) -> None:
-    assert _share(f"{percent}%", "A budget") == pytest.approx(_share(f"{percent / 100}", "A budget"))
+    assert share_of(f"{percent}%", "budget") == pytest.approx(share_of(f"{percent / 100}", "budget"))
 
 
 @given(st.text(max_size=6))
 def test_a_budget_is_a_share_or_refused(text: str) -> None:
     try:
-        share = _share(text, "A budget")
+        share = share_of(text, "budget")
     except InvalidInput:
         return
     assert 0 < share <= 1
+
+
+@pytest.mark.parametrize("value", [0, -0.1, 1.5, float("nan"), None, "", "%", "two", "0%", "101%", [0.1]])
+def test_what_is_no_share_is_refused_by_name(value: object) -> None:
+    with pytest.raises(InvalidInput, match=r"^budget is a share, as 2% or 0\.02"):
+        share_of(value, "budget")  # type: ignore[arg-type]
+
+
+def test_the_version_and_the_commands_to_complete_are_printed(
+    planaria: Planaria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert planaria("--version").out == f"planaria {__version__}\n"
+    monkeypatch.setenv("_PLANARIA_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "planaria re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert planaria().out.split() == ["repair"]
 
 
 def test_every_exit_code_is_in_the_help(planaria: Planaria) -> None:

@@ -19,10 +19,10 @@ MODULES = {
     for path in root.rglob("*.py")
 }
 
-FOUNDATIONS = {"errors", "files", "records", "streams", "progress", "tables"}
+FOUNDATIONS = {"errors", "files", "records", "streams", "progress", "shares", "tables"}
 # What each room of the library may import of the others, beside the foundations.
 ALLOWED = {
-    "__init__": {"guard", "scrubber"},
+    "__init__": {"guard", "repairers", "scrubber"},
     "automaton": set(),
     "calibration": {"checkpoints", "fit", "stationary"},
     "checkpoints": set(),
@@ -57,6 +57,7 @@ ALLOWED = {
     "records": set(),
     "streams": set(),
     "progress": set(),
+    "shares": set(),
     "tables": set(),
 }
 # What each room of the laboratory may import of the laboratory; the library is open to all of it.

@@ -1,8 +1,8 @@
 """Self-repairing neural networks: damaged weights are regrown from the weights that survive around them.
 
-    guard = planaria.protect(model, budget=0.02)
+    guard = planaria.protect(model, budget="2%")
     guard.save("model.guard")
-    report = planaria.Guard.load("model.guard").repair(model)
+    report = planaria.repair(model, "model.guard")
 
 The packages, in the order of the story:
 
@@ -28,16 +28,26 @@ if TYPE_CHECKING:
     from planaria.guard import Guard as Guard
     from planaria.guard import Report as Report
     from planaria.guard import protect as protect
+    from planaria.guard.shortcuts import check as check
+    from planaria.guard.shortcuts import load as load
+    from planaria.guard.shortcuts import new_key as new_key
+    from planaria.guard.shortcuts import repair as repair
+    from planaria.repairers import regrow as regrow
     from planaria.scrubber import Scrubber as Scrubber
 
 __version__ = "0.1.0"
-__all__ = ["Guard", "Report", "Scrubber", "protect"]
+__all__ = ["Guard", "Report", "Scrubber", "check", "load", "new_key", "protect", "regrow", "repair"]
+
+_HOMES = {"Guard": "guard", "Report": "guard", "protect": "guard", "regrow": "repairers", "Scrubber": "scrubber"}
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: `planaria --help` should not wait for PyTorch.
-    if name not in __all__:
-        raise AttributeError(f"module 'planaria' has no attribute {name!r}")
     from importlib import import_module
+    from importlib.util import find_spec
 
-    return getattr(import_module("planaria.scrubber" if name == "Scrubber" else "planaria.guard"), name)
+    if name in __all__:
+        return getattr(import_module(f"planaria.{_HOMES.get(name, 'guard.shortcuts')}"), name)
+    if not name.startswith("_") and find_spec(f"planaria.{name}") is not None:
+        return import_module(f"planaria.{name}")
+    raise AttributeError(f"module 'planaria' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from planaria import damage_command, guard_commands
+from planaria import __version__, damage_command, guard_commands
 from planaria.errors import (
     DataNotFound,
     InvalidFile,
@@ -57,7 +57,6 @@ application = typer.Typer(
     help="Self-repairing neural networks: damaged weights are regrown from the weights that survive around them.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -76,8 +75,17 @@ Threads = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"planaria {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
+
+
 @application.callback()
-def common(threads: Threads = None) -> None:
+def common(threads: Threads = None, version: Version = False) -> None:
     """Options of every command."""
     import torch
 
@@ -99,7 +107,7 @@ def run_as_command(application: typer.Typer, *, name: str) -> NoReturn:
     """Runs a command line of this name and exits: errors are one line, and a signal that asks to stop is heeded."""
     try:
         with _stopped_by_signals():
-            code = application(standalone_mode=False)
+            code = application(prog_name=name, standalone_mode=False)
     except _Stopped as stopped:
         _complain(name, f"stopped by {stopped.signal.name}")
         code = 128 + stopped.signal

@@ -1,7 +1,6 @@
 """The commands that make, read and use a guard. Each that can fail softly answers with its exit code."""
 
 import json
-import math
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from rich.text import Text
 from planaria.errors import InvalidFile, InvalidInput, OutputFailed
 from planaria.files import printable
 from planaria.progress import progress_bar
+from planaria.shares import share_of
 from planaria.tables import markdown
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
@@ -79,8 +79,8 @@ def protect(
     each tensor that a frozen rule serves, and a minute or two for one that gets a rule of its own; `--tiers
     digest,parity` makes none of these.
     """
-    share, names = _share(budget, "A budget"), [name.strip() for name in tiers.split(",")]
-    expected = None if expect == "any" else _share(expect, "The expected loss, unless it is any,")
+    share = share_of(budget, "--budget")
+    expected = None if expect == "any" else share_of(expect, "--expect, unless it is any,")
     key = read_key(key_file)
     require_output(output, model, key_file, calibration)
     from planaria.guard import protect as make_guard
@@ -93,7 +93,7 @@ def protect(
             expect=expected,
             calibration=calibration,
             key=key,
-            tiers=names,
+            tiers=tiers,
             seed=seed,
             progress=progress,
             explain=lines.append,
@@ -293,7 +293,9 @@ def _diagnose(
         if action == "check":
             report = loaded.check(model, known=good, faulty=bad, quick=quick, force=force, progress=progress)
         else:
-            report = loaded.repair(model, output, known=good, faulty=bad, force=force, progress=progress)
+            report = loaded.repair(
+                model, output, in_place=output is None, known=good, faulty=bad, force=force, progress=progress
+            )
     if json_output:
         print(json.dumps({"model": str(model), "guard": str(guard), **report.to_json()}))
     else:
@@ -346,17 +348,6 @@ def read_mask(path: Path, *, faulty: bool = False) -> "dict[str, Tensor]":
         if tensor.dtype != torch.bool:
             raise InvalidFile(f"{path} is not a mask: {name!r} is {tensor.dtype}. A mask holds bool tensors.")
     return mask
-
-
-def _share(text: str, what: str) -> float:
-    """`2%` or `0.02` as a share. Raises `InvalidInput`."""
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = math.nan
-    if not 0 < share <= 1:
-        raise InvalidInput(f"{what} is a share of the model, as 2% or 0.02, more than 0 and up to 100%; not {text!r}.")
-    return share
 
 
 def _described(guard: "GuardFile") -> dict[str, Any]:

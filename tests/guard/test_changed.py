@@ -189,7 +189,7 @@ def test_a_layer_after_steps_of_gradient_descent_is_left_as_found(layer: int, tm
         descent.zero_grad()
     write(tmp_path, network.state_dict())
     trained = model.read_bytes()
-    report = guard.repair(model)
+    report = guard.repair(model, in_place=True)
     assert verdicts(report) == {f"{layer}.weight": {"changed"}, f"{layer}.bias": {"changed"}}
     assert report.exit_code == 5 and model.read_bytes() == trained
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_disk_that_fails_at_any_write_leaves_the_model_and_nothing_else(
     module, function = name.split(".")
     monkeypatch.setattr(name, failing(getattr(sys.modules[module], function), 1))
     with pytest.raises(OutputFailed, match="No space left on device") as caught:
-        guard.repair(path, None if in_place else path.with_name("out.safetensors"))
+        guard.repair(path, None if in_place else path.with_name("out.safetensors"), in_place=in_place)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -149,7 +150,7 @@ guard = Guard.load(folder + "/guard")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 for model in sys.argv[2:]:
     try:
-        guard.repair(model)
+        guard.repair(model, in_place=True)
     except OutputFailed as error:
         print("failed:", error)
 """
@@ -176,7 +177,7 @@ def test_a_folder_that_is_read_only_gets_no_repair(
         monkeypatch.setattr(tempfile, "mkdtemp", failing(tempfile.mkdtemp, 1, errno.EACCES))
     try:
         with pytest.raises(OutputFailed, match="Permission denied"):
-            guard.repair(path)
+            guard.repair(path, in_place=True)
     finally:
         path.parent.chmod(0o755)
 
@@ -188,7 +189,7 @@ def test_an_interrupt_at_any_moment_leaves_the_model_and_nothing_else(
     guard.repair(load_file(path), progress=lambda done, total, what: calls.append(what))
     for number in range(len(calls)):
         with pytest.raises(KeyboardInterrupt):
-            guard.repair(path, progress=progress_at(number))
+            guard.repair(path, progress=progress_at(number), in_place=True)
     assert len(calls) > 3
 
 
@@ -207,7 +208,7 @@ def test_an_interrupted_repair_in_memory_changes_nothing(path: Path, guard: Guar
     model = load_file(path)
     for number in range(4):
         with pytest.raises(KeyboardInterrupt):
-            guard.repair(model, progress=progress_at(number))
+            guard.repair(model, progress=progress_at(number), in_place=True)
     assert all(same_bits(tensor, model[name]) for name, tensor in load_file(path).items())
 
 
@@ -256,7 +257,7 @@ def start(target=None, moment=None):
     shutil.copyfile = killing(shutil.copyfile)
     shutil.copymode = killing(shutil.copymode)
     try:
-        guard.repair(model, target, threads=1)
+        guard.repair(model, target, in_place=target is None, threads=1)
     except OutputFailed:
         os._exit(6)
     except BaseException as error:
@@ -369,14 +370,14 @@ def test_a_model_that_changes_under_a_repair_is_left_alone(in_place: bool, path:
         path.write_bytes(changed)
 
     with pytest.raises(OutputFailed, match="changed while"):
-        guard.repair(path, None if in_place else path.with_name("out.safetensors"), progress=write)
+        guard.repair(path, None if in_place else path.with_name("out.safetensors"), progress=write, in_place=in_place)
     assert path.read_bytes() == changed
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_model_that_goes_away_under_a_repair_stays_away(path: Path, guard: Guard) -> None:
     with pytest.raises(OutputFailed, match="changed while"):
-        guard.repair(path, progress=lambda *_: path.unlink(missing_ok=True))
+        guard.repair(path, progress=lambda *_: path.unlink(missing_ok=True), in_place=True)
     assert list(path.parent.iterdir()) == []
 
 
@@ -427,22 +428,22 @@ def test_a_model_that_is_no_regular_file_is_refused_at_once(kind: str, tmp_path:
         guard = protect(path, budget=0.2, tiers=("digest", "parity"))
         (path / "part-1.safetensors").unlink()
         os.mkfifo(path / "part-1.safetensors")
-    before = sorted(tmp_path.rglob("*"))
-    for use in (guard.check, guard.repair, lambda model: guard.repair(model, tmp_path / "out.safetensors"), protect):
+    before, output = sorted(tmp_path.rglob("*")), tmp_path / "out.safetensors"
+    for use in (guard.check, partial(guard.repair, in_place=True), partial(guard.repair, output=output), protect):
         with pytest.raises((PlanariaError, FileNotFoundError), match=r"not a regular file|There is no file"):
             use(path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_missing_model_is_named_as_the_user_named_it(tmp_path: Path, guard: Guard) -> None:
-    for use in (guard.check, guard.repair):
+    for use in (guard.check, partial(guard.repair, in_place=True)):
         with pytest.raises(FileNotFoundError, match=str(tmp_path / "gone.safetensors")):
             use(tmp_path / "gone.safetensors")
     shards = shards_of(tmp_path / "shards", TENSORS)
     of_shards = protect(shards, budget=0.2, tiers=("digest", "parity"))
     for number in range(3):
         (shards / f"part-{number}.safetensors").unlink()
-    for use in (of_shards.check, of_shards.repair):
+    for use in (of_shards.check, partial(of_shards.repair, in_place=True)):
         with pytest.raises(FileNotFoundError, match=str(shards / "part-0.safetensors")):
             use(shards)
     assert {path.name for path in tmp_path.iterdir()} == {"shards"}
@@ -473,7 +474,7 @@ def test_other_shapes_names_or_types_are_refused_and_nothing_is_written(
         save_file(other, tmp_path / "other.safetensors")
         before = (tmp_path / "other.safetensors").read_bytes()
         for model in (other, tmp_path / "other.safetensors"):
-            for use in (guard.check, guard.repair):
+            for use in (guard.check, partial(guard.repair, in_place=True)):
                 with pytest.raises(OtherModel):
                     use(model)
         assert (tmp_path / "other.safetensors").read_bytes() == before
@@ -493,7 +494,7 @@ def test_tensors_of_no_weights_come_through_a_repair(tmp_path: Path) -> None:
     guard = protect(tmp_path / "model.safetensors", budget=0.1, tiers=("digest", "parity"))
     intact = (tmp_path / "model.safetensors").read_bytes()
     save_file({**tensors, "c": torch.tensor(2.5)}, tmp_path / "model.safetensors")
-    assert guard.repair(tmp_path / "model.safetensors").verdict == "exact"
+    assert guard.repair(tmp_path / "model.safetensors", in_place=True).verdict == "exact"
     assert (tmp_path / "model.safetensors").read_bytes() == intact
 
 
@@ -517,14 +518,14 @@ def test_a_file_of_another_length_is_damaged_and_gets_its_length_back(change: by
     path.write_bytes(intact + change if change else intact[:-100])
     report = guard.check(path)
     assert (report.header_damaged, report.verdict, report.exit_code) == (True, "exact", 1)
-    guard.repair(path)
+    guard.repair(path, in_place=True)
     assert path.read_bytes() == intact
 
 
 def test_a_file_saved_again_with_other_metadata_loses_nothing_in_a_repair(path: Path, guard: Guard) -> None:
     save_file({**TENSORS, "wide": load_file(path)["wide"]}, path, metadata={"by": "x" * 3000})
     length = path.stat().st_size
-    assert guard.repair(path).verdict == "exact"
+    assert guard.repair(path, in_place=True).verdict == "exact"
     assert path.stat().st_size == length
     assert all(same_bits(tensor, TENSORS[name]) for name, tensor in load_file(path).items())
 
@@ -552,13 +553,13 @@ def test_a_repair_of_an_intact_file_in_place_does_not_touch_it(path: Path, guard
     path.write_bytes(intact)
     before = tree(path.parent)
     inode = path.stat().st_ino
-    assert guard.repair(path).verdict == "intact"
+    assert guard.repair(path, in_place=True).verdict == "intact"
     assert tree(path.parent) == before and path.stat().st_ino == inode
 
 
 def test_a_repaired_file_keeps_its_permissions(path: Path, guard: Guard) -> None:
     path.chmod(0o640)
-    guard.repair(path)
+    guard.repair(path, in_place=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_whatever_bit_of_another_tools_header_flips_all_weights_come_back(
     for bit in everywhere:
         path.write_bytes(flipped(header, bit) + data)
         assert guard.check(path).exit_code in (0, 1), bit  # 0 where a value of the metadata alone is another
-        assert guard.repair(path).exit_code == 0, bit
+        assert guard.repair(path, in_place=True).exit_code == 0, bit
         assert holds(path, tensors), bit
         assert path.stat().st_size == len(header) + len(data), bit
 
@@ -115,7 +116,7 @@ def test_metadata_are_kept_where_they_can_be_read(
     first = next(iter(tensors))
     for what in (json.dumps(first, ensure_ascii=writing.escaped).encode(), b'"data_offsets"', b'"dtype"'):
         path.write_bytes(flipped(header, 8 * header.rindex(what) + 1) + data)
-        guard.repair(path)
+        guard.repair(path, in_place=True)
         with safe_open(path, "pt") as file:
             assert file.metadata() == writing.metadata
 
@@ -128,7 +129,7 @@ def test_weights_and_header_may_be_damaged_together(
     header, data = rewritten(tensors, list(tensors)[::-1], writing)
     for place in (0, len(data) // 2, len(data) - 9):
         path.write_bytes(flipped(header, 8 * (len(header) // 2)) + data[:place] + bytes(8) + data[place + 8 :])
-        assert guard.repair(path).verdict == "exact"
+        assert guard.repair(path, in_place=True).verdict == "exact"
         assert holds(path, tensors)
 
 
@@ -140,7 +141,7 @@ def test_a_header_that_is_gone_is_laid_where_the_weights_are(tmp_path: Path) -> 
     header, data = rewritten(tensors, list(tensors), writing)
     for gone in (bytes(len(header)), b"\xff" * len(header), header[:8] + bytes(len(header) - 8)):
         path.write_bytes(gone + data)
-        assert guard.repair(path).verdict == "exact"
+        assert guard.repair(path, in_place=True).verdict == "exact"
         assert holds(path, tensors)
 
 
@@ -152,7 +153,7 @@ def test_tensors_of_one_digest_and_shards_are_found_again(tmp_path: Path) -> Non
     header, data = rewritten(tensors, sorted(tensors), Writing({"by": "x" * 200}))
     for bit in range(3, 8 * len(header), 2999):
         path.write_bytes(flipped(header, bit) + data)
-        assert guard.repair(path).exit_code == 0, bit
+        assert guard.repair(path, in_place=True).exit_code == 0, bit
         assert holds(path, tensors), bit
     shapes = {"a": drawn(40, 40), "b": drawn(30, 60).half(), "c": random_bits(torch.int8, 70, 70)}
     folder = shards_of(tmp_path / "shards", shapes)
@@ -162,7 +163,7 @@ def test_tensors_of_one_digest_and_shards_are_found_again(tmp_path: Path) -> Non
         header, data = rewritten({name: tensor}, [name], Writing({"by": "y" * 300}))
         for bit in (3, 70, 8 * (len(header) - 20), 8 * (len(header) - 40) + 6):
             shard.write_bytes(flipped(header, bit) + data)
-            assert guard.repair(folder).exit_code == 0
+            assert guard.repair(folder, in_place=True).exit_code == 0
             assert holds(shard, {name: tensor})
 
 
@@ -174,7 +175,7 @@ def test_two_tensors_of_one_shape_written_in_the_other_order_are_intact(tmp_path
     header, data = rewritten(tensors, ["layer.c", "layer.a"], Writing(None))
     path.write_bytes(header + data)
     assert guard.check(path).verdict == "intact"
-    assert guard.repair(path).verdict == "intact"
+    assert guard.repair(path, in_place=True).verdict == "intact"
     assert path.read_bytes() == header + data
 
 
@@ -184,6 +185,6 @@ def test_names_that_somebody_changed_are_still_another_model(tmp_path: Path) -> 
     save_file(tensors, path)
     guard = protect(path, budget=0.1, tiers=PLAIN)
     save_file({name.replace("layer", "block"): tensor for name, tensor in tensors.items()}, path)
-    for use in (guard.check, guard.repair):
+    for use in (guard.check, partial(guard.repair, in_place=True)):
         with pytest.raises(OtherModel, match="is missing"):
             use(path)

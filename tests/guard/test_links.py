@@ -58,13 +58,13 @@ def test_what_a_chain_of_links_leads_to_is_repaired(
         link.symlink_to(os.path.relpath(target, link.parent) if relative else target)
         target = link
     links = [path.readlink() for path in sorted(tmp_path.glob("snapshot*/*"))]
-    report = guard.repair(link)
+    report = guard.repair(link, in_place=True)
     assert report.verdict == "exact"
     assert [path.readlink() for path in sorted(tmp_path.glob("snapshot*/*"))] == links
     assert all(same_bits(tensor, MODELS[kind][name]) for name, tensor in load_file(blob).items())
     assert str(blob) in str(report) and str(link) in str(report)
     assert [path.name for path in blob.parent.iterdir()] == [blob.name]
-    assert guard.repair(link).notes == ()  # nothing to do, and so nothing to tell
+    assert guard.repair(link, in_place=True).notes == ()  # nothing to do, and so nothing to tell
 
 
 @pytest.mark.parametrize("place", ["beside", "two folders", "folder"])
@@ -86,7 +86,7 @@ def test_shards_that_are_links_are_repaired_where_they_lie(place: str, kind: str
         path.symlink_to(Path("..", blobs.name, f"blob{number}"))
     links = {path: path.readlink() for path in tmp_path.rglob("*") if path.is_symlink()}
     there = sorted(tmp_path.rglob("*"))
-    report = guard.repair(given)
+    report = guard.repair(given, in_place=True)
     assert report.verdict == "exact"
     assert {path: path.readlink() for path in tmp_path.rglob("*") if path.is_symlink()} == links and links
     assert sorted(tmp_path.rglob("*")) == there
@@ -141,7 +141,7 @@ def test_other_names_of_a_repaired_file_are_told(guard: Guard, kind: str, tmp_pa
     save_file(broken(MODELS[kind]), path)
     (tmp_path / "other").hardlink_to(path)
     found = path.read_bytes()
-    assert f"hard links) of {path} keep what was found" in str(guard.repair(path))
+    assert f"hard links) of {path} keep what was found" in str(guard.repair(path, in_place=True))
     assert (tmp_path / "other").read_bytes() == found != path.read_bytes()
 
 
@@ -155,6 +155,6 @@ def test_a_cache_whose_blob_is_gone_gets_it_back(tmp_path: Path) -> None:
     (folder / "part-1.safetensors").symlink_to("../blobs/gone")
     assert guard.check(folder).verdict == "exact"
     assert not list((tmp_path / "blobs").iterdir())
-    assert guard.repair(folder).verdict == "exact"
+    assert guard.repair(folder, in_place=True).verdict == "exact"
     assert (tmp_path / "blobs" / "gone").read_bytes() == intact
     assert (folder / "part-1.safetensors").is_symlink() and (folder / INDEX).is_file()

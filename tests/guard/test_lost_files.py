@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_small_shard_that_is_gone_is_restored_bit_for_bit(
     assert guard.check(folder).verdict == "exact"
     assert guard.repair(folder, tmp_path / "out").verdict == "exact"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == damaged
-    assert guard.repair(folder).verdict == "exact"
+    assert guard.repair(folder, in_place=True).verdict == "exact"
     for repaired in (folder, tmp_path / "out"):
         assert {path.name: path.read_bytes() for path in repaired.iterdir()} == intact
 
@@ -100,7 +101,7 @@ def test_a_large_shard_that_is_no_model_is_named_and_nothing_is_written(
     guard = protect(folder, budget=0.1, tiers=PLAIN)
     put(folder / "part-0.safetensors", content(what, (folder / "part-0.safetensors").read_bytes()))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for use in (guard.check, guard.repair):
+    for use in (guard.check, partial(guard.repair, in_place=True)):
         with pytest.raises(InvalidFile, match=f"part-0.safetensors .*{TOLD[what]}.*fetch it again") as caught:
             use(folder)
         assert str(caught.value).startswith(str(folder)) and len(str(caught.value).splitlines()) == 1
@@ -117,12 +118,12 @@ def test_a_file_that_is_no_model_is_named_unless_its_weights_are_to_be_estimated
     guard = protect(path, budget=0.1, tiers=PLAIN)
     put(path, content(what, path.read_bytes()))
     before = path.read_bytes()
-    for use in (guard.check, guard.repair):
+    for use in (guard.check, partial(guard.repair, in_place=True)):
         with pytest.raises(InvalidFile, match=f"{TOLD[what]}.*fetch it again"):
             use(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     assert guard.check(path, force=True).exit_code == 2
-    assert guard.repair(path, force=True).exit_code == 2
+    assert guard.repair(path, force=True, in_place=True).exit_code == 2
     assert load_file(path).keys() == tensors.keys()
 
 
@@ -131,7 +132,7 @@ def test_a_file_cut_past_the_parity_is_estimated_as_ever(tensors: dict[str, Tens
     save_file(tensors, path)
     guard = protect(path, budget=0.1, tiers=PLAIN)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    assert guard.repair(path).exit_code == 2
+    assert guard.repair(path, in_place=True).exit_code == 2
 
 
 def test_a_page_of_text_within_a_model_is_damage_like_any_other(tensors: dict[str, Tensor], tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_page_of_text_within_a_model_is_damage_like_any_other(tensors: dict[st
     guard = protect(path, budget=0.25, tiers=PLAIN)
     intact = path.read_bytes()
     path.write_bytes((PAGE * 9)[:1024] + intact[1024:])
-    assert guard.repair(path).verdict == "exact"
+    assert guard.repair(path, in_place=True).verdict == "exact"
     assert path.read_bytes() == intact
 
 
@@ -150,7 +151,7 @@ def test_zeros_that_belong_there_are_no_damage(tmp_path: Path) -> None:
     guard = protect(folder, budget=0.1, tiers=PLAIN)
     assert guard.check(folder).verdict == "intact"
     put(folder / "part-0.safetensors", b"")
-    assert guard.repair(folder).verdict == "exact"
+    assert guard.repair(folder, in_place=True).verdict == "exact"
     assert same_bits(load_file(folder / "part-0.safetensors")["biases"], tensors["biases"])
 
 
@@ -222,7 +223,7 @@ def test_a_cut_file_of_zeros_nearly_all_is_restored_bit_for_bit(tmp_path: Path, 
     intact = path.read_bytes()
     guard = protect(path, budget=0.15, tiers=PLAIN)
     cut(path, 0.2)
-    assert guard.repair(path).verdict == "exact"
+    assert guard.repair(path, in_place=True).verdict == "exact"
     assert path.read_bytes() == intact
 
 

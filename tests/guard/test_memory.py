@@ -238,7 +238,7 @@ def test_a_calibration_spends_the_bytes_where_outputs_feel_them(tmp_path: Path) 
         ({"calibration": {"fc2.weight": torch.eye(63)}}, r"shape \(64, 64\)"),
         ({"calibration": {"fc2.weight": torch.eye(64).int()}}, "floats"),
         ({"calibration": {"fc2.weight": torch.full((64, 64), torch.inf)}}, "finite"),
-        *(({"expect": share}, "lost") for share in (0.0, -0.1, 1.5, float("nan"))),
+        *(({"expect": share}, "expect") for share in (0.0, -0.1, 1.5, float("nan"))),
         ({"tiers": ("digest", "hints")}, "Tiers are: digest, copy"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_file_is_put_back_byte_for_byte(tmp_path: Path, name: str) -> None:
     model = write(tmp_path, tensors)
     guard, intact = protect(model, budget=0.3, tiers=DIGESTS), model.read_bytes()
     write(tmp_path, turned(tensors, [f"{layer}.{name}" for layer in range(3)]))
-    assert guard.repair(model).verdict == "exact"
+    assert guard.repair(model, in_place=True).verdict == "exact"
     assert model.read_bytes() == intact
 
 

@@ -48,8 +48,8 @@ def restores(guard: Guard, model: Path, damaged: bytes, *, verdict: str = "exact
     assert guard.check(model).exit_code == 1 and model.read_bytes() == damaged
     assert guard.repair(model, output).verdict == verdict
     assert output.read_bytes() == intact and model.read_bytes() == damaged
-    assert guard.repair(model).exit_code == 0 and model.read_bytes() == intact
-    assert guard.repair(model).verdict == "intact" and model.read_bytes() == intact
+    assert guard.repair(model, in_place=True).exit_code == 0 and model.read_bytes() == intact
+    assert guard.repair(model, in_place=True).verdict == "intact" and model.read_bytes() == intact
     output.unlink()
 
 
@@ -176,14 +176,14 @@ def test_a_repair_that_does_not_verify_leaves_every_file_as_it_is(
     before = {path: path.read_bytes() for path in model.parent.iterdir()}
     monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, draft: np.ones(guard.stream.tiles, bool))
     with pytest.raises(VerificationFailed):
-        guard_of(model).repair(model, name and model.with_name(name))
+        guard_of(model).repair(model, name and model.with_name(name), in_place=not name)
     assert {path: path.read_bytes() for path in model.parent.iterdir()} == before
 
 
 def test_a_file_and_memory_are_repaired_alike_past_the_strength(model: Path) -> None:
     damaged = WholeWeight(0.2).apply_to_model(gaussian(), generator(0, "damage")).replay(gaussian())
     write(model.parent, damaged)
-    in_file, in_memory = guard_of(model).repair(model), guard_of(model).repair(damaged)
+    in_file, in_memory = guard_of(model).repair(model, in_place=True), guard_of(model).repair(damaged)
     assert in_file.tensors and in_file.verdict == in_memory.verdict == "lost"
     with open_checkpoint(model) as checkpoint:
         mine = bytes_of(damaged)
@@ -194,7 +194,7 @@ def test_another_models_file_is_refused_and_stays(model: Path, tmp_path: Path) -
     other = write(tmp_path, {"weight": drawn(30, 40)})
     content = other.read_bytes()
     with pytest.raises(OtherModel):
-        guard_of(model).repair(other, force=True)
+        guard_of(model).repair(other, force=True, in_place=True)
     assert other.read_bytes() == content
 
 
@@ -270,7 +270,7 @@ def test_every_file_of_a_folder_of_shards_is_restored_to_the_byte(in_place: bool
     (folder / INDEX).unlink()
     damaged = contents(folder)
     assert guard.check(folder).exit_code == 1 and contents(folder) == damaged
-    report = guard.repair(folder, None if in_place else output)
+    report = guard.repair(folder, None if in_place else output, in_place=in_place)
     assert report.verdict == "exact" and report.header_damaged and report.exit_code == 0
     assert contents(folder if in_place else output) == intact
     assert contents(folder) == (intact if in_place else damaged)
@@ -289,7 +289,7 @@ def test_a_pickled_state_dict_is_restored(tmp_path: Path) -> None:
     assert guard.check(tmp_path / "model.pt").verdict == "exact" and (tmp_path / "model.pt").read_bytes() == before
     guard.repair(tmp_path / "model.pt", tmp_path / "output.pt")
     assert same(torch.load(tmp_path / "output.pt"), tensors) and (tmp_path / "model.pt").read_bytes() == before
-    guard.repair(tmp_path / "model.pt")
+    guard.repair(tmp_path / "model.pt", in_place=True)
     assert same(torch.load(tmp_path / "model.pt"), tensors)
 
 
@@ -317,7 +317,7 @@ def test_a_guard_of_one_form_repairs_every_other(made: str, used: str, tmp_path:
     guard = guarded(FORMS[made](tensors, tmp_path / "made"), tmp_path, budget=0.12)
     damaged = WholeWeight(count=200).apply_to_model(tensors, generator(0, "damage")).replay(tensors)
     model = FORMS[used](damaged, tmp_path / "used")
-    assert guard.repair(model).verdict == "exact"
+    assert guard.repair(model, in_place=True).verdict == "exact"
     with open_checkpoint(model) as checkpoint:
         mine = bytes_of(tensors)
         assert all(np.array_equal(checkpoint.read(name), mine[name]) for name in mine)

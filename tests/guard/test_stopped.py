@@ -111,7 +111,7 @@ def test_a_command_that_is_asked_to_stop_leaves_nothing_behind(tmp_path: Path) -
 WRITES: dict[str, Callable[[Path], object]] = {
     "content": lambda path: write_atomically(path, b"new"),
     "tensors": lambda path: write_state_dict(path, {"w": drawn(3)}),
-    "repair": lambda path: protect(MODELS["int8"], budget=0.2, tiers=PLAIN).repair(path),
+    "repair": lambda path: protect(MODELS["int8"], budget=0.2, tiers=PLAIN).repair(path, in_place=True),
 }
 
 
@@ -212,5 +212,5 @@ def test_a_pt_file_that_is_written_during_its_repair_is_left_alone(tmp_path: Pat
     torch.save({**MODELS["float32"], "small": drawn(20, 20, seed=1)}, path)
     guard = protect(MODELS["float32"], budget=0.5, tiers=PLAIN)
     with pytest.raises(OutputFailed, match="changed while"):
-        guard.repair(path, progress=lambda *_: path.write_bytes(b"somebody's"))
+        guard.repair(path, progress=lambda *_: path.write_bytes(b"somebody's"), in_place=True)
     assert path.read_bytes() == b"somebody's"

@@ -94,7 +94,7 @@ def _judged(
         forecast = _attempt(lambda: guard.check(model, known=given, force=force, threads=1))  # type: ignore[arg-type]
         for name, content in found().items() if output is None else ():
             judgement.add("check changed the model", name, (content != before[name]).sum())
-    done = _attempt(lambda: guard.repair(model, output, known=given, force=force, threads=1))  # type: ignore[arg-type]
+    done = _attempt(lambda: guard.repair(model, output, in_place=output is None, known=given, force=force, threads=1))  # type: ignore[arg-type]
     intact = bytes_of(pair.intact)
     if isinstance(done, Exception):
         words = f"{type(done).__name__}: {done}"[:200]

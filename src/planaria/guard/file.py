@@ -29,12 +29,13 @@ from planaria.memory import Memory
 from planaria.memory.ladder import Ladder
 from planaria.memory.memory import PRIOR_BYTES, Remembered, matrix_shape
 
+TIERS = ("digest", "copy", "parity", "hint", "ladder", "rule")
 KEY_BYTES = 32
 STATISTICS = 8  # numbers a tensor
 FEWEST = 256  # weights of a tensor that is remembered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GuardFile:
     """A guard's contents, in memory.
 
@@ -53,6 +54,27 @@ class GuardFile:
     size: int = 0
     mended: int = 0
     lost: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line, of what it holds."""
+        tiers = ", ".join(tier for tier, nbytes in self.tier_bytes().items() if nbytes and tier in TIERS)
+        keyed = ", keyed" if self.key else ""
+        return (
+            f"<{type(self).__name__} of {len(self.entries):,} tensors, {self.protected_bytes:,} bytes: {tiers}; "
+            f"{self.size:,} bytes{keyed}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Guards are equal if they hold the same, under the same key."""
+        if not isinstance(other, GuardFile):
+            return NotImplemented
+        return (self.key, self.arrays.keys()) == (other.key, other.arrays.keys()) and all(
+            array.dtype == other.arrays[name].dtype and np.array_equal(array, other.arrays[name])
+            for name, array in self.arrays.items()
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.arrays["manifest"].tobytes()))
 
     @cached_property
     def headers(self) -> dict[str, bytes]:
@@ -146,7 +168,7 @@ class GuardFile:
 
     def tier_bytes(self) -> dict[str, int]:
         """Bytes of the file by tier; they sum to its size."""
-        by_tier = dict.fromkeys(("digest", "copy", "parity", "hint", "ladder", "rule", "description"), 0)
+        by_tier = dict.fromkeys((*TIERS, "description"), 0)
         for name, array in self.arrays.items():
             first = name.split(".")[0]
             by_tier[first if first in by_tier else "description"] += array.nbytes

@@ -100,13 +100,14 @@ class Guard(GuardFile):
         model: Model,
         output: str | os.PathLike[str] | None = None,
         *,
+        in_place: bool = False,
         known: Mask | None = None,
         faulty: Mask | None = None,
         force: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        """Repairs a model: in memory in place, a file into `output` or, without one, in place. Links are followed.
+        """Repairs a model: in memory in place, a file into `output` or, if so told, in place. Links are followed.
 
         Files are repaired in a copy beside the output, verified there, flushed and renamed; each file is the old or the
         new one at any moment, whole. Weights that are proven intact never change.
@@ -114,13 +115,17 @@ class Guard(GuardFile):
         Args:
             model: the model.
             output: for a model on disk, the file or folder to write; for a model in memory there is none.
+            in_place: for a model on disk, write over it instead. A model in memory is repaired in place anyway.
             known, faulty, force, threads, progress: as for `check`.
 
         Raises:
+            InvalidInput: of a model on disk also unless there is either an output or `in_place`.
             OutputFailed: if the output cannot be written, or the model changed meanwhile.
             VerificationFailed: if the repair did not read back as computed; nothing is written then.
             OtherModel, LooksDifferent, InvalidInput, InvalidFile, FileNotFoundError: as `check`.
         """
+        if isinstance(model, (str, os.PathLike)) and (output is None) != in_place:
+            raise InvalidInput("A model on disk is repaired into an output or in place. Give output or in_place=True.")
         threads = threads or torch.get_num_threads()
         counted = self._counted(progress, "repair")
         mask = known_weights(self, known, faulty)

@@ -20,7 +20,7 @@ from planaria.guard import parity, rules
 from planaria.guard.container import packed_size
 from planaria.guard.copies import file_state
 from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bundle_digests, group_digest
-from planaria.guard.file import STATISTICS, check_key, fingerprint, largest_floats, measured_tensors
+from planaria.guard.file import STATISTICS, TIERS, check_key, fingerprint, largest_floats, measured_tensors
 from planaria.guard.guard import Guard
 from planaria.guard.headers import pack_headers
 from planaria.guard.manifest import LEAN, NOT_FINITE, Manifest, ParityShape
@@ -29,9 +29,9 @@ from planaria.guard.remember import Explain, remember
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import CHUNK, Stream
 from planaria.repairers.regrow import Precision
+from planaria.shares import share_of
 
 Progress = Callable[[int, int, str], None]
-TIERS = ("digest", "copy", "parity", "hint", "ladder", "rule")
 TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
 DIGEST_SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
 LEAN_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
@@ -48,11 +48,11 @@ PARITY_SHARE_EXPECTED = 0.1  # where so much is expected that parity cannot rest
 def protect(
     model: nn.Module | Mapping[str, Tensor] | str | PathLike[str],
     *,
-    budget: float = 0.02,
-    expect: float | None = None,
+    budget: float | str = 0.02,
+    expect: float | str | None = None,
     calibration: Mapping[str, Tensor] | str | PathLike[str] | None = None,
     key: bytes | None = None,
-    tiers: Sequence[str] = TIERS,
+    tiers: Sequence[str] | str = TIERS,
     schedule: Schedule | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -73,13 +73,13 @@ def protect(
 
     Args:
         model: a module, a state dict, a `.safetensors` or `.pt` file, or a folder of sharded safetensors.
-        budget: largest size of the guard file, as a share of the bytes of the model's tensors.
-        expect: share of weights that is expected to be lost, in (0, 1]; None for any.
+        budget: largest size of the guard file, as a share of the bytes of the model's tensors: 0.02 or "2%".
+        expect: share of weights that is expected to be lost, in (0, 1] or as "10%"; None for any.
         calibration: second moments of each layer's inputs, `[inputs, inputs]`, by the name of its weight, from
             `planaria.calibration`; or a safetensors file of them or of inputs. Memory is then spent where outputs feel
             it most.
         key: 32 bytes. With a key, digests and seal stand against attackers; without, they detect accidents only.
-        tiers: which tiers to make; the digest is always made.
+        tiers: which tiers to make, as names or a text like "digest,parity"; the digest is always made.
         schedule: of the fits; by default the recipe's.
         seed: of the fits. The same model, settings and seed give the same guard.
         threads: to compute with; by default as many as PyTorch uses.
@@ -93,10 +93,9 @@ def protect(
         InvalidFile, FileNotFoundError: if model or calibration cannot be read, or the model changes meanwhile.
     """
     check_key(key)
-    if not 0 < budget <= 1:
-        raise InvalidInput(f"A budget is a share of the model's bytes in (0, 1], not {budget}. Try 0.02.")
-    if expect is not None and not 0 < expect <= 1:
-        raise InvalidInput(f"The share of weights expected to be lost is in (0, 1], or None for any, not {expect}.")
+    budget = share_of(budget, "budget")
+    expect = None if expect is None else share_of(expect, "expect")
+    tiers = [tier.strip() for tier in (tiers.split(",") if isinstance(tiers, str) else tiers)]
     if unknown := set(tiers) - set(TIERS):
         raise InvalidInput(f"Unknown tiers {sorted(unknown)}. Tiers are: {', '.join(TIERS)}.")
     threads = threads or torch.get_num_threads()

@@ -1,6 +1,7 @@
 """Missing weights are regrown by a rule that was learned on other networks, so that nothing is stored of this one."""
 
 from collections.abc import Callable
+from math import isqrt, prod
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
-from planaria.frozen import FrozenRule
-from planaria.layouts import Layout
+from planaria.frozen import FrozenRule, shipped
+from planaria.layouts import Layout, Sheet
 from planaria.repairers.base import Record, Repairer
+
+SMALLEST, SMALLEST_SHEET = 3, 8  # sides of grids, from which there are rules, and rules for sheets
 
 
 class RegrowFrozen(Repairer):
@@ -68,3 +71,39 @@ class RegrowFrozen(Repairer):
         grid = function(self.layout.to_grid(normalised), self.layout.to_grid(known))
         found = self.layout.from_grid(grid, tuple(visible.shape))
         return found.nan_to_num(0.0).clamp(-limit, limit).double() * scale + mean
+
+
+def regrow(
+    damaged: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], *, space: tuple[int, int] | None = None
+) -> Float[Tensor, "*weight"]:
+    """A layer's weights with the missing ones filled in from the survivors alone, by a rule that comes with planaria.
+
+    For layers that look at images: neighbouring inputs have similar weights. Others gain little or nothing. Known
+    weights stay bit for bit. Cost: see `RegrowFrozen`.
+
+    Args:
+        damaged: of two axes or more, the first of neurons; what missing weights hold is ignored.
+        known: True where a weight is trusted.
+        space: height and width of the grid that a neuron's inputs are, as (28, 28); by default that of a convolution's
+            kernel, or a square.
+
+    Raises:
+        InvalidInput: if inputs make no such grid, it has sides under 3 or more than 1,024 cells, or a tensor is not of
+            the kind above.
+    """
+    if damaged.dim() < 2:
+        raise InvalidInput(f"A layer's weight has an axis of neurons and others of inputs, not {damaged.dim()} axes.")
+    inputs = prod(damaged.shape[1:])
+    if space is None:
+        height, width = damaged.shape[2:] if damaged.dim() == 4 else (isqrt(inputs), isqrt(inputs))
+        space = (height, width)
+    cells = prod(space)
+    if len(space) != 2 or min(space) < SMALLEST or inputs % cells:
+        raise InvalidInput(
+            f"{inputs:,} inputs of a neuron make no grids of {' x '.join(map(str, space))}. Name their height and "
+            f"width in space, of {SMALLEST} or more each."
+        )
+    rule = shipped("sheet-1" if min(space) >= SMALLEST_SHEET else "kernel-1")
+    repairer = RegrowFrozen(rule, Sheet(space))
+    matrix = damaged.reshape(-1, cells)
+    return repairer.restore(matrix, known.reshape(-1, cells), Record()).view(damaged.shape)
