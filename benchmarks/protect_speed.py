@@ -9,7 +9,7 @@ import torch
 from planaria_lab.bench import tinymlp
 
 from planaria.guard import protect
-from planaria.guard.protection import TIERS
+from planaria.guard.file import TIERS
 
 RUNS = 3
 BUDGET = 0.03

@@ -32,13 +32,19 @@ if TYPE_CHECKING:
     from planaria.guard.shortcuts import load as load
     from planaria.guard.shortcuts import new_key as new_key
     from planaria.guard.shortcuts import repair as repair
-    from planaria.repairers import regrow as regrow
+    from planaria.repairers.regrow_frozen import regrow as regrow
     from planaria.scrubber import Scrubber as Scrubber
 
 __version__ = "0.1.0"
 __all__ = ["Guard", "Report", "Scrubber", "check", "load", "new_key", "protect", "regrow", "repair"]
 
-_HOMES = {"Guard": "guard", "Report": "guard", "protect": "guard", "regrow": "repairers", "Scrubber": "scrubber"}
+_HOMES = {
+    "Guard": "guard",
+    "Report": "guard",
+    "protect": "guard",
+    "regrow": "repairers.regrow_frozen",
+    "Scrubber": "scrubber",
+}  # of all others: guard.shortcuts
 
 
 def __getattr__(name: str) -> Any:

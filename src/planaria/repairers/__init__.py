@@ -8,7 +8,6 @@ from planaria.repairers.mean_fill import MeanFill as MeanFill
 from planaria.repairers.neighbour_fill import NeighbourFill as NeighbourFill
 from planaria.repairers.regrow import Regrow as Regrow
 from planaria.repairers.regrow_frozen import RegrowFrozen as RegrowFrozen
-from planaria.repairers.regrow_frozen import regrow as regrow
 from planaria.repairers.rescaled_zero import RescaledZero as RescaledZero
 from planaria.repairers.row_kriging import RowKriging as RowKriging
 from planaria.repairers.spectral_kriging import SpectralKriging as SpectralKriging

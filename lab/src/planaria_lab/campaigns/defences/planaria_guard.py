@@ -7,7 +7,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput, LooksDifferent, OtherModel, VerificationFailed
 from planaria.guard import Guard, Report, TensorReport, protect
-from planaria.guard.protection import TIERS
+from planaria.guard.file import TIERS
 from planaria.guard.report import VERDICTS
 from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
