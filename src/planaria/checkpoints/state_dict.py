@@ -17,28 +17,29 @@ from planaria.checkpoints.header import MOST_AXES, Entry, expected_entries, form
 from planaria.errors import InvalidInput, OutputFailed
 from planaria.files import followed, temporary_folder
 
-DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.float4_e2m1fn_x2: "F4",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.int16: "I16",
-    torch.uint16: "U16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.uint32: "U32",
-    torch.float32: "F32",
-    torch.int64: "I64",
-    torch.uint64: "U64",
-    torch.float64: "F64",
-    torch.complex64: "C64",
+NAMES = {  # of torch's types, as safetensors has them
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "float4_e2m1fn_x2": "F4",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "int16": "I16",
+    "uint16": "U16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "uint32": "U32",
+    "float32": "F32",
+    "int64": "I64",
+    "uint64": "U64",
+    "float64": "F64",
+    "complex64": "C64",
 }
+DTYPES = {getattr(torch, name): known for name, known in NAMES.items() if hasattr(torch, name)}  # torch 2.6 lacks two
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -143,7 +144,7 @@ def _described(name: str, tensor: Tensor) -> Entry:
     if tensor.dim() > MOST_AXES:
         raise InvalidInput(f"{name!r} has {tensor.dim()} axes; at most {MOST_AXES} can be computed with. Reshape it.")
     shape = tuple(tensor.shape)
-    if tensor.dtype == torch.float4_e2m1fn_x2:
+    if DTYPES[tensor.dtype] == "F4":
         if not shape:
             raise InvalidInput(f"{name!r} is two 4-bit numbers and has no shape. Give it one.")
         shape = (*shape[:-1], 2 * shape[-1])  # safetensors counts the numbers, torch the pairs
