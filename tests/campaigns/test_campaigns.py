@@ -211,7 +211,7 @@ def test_results_of_another_campaign_are_refused(whole: tuple[Path, dict[str, An
             'kind = "OnTensors"\ndamage = 3\nnames = ["*"]',
             "broken by a damage|OnTensors cannot be made",
         ),
-        ("models", "models = = ", "Cannot read"),
+        ("models", "models = = ", "is not TOML"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,19 +1,12 @@
 """The settings of a repair experiment, read from a committed TOML file."""
 
 import os
-import sys
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from planaria.errors import InvalidFile, InvalidInput
 from planaria_lab.bench.tinymlp import NETWORKS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from planaria_lab.toml_files import packaged_toml, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +45,15 @@ class Experiment:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Experiment":
         """Reads a TOML file. Raises `InvalidFile` if it is not TOML or has other keys than the attributes above."""
-        try:
-            content = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidFile(f"Cannot read the experiment {path}: {error}.") from error
-        return cls._parse(content, str(path))
+        return cls._checked(read_toml(path, "experiment"), str(path))
 
     @classmethod
     def packaged(cls, name: str) -> "Experiment":
         """An experiment that comes with the package, by name: "tinymlp" or "demo"."""
-        file = resources.files("planaria_lab") / "bench" / "experiments" / f"{name}.toml"
-        return cls._parse(file.read_text(encoding="utf-8"), name)
+        return cls._checked(packaged_toml(name), name)
 
     @classmethod
-    def _parse(cls, content: str, source: str) -> "Experiment":
-        try:
-            settings = tomllib.loads(content)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidFile(f"{source} is not TOML: {error}.") from error
+    def _checked(cls, settings: dict[str, Any], source: str) -> "Experiment":
         wanted = {"networks": (list, str), "rates": (list, float), "masks": int, "fits": int, "seed": int}
         if settings.keys() != wanted.keys():
             raise InvalidFile(

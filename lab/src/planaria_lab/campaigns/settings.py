@@ -3,11 +3,9 @@
 import inspect
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from planaria import damages
@@ -20,11 +18,7 @@ from planaria_lab.campaigns import adaptive, defences, tampering
 from planaria_lab.campaigns.defences import Defence
 from planaria_lab.campaigns.subjects import MOST_SENTENCES, SUBJECTS
 from planaria_lab.campaigns.tampering import NoTampering, Tampering
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from planaria_lab.toml_files import read_toml
 
 Table = Mapping[str, Any]
 
@@ -123,10 +117,7 @@ class Settings:
     def load(cls, path: str | os.PathLike[str]) -> "Settings":
         """Reads a TOML file. Raises `InvalidFile` unless it is one with the attributes above, `InvalidInput` on values
         that are out of range."""
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidFile(f"Cannot read the campaign {path}: {error}.") from error
+        table = read_toml(path, "campaign")
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(table.keys() - known.keys()):
             raise InvalidFile(f"The campaign {path} has {unknown[0]!r}; possible are: {', '.join(known)}.")

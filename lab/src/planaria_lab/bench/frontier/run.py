@@ -5,12 +5,10 @@ as it is measured, so that a campaign can be cut, go on later, and be shared amo
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +35,7 @@ from planaria_lab.bench.frontier.zero_fill import ZeroFill
 from planaria_lab.bench.guard import MINILM
 from planaria_lab.bench.points import collect_points, measure_points
 from planaria_lab.bench.statistics import summary
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from planaria_lab.toml_files import packaged_toml
 
 METHODS: tuple[Method, ...] = (
     ZeroFill(),
@@ -105,8 +99,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria_lab") / "bench" / "experiments" / "frontier.toml"
-        return cls(**tomllib.loads(file.read_text(encoding="utf-8")))
+        return cls(**packaged_toml("frontier"))
 
 
 def stored_faults(subject: Subject, *, rate: float, mask: int, seed: int) -> ModelFaults:

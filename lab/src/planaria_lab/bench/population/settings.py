@@ -1,17 +1,11 @@
 """How much the bench of populations measures."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 from planaria.errors import InvalidInput
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from planaria_lab.toml_files import packaged_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +101,7 @@ class Settings:
     @classmethod
     def packaged(cls) -> "Settings":
         """Those that come with the package."""
-        file = resources.files("planaria_lab") / "bench" / "experiments" / "population.toml"
-        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        told = packaged_toml("population")
         networks, sheets = NetworkSettings(**told.pop("networks")), SheetSettings(**told.pop("sheets"))
         return cls(networks=networks, sheets=sheets, **told)
 
