@@ -1,6 +1,7 @@
 """The README's code runs, and its tables and those of the docs are what was measured."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -38,3 +39,14 @@ def test_readme_and_docs_hold_the_committed_results() -> None:
         text = file.read_text(encoding="utf-8")
         for name, block in blocks.items():
             assert documents.inserted(text, name, block) == text, f"{name} in {file.name} is not what was measured"
+
+
+def test_the_claim_of_the_readme_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "tinymlp" / "tinymlp.json").read_text())["networks"]["A"][
+        "rows"
+    ]
+    means = {row["method"]: row["rates"]["0.9"]["accuracy"]["mean"] for row in rows}
+    claim = re.search(r"to ([\d.]+) % accuracy.*?reaches ([\d.]+) and zeros ([\d.]+)", README.read_text(), re.DOTALL)
+    assert claim.groups() == tuple(f"{means[name]:.1f}" for name in ("frozen sheet-1", "kriging", "zero"))
+    talk = re.search(r"\(([\d.]+) at 90 %, the talk", README.read_text())
+    assert talk[1] == f"{means['reference recipe']:.1f}"

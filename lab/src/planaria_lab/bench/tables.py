@@ -1,5 +1,6 @@
 """Results as Markdown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from planaria.tables import markdown
@@ -21,8 +22,15 @@ def repair_tables(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def accuracy_table(result: dict[str, Any], network: str, rates: list[str] | None = None) -> str:
-    """Accuracy by method and rate, the talk's figures in a column of their own beside each of network A's."""
+def accuracy_table(
+    result: dict[str, Any], network: str, rates: list[str] | None = None, methods: Sequence[str] = ()
+) -> str:
+    """Accuracy by method and rate, the talk's figures in a column of their own beside each of network A's.
+
+    Args:
+        rates: missing shares, as in the result; by default all.
+        methods: those to show; by default all.
+    """
     measured = result["networks"][network]
     rates = rates or list(measured["rows"][0]["rates"])
     the_talk = result["the_talk"] if network == "A" else {}
@@ -31,6 +39,8 @@ def accuracy_table(result: dict[str, Any], network: str, rates: list[str] | None
         head += [f"{float(rate):.0%} missing", "the talk"] if the_talk else [f"{float(rate):.0%} missing"]
     lines = []
     for row in measured["rows"]:
+        if methods and row["method"] not in methods:
+            continue
         cells = [row["method"], _share(row["bytes"], measured["fc1_bytes"])]
         for rate in rates:
             cells.append(_cell(row["rates"][rate]["accuracy"], digits=2))
