@@ -29,7 +29,7 @@ from planaria.guard import repair as repairing
 from planaria.guard.damage_map import COLOURS, draw_damage_map
 from planaria.guard.manifest import RuleShape
 from planaria.guard.report import VERDICTS
-from planaria.guard_commands import _strength
+from planaria.guard_tables import parity_strength
 from planaria.shares import share_of
 from planaria.streams import generator
 
@@ -516,7 +516,7 @@ def of_size(request: pytest.FixtureRequest) -> tuple[dict[str, Tensor], Guard]:
 @given(seed=st.integers(0, 10**6))
 def test_a_lost_run_of_the_promised_length_is_restored(seed: int, of_size: tuple[dict[str, Tensor], Guard]) -> None:
     tensors, guard = of_size
-    strength = _strength(guard)
+    strength = parity_strength(guard)
     assert strength is not None
     by_unknown = 2 * strength["unknown"] * strength["codewords"] - 1
     assert (strength["run_bytes"] > by_unknown) is (guard.protected_bytes > 10**6)

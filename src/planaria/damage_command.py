@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planaria.errors import InvalidInput
-from planaria.guard_commands import Model, require_output, require_same_format
+from planaria.guard_commands import Model
+from planaria.guard_inputs import require_output, require_same_format
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from torch import Tensor
