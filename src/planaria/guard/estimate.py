@@ -29,6 +29,7 @@ TINY_SHARE = 1e-6  # of a normal variable: what lies beyond it is at the nearest
 NARROW = 1e-3  # deviations, over which it is uniform
 ROUNDED = 1.01  # an error is stored to three digits, and that of a prior alone is the weights' own at worst
 WILD = 2.0  # times a tensor's variance, which some parts of it exceed
+MOST_WRONG = 0.25  # share of survivors that cannot be right, past which the others are no start for a rule
 CROWDED = 0.9  # share of a tile's weights that are missing from which it counts as lost when it is filled
 
 
@@ -272,7 +273,8 @@ def _filled(
         rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
         apart = float(np.interp(float(missing.double().mean()), rates, errors))
         regrown = torch.zeros_like(missing)  # what the rule tells something of
-        if apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
+        sound = bool((statistics.broken(weight) & ~missing).sum() <= MOST_WRONG * (~missing).sum())
+        if sound and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
             regrown = missing & within_reach(trusted, shape)
         if shape.tile_error >= 1:  # worse than nothing where whole tiles are gone
             regrown &= ~lost

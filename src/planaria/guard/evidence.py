@@ -24,11 +24,14 @@ DECISIVE = 1000.0  # times likelier, from which a hardware test is not believed
 USUAL = 20.0  # how much more often weights are erased than coarsely rounded
 FEWEST = 64  # weights of a tile that can be judged without the others
 SURE = 2.0  # standard errors by which leaving weights must cost more than filling them in
+AGAINST_ALL = 8.0  # the same, of a tile where leaving them costs less in all others together
 LEAST_SLOPE_ERROR = 0.25  # of the slope, from which it tells nothing
 LEAST_TOLD = 0.25  # share of the variance that predictions must tell, to tell that weights have nothing to do with them
 SMALL_SLOPE_ERROR = 1 / 9  # from which a slope of 1, of weights that are there, is told from 0, of overwritten ones
 FAR = 4.0  # times a prediction's error, from which a weight that has no bounds may be odd
 FAR_REPORTED = 2.0  # the same as `FAR` for them: most will be odd
+MEDIAN_MISS = 0.44  # of Student's distribution with 3 degrees of freedom, in deviations
+FEW_ODD = 0.05  # share of those that a test named, up to which they have to be as far as others
 HEAVIER = 1 / 16  # of the odds, where some weights are far larger than most
 ROUNDS = 20
 SURVIVORS = 1000  # proven weights that show how far from its prediction an intact weight may be
@@ -61,6 +64,8 @@ def worth_replacing(
     gain, error = _gain(sums, deviation)
     overall, overall_error = (float(part) for part in _gain(sums.sum(1), deviation))
     tells = (sums[0] >= FEWEST) & (gain.abs() > SURE * error)
+    if overall < 0:  # weights of a tile are often wrongly predicted together
+        tells &= (gain < 0) | (gain > AGAINST_ALL * error)
     replaced = torch.where(tells, gain > 0, overall > SURE * overall_error)
     return spread(replaced, per_tile, candidates) & candidates
 
@@ -155,6 +160,8 @@ def odd_ones(
         reported: whether a hardware test named the candidates.
     """
     missed = (found - predicted).double().abs()
+    if reported and candidates.any():  # some predictions err more than they did when they were measured
+        error = max(error, float(missed[candidates].median()) / MEDIAN_MISS)
     least = (FAR_REPORTED if reported else FAR) * error
     far = candidates & (missed > least)
     if error <= 0 or not far.any():
@@ -177,6 +184,8 @@ def odd_ones(
     likely = torch.zeros_like(candidates)
     likely[candidates] = overwritten > 0.5
     odd = far & likely
+    if reported and odd.sum() < FEW_ODD * candidates.sum():  # the test named what is hardly damaged
+        odd &= missed > FAR * error
     return odd & bool(2 * odd.sum() < candidates.sum())  # else the predictions are what is odd
 
 
