@@ -239,13 +239,16 @@ def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"]
     0.8 x / rms; of others with such a deviation mostly more. Where coarse rounding ends, some small ones are beside.
     """
     zeros = doubtful & (weight == 0)
-    beside = spread(by_tile(zeros, RUN) > 0, RUN, weight)
-    others = weight[doubtful & beside & (weight != 0) & weight.isfinite()].abs().double().sort().values
-    if not zeros.any() or not len(others):
+    if not zeros.any():
         return False
-    few = int(SMALL_BESIDE * len(others))
-    expected = 0.8 * len(others) * float(others[few]) / max(statistics.rms, 1e-300)
-    return expected > 2 * few + UNLIKELY
+    others = doubtful & (weight != 0) & weight.isfinite()
+    beside = others & spread(by_tile(zeros, RUN) > 0, RUN, weight)
+    for some, share in ((others, 0.0), (beside, SMALL_BESIDE)):
+        sizes = weight[some].abs().double().sort().values
+        few = int(share * len(sizes))
+        if len(sizes) and 0.8 * len(sizes) * float(sizes[few]) / max(statistics.rms, 1e-300) > 2 * few + UNLIKELY:
+            return True
+    return False
 
 
 def _zeroed(
