@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planaria.guard.locate import known_extremes
+from planaria.guard.locate import known_extremes, stuck
 from planaria.guard.statistics import Statistics
 from planaria.guard.unmeasured import absurd_weights, mildly_damaged
 from planaria.streams import generator
@@ -141,3 +141,14 @@ def test_cells_stuck_at_the_largest_weight_are_no_extremes() -> None:
     of = Statistics.of(weight)
     weight[:20] = weight.max()
     assert not known_extremes(weight, torch.ones(500, dtype=torch.bool), of)[:20].any()
+
+
+def test_many_impossible_weights_of_one_size_are_stuck_and_so_are_those_of_the_other_sign() -> None:
+    weight = normal(40, 50)
+    all_of_it, places = torch.ones(40, 50, dtype=torch.bool), torch.randperm(2000, generator=generator(0, "places"))
+    weight.view(-1)[places[:100]], weight.view(-1)[places[100:200]] = 5.0, -5.0
+    found = stuck(weight, weight > 4, all_of_it)
+    assert torch.equal(found, weight.abs() == 5.0)
+    assert not stuck(weight, weight > 4, ~all_of_it).any()
+    assert not stuck(weight, (weight > 4) & (torch.arange(2000).view(40, 50) < 100), all_of_it).any()  # by chance
+    assert not stuck(weight.round(), weight > 4, all_of_it).any()  # rounded: all repeat

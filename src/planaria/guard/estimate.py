@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria.checkpoints import Entry
 from planaria.guard.evidence import odd_ones, small_ones, worth_replacing
-from planaria.guard.locate import MOST_EXTREMES, RUN, Located, by_tile, spread
+from planaria.guard.locate import MOST_EXTREMES, RUN, Located, by_tile, spread, stuck
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, weights_of
 from planaria.guard.rules import within_reach
@@ -194,7 +194,7 @@ def estimate(
         nearly = within_twice if within_twice.sum() <= MOST_EXTREMES else nearly
         outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
         outliers &= bool(outliers.sum() <= MOST_EXTREMES)
-    nearly &= not (mapped and informed)
+    nearly &= ~stuck(weight, located.certain, located.doubtful) & (not (mapped and informed))
     flipped = statistics.flipped_zeros(stored)
     overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight) & ~flipped
     nearly &= (spread(by_tile(overwritten, RUN) == 0, RUN, weight) | outliers) & ~told

@@ -31,6 +31,7 @@ MOST_DEVIATIONS = 8.0  # by which the sum of weights that look right may be off 
 MOST_ODD = 0.02  # share of odd weights beside their neighbours that is no sign of noise
 ODD_TO_GROSS = 10  # odd weights to those that are impossible by far
 MOST_EXTREMES = 2  # weights that hold the largest or the smallest value; more are stuck
+MOST_EQUAL = 16  # impossible weights of one size that are so by chance
 MOST_ALIKE = 0.2  # of garbage, that is too large or too small beyond the share of random bits that are
 NATURAL = 1e-4  # share of proven weights that are tiny, from which that says nothing
 
@@ -125,8 +126,9 @@ def locate(
         garbage &= ~tiny
     garbage &= ~statistics.nearly_possible(weight, twice=True)  # by a flipped bit of the mantissa
     certain = certain | (open_ & _overwritten(weight, garbage, open_, statistics, FLOATS[entry.dtype]))
-    judged = open_ & ~known_extremes(weight, open_, statistics)
-    certain &= judged
+    same = stuck(weight, certain, open_)
+    judged = open_ & (same | ~known_extremes(weight, open_, statistics))
+    certain = (certain | same) & judged
     missing = certain
     if not sound and certain.sum() < MOST_BROKEN * open_.sum():
         missing = certain | (judged & _detected(weight, certain, judged, statistics, rule))
@@ -177,6 +179,20 @@ def known_extremes(
         for found in (lowest, highest) if heavy else (lowest | highest,):  # one end's outlier says nothing of the other
             extremes |= found & bool((found & open_).sum() <= MOST_EXTREMES)
     return extremes & open_
+
+
+def stuck(
+    weight: Float[Tensor, "*weight"], certain: Bool[Tensor, "*weight"], open_: Bool[Tensor, "*weight"]
+) -> Bool[Tensor, "*weight"]:
+    """Weights of a size that many impossible ones have, of either sign: cells stuck where devices end.
+
+    None where weights repeat anyway: they were rounded, or their type has few values.
+    """
+    others = weight[open_ & ~certain]
+    if not certain.any() or 2 * len(others.unique()) < len(others):
+        return torch.zeros_like(certain)
+    sizes, counts = weight[certain & (weight != 0) & weight.isfinite()].abs().unique(return_counts=True)
+    return open_ & torch.isin(weight.abs(), sizes[counts > MOST_EQUAL])
 
 
 def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
