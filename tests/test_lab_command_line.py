@@ -189,7 +189,7 @@ def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planar
     check_result(json.loads((folder / "demo.json").read_text()), recipes=["default"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bench_writes_tables_and_prints_json_where_asked(tiny: None, tmp_path: Path, planaria_lab) -> None:
     outcome = planaria_lab("bench", "tinymlp", "--json", "--output", str(tmp_path))
     assert outcome.code == 0

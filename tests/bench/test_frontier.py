@@ -241,7 +241,7 @@ def test_entropy_coded_symbols_come_near_the_gaussian_bound_and_never_beat_it() 
     """ECSQ at 1 bit is .1 to .25 bit behind Shannon (Gish and Pierce 1968); the count of bits must not flatter it."""
     weights = {"weight": drawn(400, 500)}
     objective = Objective(weights, rate=1.0, moments={})
-    for bits in (0.25, 0.5, 1.0, 2.0):
+    for bits in (0.25, 1.0):
         found = low_bit_copy._largest_that_fits(weights, objective, 0.0, False, int(25_000 * bits))
         assert found is not None and found.nbytes <= 25_000 * bits
         behind = bits - 0.5 * math.log2(1 / objective.of(found))

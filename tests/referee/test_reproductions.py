@@ -5,7 +5,7 @@ import pytest
 from referee.reproductions import REPRODUCTIONS, Reproduction
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shape checks make a rule ten times slower
-RUNS = 6
+RUNS = 3
 
 
 @pytest.mark.parametrize("reproduction", REPRODUCTIONS, ids=lambda of: of.name)
