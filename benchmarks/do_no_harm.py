@@ -18,8 +18,9 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent / "tests")  # not this folder: a script in it bears the package's name
 
-from planaria_lab.bench.statistics import Summary, summary  # noqa: E402
 from referee.reproductions import REPRODUCTIONS, Run  # noqa: E402
+
+from planaria_lab.bench.statistics import Summary, summary  # noqa: E402
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ import struct
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
+
+from planaria.files import make_folder, write_atomically
 from planaria_lab import datasets
 from planaria_lab.bench import resnet, tinymlp
 from planaria_lab.bench.frontier import convnet
 from planaria_lab.bench.int8 import quantised
-from safetensors.torch import save
-
-from planaria.files import make_folder, write_atomically
 
 DATA = Path(__file__).parents[1] / "lab" / "src" / "planaria_lab" / "data"
 

@@ -6,10 +6,10 @@ The first line is of a process that has just started: it also reads the frozen r
 import time
 
 import torch
-from planaria_lab.bench import tinymlp
 
 from planaria.guard import protect
 from planaria.guard.file import TIERS
+from planaria_lab.bench import tinymlp
 
 RUNS = 3
 BUDGET = 0.03

@@ -18,16 +18,16 @@ import argparse
 from pathlib import Path
 
 import torch
-from planaria_lab import datasets
-from planaria_lab.zoo import Population, open_zoo
-from planaria_lab.zoo.building import standardised
-from planaria_lab.zoo.population import SETTINGS, read_json
 from torch import Tensor
 
 from planaria import streams
 from planaria.fit import second_moments
 from planaria.fit.population import PopulationSchedule, fit_population
 from planaria.progress import progress_bar
+from planaria_lab import datasets
+from planaria_lab.zoo import Population, open_zoo
+from planaria_lab.zoo.building import standardised
+from planaria_lab.zoo.population import SETTINGS, read_json
 
 SHEETS = "fc1.weight"
 SIDE = 28  # of its sheets

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from planaria.codes import ReedSolomon
+from planaria.errors import InvalidInput
+from planaria.streams import generator
 from planaria_lab import bounds
 from planaria_lab.bounds import (
     conditional_covariance,
@@ -30,10 +34,6 @@ from planaria_lab.bounds import (
     reverse_water_filling,
     stored_copy_distortion,
 )
-
-from planaria.codes import ReedSolomon
-from planaria.errors import InvalidInput
-from planaria.streams import generator
 
 Array = np.ndarray[Any, Any]
 PAGE = Path(__file__).parent.parent / "docs" / "bounds.md"

@@ -16,10 +16,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planaria_lab import datasets
 from torch import Tensor
 
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput
+from planaria_lab import datasets
 
 REAL_DATA = os.environ.get("PLANARIA_DATA")
 LOADERS: dict[str, Callable[..., datasets.Dataset]] = {"mnist": datasets.mnist, "fashion-mnist": datasets.fashion_mnist}

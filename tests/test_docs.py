@@ -10,10 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from planaria_lab import command_line as lab_command_line
 
 import planaria
 from planaria import command_line
+from planaria_lab import command_line as lab_command_line
 
 DOCS = Path(__file__).parent.parent / "docs"
 MAIN = {"planaria": command_line.main, "planaria-lab": lab_command_line.main}

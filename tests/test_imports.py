@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
-import planaria_lab
 import pytest
 
 import planaria
+import planaria_lab
 
 ROOTS = {package.__name__: Path(package.__file__).parent for package in (planaria, planaria_lab)}
 MODULES = {

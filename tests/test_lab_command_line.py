@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from planaria_lab import command_line
-from planaria_lab.bench import engine, repair_table
-from planaria_lab.bench.experiment import Experiment
 
 from planaria.errors import DataNotFound, InvalidInput
 from planaria.fit import Schedule
+from planaria_lab import command_line
+from planaria_lab.bench import engine, repair_table
+from planaria_lab.bench.experiment import Experiment
 
 TINY = Experiment(networks=("A",), rates=(0.5, 0.9), masks=2, fits=1, seed=0)
 

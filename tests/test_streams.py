@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planaria_lab.bench.tinymlp import TinyMLP
 
 from planaria.streams import generator
+from planaria_lab.bench.tinymlp import TinyMLP
 
 COUNT = 20_000
 seeds = st.integers(0, 2**32)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import same_bits
-from planaria_lab.attacks import Attack
-from planaria_lab.attacks.base import ObjectiveAttack
 from torch import Tensor, nn
 from victims import ATTACKS, DTYPES, TARGETED, UNTARGETED, answers, batch, broken, loss, victim
 
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidInput
 from planaria.streams import generator
+from planaria_lab.attacks import Attack
+from planaria_lab.attacks.base import ObjectiveAttack
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

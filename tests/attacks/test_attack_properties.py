@@ -7,17 +7,17 @@ import torch
 from helpers import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planaria_lab import datasets
-from planaria_lab.attacks import FGSM, PGD, BitSearch, BitTrojan, Objective, TargetedBitSearch, Trojaning
-from planaria_lab.attacks.rounding import nearest, stored_within
-from planaria_lab.attacks.trojan import Trojan
-from planaria_lab.bench import tinymlp
 from torch import Tensor
 from victims import DTYPES, answers, batch, broken, loss, victim
 
 from planaria.damages import BitFlip, Faults, ModelFaults
 from planaria.damages.faults import integers
 from planaria.streams import generator
+from planaria_lab import datasets
+from planaria_lab.attacks import FGSM, PGD, BitSearch, BitTrojan, Objective, TargetedBitSearch, Trojaning
+from planaria_lab.attacks.rounding import nearest, stored_within
+from planaria_lab.attacks.trojan import Trojan
+from planaria_lab.bench import tinymlp
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 STORED = [

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+from victims import ATTACKS, batch, victim
+
+from planaria.errors import InvalidInput
+from planaria.streams import generator
 from planaria_lab.attacks import (
     FGSM,
     PGD,
@@ -17,11 +22,6 @@ from planaria_lab.attacks import (
     TargetedBitSearch,
     Trojaning,
 )
-from torch import Tensor, nn
-from victims import ATTACKS, batch, victim
-
-from planaria.errors import InvalidInput
-from planaria.streams import generator
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from planaria_lab.attacks import FineTune, LabelFlip
 from safetensors.torch import load_file, save_file
 from victims import answers, batch, broken, loss, victim
 
@@ -13,6 +12,7 @@ from planaria.command_line import main
 from planaria.damages import ModelFaults
 from planaria.errors import LooksDifferent
 from planaria.streams import generator
+from planaria_lab.attacks import FineTune, LabelFlip
 
 
 def tuned(*names: str) -> ModelFaults:

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from planaria.damages import ModelFaults
+from planaria.streams import generator
 from planaria_lab import datasets
 from planaria_lab.attacks import (
     FGSM,
@@ -20,11 +25,6 @@ from planaria_lab.attacks import (
     Trojaning,
 )
 from planaria_lab.bench.int8 import quantised
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from planaria.damages import ModelFaults
-from planaria.streams import generator
 
 DTYPES = ["float32", "float16", "bfloat16", "float64", "int8"]
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from planaria_lab.bench import engine
 
 GRID = {"two sheets": (2, 5, 6)}

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from planaria_lab.bench.experiment import Experiment
 
 from planaria.errors import InvalidFile, InvalidInput
+from planaria_lab.bench.experiment import Experiment
 
 SETTINGS = {"networks": '["A", "B"]', "rates": "[0.5, 1]", "masks": "3", "fits": "2", "seed": "-1"}
 

@@ -9,10 +9,10 @@ import torch
 from helpers import drawn, mask
 from matplotlib.figure import Figure
 from PIL import Image
-from planaria_lab.bench import demonstration, figures
 from results import made_result
 
 from planaria.errors import OutputFailed
+from planaria_lab.bench import demonstration, figures
 
 
 def saved(figure: Figure, folder: Path) -> Image.Image:

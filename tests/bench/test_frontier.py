@@ -13,6 +13,10 @@ import torch
 from helpers import drawn, mask, moving, same_bits, smooth_sheets
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+
+from planaria.errors import InvalidFile, InvalidInput
+from planaria.fit import Fit, second_moments
 from planaria_lab.bench.frontier import (
     Estimate,
     Method,
@@ -38,10 +42,6 @@ from planaria_lab.bench.frontier.rule import RuleAlone
 from planaria_lab.bench.frontier.signs import StoredSigns
 from planaria_lab.bench.frontier.zero_fill import ZeroFill
 from planaria_lab.bench.sentences import sentences
-from torch import Tensor
-
-from planaria.errors import InvalidFile, InvalidInput
-from planaria.fit import Fit, second_moments
 
 WEIGHTS = {
     "first.weight": smooth_sheets(12, 8, 8),

@@ -15,9 +15,6 @@ import torch
 from helpers import drawn, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from planaria_lab import command_line
-from planaria_lab.bench import guard, guard_memory, guard_speed
-from planaria_lab.bench.statistics import median, proportion
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import Tensor
@@ -26,6 +23,9 @@ from planaria import streams
 from planaria.checkpoints import open_checkpoint
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput, LooksDifferent
 from planaria.guard import Guard, Report, TensorReport, protect
+from planaria_lab import command_line
+from planaria_lab.bench import guard, guard_memory, guard_speed
+from planaria_lab.bench.statistics import median, proportion
 
 TENSORS = {
     "encoder.weight": drawn(128, 192),

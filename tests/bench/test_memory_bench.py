@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planaria_lab.bench import memory
 
 from planaria.errors import DataNotFound
+from planaria_lab.bench import memory
 
 
 def quiet(*told: object) -> None:

@@ -9,6 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import drawn
+
+from planaria.errors import InvalidFile, InvalidInput
+from planaria.repairers import ZeroFill
+from planaria.streams import generator
 from planaria_lab import datasets
 from planaria_lab.bench.population import networks, run, sheets, tables, zoos
 from planaria_lab.bench.population.judge import Judge, cell, explained
@@ -18,10 +22,6 @@ from planaria_lab.bench.population.settings import Settings
 from planaria_lab.bench.repair_table import missing_r2
 from planaria_lab.network_repairers import NeuronWiener
 from planaria_lab.zoo import MLP
-
-from planaria.errors import InvalidFile, InvalidInput
-from planaria.repairers import ZeroFill
-from planaria.streams import generator
 
 SETTINGS = Settings.packaged()
 TINY = replace(

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 from helpers import drawn, same_bits
-from planaria_lab import datasets
-from planaria_lab.bench import resnet
-from planaria_lab.bench.frontier.convnet import images_in
-from planaria_lab.bench.int8 import Int8Conv2d, Int8Linear, quantised, quantised_weight
 from torch import nn
 
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.streams import generator
+from planaria_lab import datasets
+from planaria_lab.bench import resnet
+from planaria_lab.bench.frontier.convnet import images_in
+from planaria_lab.bench.int8 import Int8Conv2d, Int8Linear, quantised, quantised_weight
 
 
 def test_the_shipped_network_classifies_mnist() -> None:

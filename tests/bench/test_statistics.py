@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from planaria_lab.bench.statistics import Summary, summary
 
 numbers = st.floats(-100, 100)

@@ -1,8 +1,9 @@
 """Results as Markdown."""
 
 import pytest
-from planaria_lab.bench import tables
 from results import METHODS, RATES, made_result
+
+from planaria_lab.bench import tables
 
 
 def cells(table: str) -> list[list[str]]:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from helpers import drawn, same_bits
-from planaria_lab import datasets
-from planaria_lab.bench import tinymlp
 
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.streams import generator
+from planaria_lab import datasets
+from planaria_lab.bench import tinymlp
 
 
 @pytest.mark.parametrize(("name", "hidden"), [("A", 64), ("B", 128)])

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from planaria_lab.attacks import PGD, Attack
-from planaria_lab.bench.int8 import quantised
-from planaria_lab.campaigns.adaptive import BelowResidual
-from planaria_lab.campaigns.defences import ResidualRepair
 from torch import Tensor, nn
 
 from planaria import streams
 from planaria.damages import ModelFaults
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
+from planaria_lab.attacks import PGD, Attack
+from planaria_lab.bench.int8 import quantised
+from planaria_lab.campaigns.adaptive import BelowResidual
+from planaria_lab.campaigns.defences import ResidualRepair
 
 
 def smooth_model(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from planaria.damages import ModelFaults
+from planaria.errors import InvalidFile, InvalidInput
 from planaria_lab.attacks import PGD, Objective
 from planaria_lab.campaigns import Settings, run
 from planaria_lab.campaigns.measures import FALSE_ALARMS, found_at
 from planaria_lab.campaigns.pictures import draw_roc
 from planaria_lab.campaigns.tables import overview, roc_table, tables
-
-from planaria.damages import ModelFaults
-from planaria.errors import InvalidFile, InvalidInput
 
 SMALL = Settings(
     models=["TinyMLP A"],

@@ -4,6 +4,12 @@ import inspect
 
 import pytest
 import torch
+from torch import Tensor
+
+from planaria import streams
+from planaria.damages import BitFlip, WholeWeight
+from planaria.damages.faults import integers
+from planaria.errors import InvalidInput
 from planaria_lab.campaigns import defences
 from planaria_lab.campaigns.defences import (
     ClipToRange,
@@ -15,12 +21,6 @@ from planaria_lab.campaigns.defences import (
     ZeroGroups,
 )
 from planaria_lab.campaigns.defences.base import Protection, Tensors
-from torch import Tensor
-
-from planaria import streams
-from planaria.damages import BitFlip, WholeWeight
-from planaria.damages.faults import integers
-from planaria.errors import InvalidInput
 
 DEFENCES: list[Defence] = [
     NoDefence(),

@@ -4,15 +4,15 @@ import importlib.util
 
 import pytest
 import torch
+
+from planaria.damages import WholeWeight
+from planaria.errors import DataNotFound
+from planaria.streams import generator
 from planaria_lab.attacks import BitSearch
 from planaria_lab.bench.guard import MINILM
 from planaria_lab.campaigns.defences import Restored
 from planaria_lab.campaigns.measures import measured
 from planaria_lab.campaigns.subjects import Classifier, subject
-
-from planaria.damages import WholeWeight
-from planaria.errors import DataNotFound
-from planaria.streams import generator
 
 
 def test_float16_is_stored_attacked_and_overflows() -> None:

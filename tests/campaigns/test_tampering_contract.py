@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from planaria import streams
+from planaria.damages.faults import integers
+from planaria.errors import InvalidGuard, InvalidInput, UntrustedGuard
+from planaria.guard import Guard, container, protect
+from planaria.guard.report import VERDICTS
 from planaria_lab.campaigns import tampering
 from planaria_lab.campaigns.defences import PlanariaGuard, Protection, Restored
 from planaria_lab.campaigns.tampering import (
@@ -27,13 +34,6 @@ from planaria_lab.campaigns.tampering import (
     Truncation,
 )
 from planaria_lab.campaigns.tampering.forgery import closed, guard_like, opened
-from torch import Tensor
-
-from planaria import streams
-from planaria.damages.faults import integers
-from planaria.errors import InvalidGuard, InvalidInput, UntrustedGuard
-from planaria.guard import Guard, container, protect
-from planaria.guard.report import VERDICTS
 
 KEY = "5a" * 32
 TIERS = ("copy", "parity", "hint", "ladder")

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
-from planaria_lab import datasets
 
 from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
 from planaria.errors import InvalidInput
@@ -15,6 +14,7 @@ from planaria.fit import Fit, Schedule, fit_rule, second_moments
 from planaria.layouts import Flat, Layout, Sheet
 from planaria.repairers import MeanFill, Regrow
 from planaria.streams import generator
+from planaria_lab import datasets
 
 SHORT = Schedule(iterations=5, lengths=(3, 5), check_every=2, long_rollout=1)
 RECIPES = pytest.mark.parametrize("recipe", [DEFAULT, REFERENCE], ids=lambda recipe: recipe.name)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers import drawn, smooth_sheets
 from models import SHORT, WITH_RULES, smooth, smooth_guard
-from planaria_lab.campaigns.tampering.forgery import with_fields
 from torch import Tensor
 
 from planaria.damages import WholeWeight
@@ -17,6 +16,7 @@ from planaria.guard import Guard, protect, rules
 from planaria.guard.container import pack
 from planaria.repairers import RegrowFrozen
 from planaria.streams import generator
+from planaria_lab.campaigns.tampering.forgery import with_fields
 
 RECIPES = ("kernel-1", "sheet-1")
 

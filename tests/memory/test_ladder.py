@@ -9,12 +9,12 @@ import pytest
 from helpers import drawn, mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planaria_lab.bounds import erasure_distortion
 
 from planaria.errors import InvalidInput
 from planaria.memory import ladder as ladder_module
 from planaria.memory.ladder import Bounds, Ladder
 from planaria.memory.quantiser import FINEST, SIGN, thresholds
+from planaria_lab.bounds import erasure_distortion
 
 Matrix = np.ndarray[Any, Any]
 

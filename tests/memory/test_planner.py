@@ -9,11 +9,11 @@ import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planaria_lab.bounds import erasure_distortion
 from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.memory import Memory, Planner
+from planaria_lab.bounds import erasure_distortion
 
 RATES = (0.05, 0.3, 0.6, 0.95)
 

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import planaria_lab.network_repairers
 import pytest
 import torch
 from helpers import same_bits
+from torch import Tensor
+
+import planaria_lab.network_repairers
+from planaria.errors import InvalidInput
+from planaria.repairers import MeanFill, ZeroFill
+from planaria.streams import generator
 from planaria_lab.network_repairers import (
     Behaviour,
     ByLayer,
@@ -20,11 +25,6 @@ from planaria_lab.network_repairers import (
     ZooMean,
 )
 from planaria_lab.zoo import MLP, Population
-from torch import Tensor
-
-from planaria.errors import InvalidInput
-from planaria.repairers import MeanFill, ZeroFill
-from planaria.streams import generator
 
 NETWORKS = 12
 ARCHITECTURE = MLP(8, "relu", (5,))

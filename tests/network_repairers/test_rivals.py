@@ -4,6 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
+from planaria.errors import InvalidInput
+from planaria.layouts import Flat
+from planaria.repairers import Kriging, ZeroFill
+from planaria.streams import generator
 from planaria_lab.network_repairers import (
     Behaviour,
     ByLayer,
@@ -18,12 +24,6 @@ from planaria_lab.network_repairers import (
 from planaria_lab.network_repairers.chain import Chain
 from planaria_lab.network_repairers.fitting import drawn_masks
 from planaria_lab.zoo import MLP, Population, SmallCNN
-from torch import Tensor
-
-from planaria.errors import InvalidInput
-from planaria.layouts import Flat
-from planaria.repairers import Kriging, ZeroFill
-from planaria.streams import generator
 
 DEEP = {"net.10.bias": (3,), "net.10.weight": (3, 5), "net.0.weight": (6, 4), "net.0.bias": (6,)}
 DEEP |= {"net.2.weight": (5, 6), "net.2.bias": (5,)}  # as a file may list them

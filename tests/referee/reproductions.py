@@ -6,14 +6,14 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from planaria_lab.bench import tinymlp
-from planaria_lab.datasets import digits, mnist_test
 from torch import Tensor, nn
 
 from planaria.damages import OnTensors, SetZero, StuckAt
 from planaria.damages.faults import integers
 from planaria.guard import Guard, protect
 from planaria.streams import generator
+from planaria_lab.bench import tinymlp
+from planaria_lab.datasets import digits, mnist_test
 from referee.guards import with_parity
 
 Tensors = dict[str, Tensor]

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from planaria_lab.bench import tinymlp
-from planaria_lab.datasets import digits
 from torch import Tensor, nn
 
 from planaria.streams import generator
+from planaria_lab.bench import tinymlp
+from planaria_lab.datasets import digits
 from referee.source import Source
 
 Tensors = dict[str, Tensor]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from planaria_lab import datasets, zoo
-from planaria_lab.zoo import MLP, Recipe, SmallCNN, Variety
-from planaria_lab.zoo.building import standardised
-from planaria_lab.zoo.training import accuracies, train_together
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from planaria.errors import InvalidFile, InvalidInput
+from planaria_lab import datasets, zoo
+from planaria_lab.zoo import MLP, Recipe, SmallCNN, Variety
+from planaria_lab.zoo.building import standardised
+from planaria_lab.zoo.training import accuracies, train_together
 
 DATA = datasets.digits()
 SMALL = replace(DATA, train_images=DATA.train_images[:256], train_labels=DATA.train_labels[:256])
