@@ -268,12 +268,13 @@ def _filled(
         return plain, expected, method
     hint = torch.inf if recollection is None or recollection.error is None else recollection.error
     if rule is not None and shape is not None:
-        trusted = ~missing & weight.float().isfinite() & ~statistics.broken(weight)  # repairers compute in float32
+        broken = statistics.broken(weight)
+        trusted = ~missing & weight.float().isfinite() & ~broken  # repairers compute in float32
         # With nothing left to start from, no rule tells anything.
         rates, errors = (*shape.rates, 1.0), (*shape.errors, max(1.0, shape.errors[-1]))
         apart = float(np.interp(float(missing.double().mean()), rates, errors))
         regrown = torch.zeros_like(missing)  # what the rule tells something of
-        sound = bool((statistics.broken(weight) & ~missing).sum() <= MOST_WRONG * (~missing).sum())
+        sound = bool((broken & ~missing).sum() <= MOST_WRONG * (~missing).sum())
         if sound and apart <= BETTER:  # what tells hardly more than zeros changes answers more than they do
             regrown = missing & within_reach(trusted, shape)
         if shape.tile_error >= 1:  # worse than nothing where whole tiles are gone

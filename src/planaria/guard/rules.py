@@ -26,6 +26,7 @@ from planaria.layouts import Flat, Layout, Sheet
 from planaria.records import Record
 from planaria.repairers import Regrow, RegrowFrozen, Repairer
 from planaria.repairers.regrow import Precision
+from planaria.repairers.regrow_frozen import KERNELS, SHEETS, SMALLEST_KERNEL, SMALLEST_SHEET
 
 RATES = (0.1, 0.5, 0.9)
 PROBED_ROWS, PROBED_COLUMNS = 128, 1024
@@ -34,8 +35,6 @@ LEAST_VARIANCE = 0.1  # share of a weight's variance that its neighbours must te
 SMALLEST, SMALLEST_SIDE = 256, 4  # weights
 LARGEST = 2**26  # bytes: a fit holds several copies of the tensor
 MASKS = 3
-SHEETS, KERNELS = "sheet-1", "kernel-1"  # frozen rules: of images a neuron looks at, and of kernels
-SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
 FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
 CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights

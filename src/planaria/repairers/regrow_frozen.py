@@ -13,7 +13,8 @@ from planaria.frozen import FrozenRule, shipped
 from planaria.layouts import Layout, Sheet
 from planaria.repairers.base import Record, Repairer
 
-SMALLEST, SMALLEST_SHEET = 3, 8  # sides of grids, from which there are rules, and rules for sheets
+SHEETS, KERNELS = "sheet-1", "kernel-1"  # frozen rules: of images a neuron looks at, and of kernels
+SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 
 
 class RegrowFrozen(Repairer):
@@ -98,12 +99,12 @@ def regrow(
         height, width = damaged.shape[2:] if damaged.dim() == 4 else (isqrt(inputs), isqrt(inputs))
         space = (height, width)
     cells = prod(space)
-    if len(space) != 2 or min(space) < SMALLEST or inputs % cells:
+    if len(space) != 2 or min(space) < SMALLEST_KERNEL or inputs % cells:
         raise InvalidInput(
             f"{inputs:,} inputs of a neuron make no grids of {' x '.join(map(str, space))}. Name their height and "
-            f"width in space, of {SMALLEST} or more each."
+            f"width in space, of {SMALLEST_KERNEL} or more each."
         )
-    rule = shipped("sheet-1" if min(space) >= SMALLEST_SHEET else "kernel-1")
+    rule = shipped(SHEETS if min(space) >= SMALLEST_SHEET else KERNELS)
     repairer = RegrowFrozen(rule, Sheet(space))
     matrix = damaged.reshape(-1, cells)
     return repairer.restore(matrix, known.reshape(-1, cells), Record()).view(damaged.shape)
