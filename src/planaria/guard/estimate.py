@@ -194,7 +194,9 @@ def estimate(
         nearly = within_twice if within_twice.sum() <= MOST_EXTREMES else nearly
         outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
         outliers &= bool(outliers.sum() <= MOST_EXTREMES)
-    nearly &= ~stuck(weight, located.certain, located.doubtful) & (not (mapped and informed))
+    nearly &= not (mapped and informed)
+    if nearly.any():
+        nearly &= ~stuck(weight, located.certain, located.doubtful)
     flipped = statistics.flipped_zeros(stored)
     overwritten = located.certain & ~nearly & (weight != 0) & ~statistics.tiny(weight) & ~flipped
     nearly &= (spread(by_tile(overwritten, RUN) == 0, RUN, weight) | outliers) & ~told

@@ -188,11 +188,11 @@ def stuck(
 
     None where weights repeat anyway: they were rounded, or their type has few values.
     """
-    others = weight[open_ & ~certain]
-    if not certain.any() or 2 * len(others.unique()) < len(others):
-        return torch.zeros_like(certain)
     sizes, counts = weight[certain & (weight != 0) & weight.isfinite()].abs().unique(return_counts=True)
-    return open_ & torch.isin(weight.abs(), sizes[counts > MOST_EQUAL])
+    repeated, others = sizes[counts > MOST_EQUAL], weight[open_ & ~certain]
+    if not len(repeated) or 2 * len(others.unique()) < len(others):
+        return torch.zeros_like(certain)
+    return open_ & torch.isin(weight.abs(), repeated)
 
 
 def by_tile(mask: Bool[Tensor, "*weight"], per_tile: int) -> Tensor:
