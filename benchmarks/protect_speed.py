@@ -8,7 +8,7 @@ import time
 import torch
 
 from planaria.guard import protect
-from planaria.guard.file import TIERS
+from planaria.guard.tiers import TIERS
 from planaria_lab.bench import tinymlp
 
 RUNS = 3
@@ -19,7 +19,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, guards of {BUDGET:.0%}")
     for network in tinymlp.NETWORKS:
         state = tinymlp.shipped(network).state_dict()
-        for tiers in (("digest", "parity", "rule"), TIERS):
+        for tiers in (("digest", "parity", "rule"), tuple(TIERS)):
             for _ in range(RUNS):
                 began = time.perf_counter()
                 guard = protect(state, budget=BUDGET, tiers=tiers)

@@ -21,7 +21,7 @@ from planaria.checkpoints import Checkpoint, open_checkpoint
 from planaria.errors import InvalidInput, LooksDifferent, PlanariaError
 from planaria.guard import Guard, Report
 from planaria.guard.digests import bundle_digests
-from planaria.guard.draft import Draft
+from planaria.guard.overlay import Overlay
 from planaria.guard.repair import diagnose
 from planaria.guard.stream import SYMBOL
 
@@ -165,17 +165,17 @@ class Scrubber:
     def _repair(self) -> None:
         with self._open(writable=True) as checkpoint:
             try:
-                report, draft = diagnose(self.guard, checkpoint, action="repair", progress=lambda _: self._rest())
+                report, overlay = diagnose(self.guard, checkpoint, action="repair", progress=lambda _: self._rest())
             except LooksDifferent:
                 # Said once, and again only if the model changes further.
                 self._left = np.concatenate([self._digests(checkpoint, bundles) for bundles in self._blocks()])
                 raise
             if report.verdict == "intact":  # it was put right meanwhile
                 return
-            left, changed = self._after(report, draft)
+            left, changed = self._after(report, overlay)
             with self._gate.closed(rest=self._rest):
                 self._synchronise()
-                draft.commit()
+                overlay.commit()
                 self._synchronise()
         self._left = left
         self._count(
@@ -187,8 +187,8 @@ class Scrubber:
         if self.callback:
             self.callback(report)
 
-    def _after(self, report: Report, draft: Draft) -> tuple[NDArray[np.generic], Counter[str]]:
-        """What the digests will be once the draft is written; and by verdict, how many unproven bundles are news."""
+    def _after(self, report: Report, overlay: Overlay) -> tuple[NDArray[np.generic], Counter[str]]:
+        """What the digests will be once the overlay is written; and by verdict, how many unproven bundles are news."""
         stream, left = self.guard.stream, self._intact.copy()
         changed: Counter[str] = Counter()
         for tensor, region in report.regions():
@@ -196,7 +196,7 @@ class Scrubber:
                 first = stream.first_tiles[stream.index[tensor.name]] + region.start // stream.tile
                 last = first + (region.stop - region.start - 1) // stream.tile
                 bundles = np.unique(stream.bundle_of[first : last + 1])
-                left[bundles] = self._digests(draft, bundles)
+                left[bundles] = self._digests(overlay, bundles)
                 changed[region.verdict] += int((left[bundles] != self._left[bundles]).any(1).sum())
         return left, changed
 
@@ -210,7 +210,7 @@ class Scrubber:
         for start in range(0, stream.bundles, at_once):
             yield np.arange(start, min(start + at_once, stream.bundles))
 
-    def _digests(self, content: Checkpoint | Draft, bundles: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _digests(self, content: Checkpoint | Overlay, bundles: NDArray[np.int64]) -> NDArray[np.uint8]:
         return bundle_digests(content, self.guard.stream, bundles, key=self.guard.key)
 
     def _synchronise(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidGuard
-from planaria.guard.manifest import Manifest, ParityShape, RuleShape
+from planaria.guard.manifest import VERSION, Manifest, ParityShape, RuleShape
 
 names = st.text(max_size=8)
 files = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\\0"), min_size=1, max_size=8).filter(
@@ -172,7 +172,9 @@ def test_nesting_without_end_is_refused(before: str, after: str) -> None:
         Manifest.decode((before * 100_000 + "1" + after * 100_000).encode())
 
 
-@given(version=st.integers(5, 10**6), more=st.dictionaries(st.sampled_from(["colour", "tile", "parity"]), names))
+@given(
+    version=st.integers(VERSION + 1, 10**6), more=st.dictionaries(st.sampled_from(["colour", "tile", "parity"]), names)
+)
 def test_a_newer_format_asks_for_a_newer_planaria_whatever_else_it_says(version: int, more: dict[str, str]) -> None:
     with pytest.raises(InvalidGuard, match=f"of format {version}; .* Install a newer"):
         decoded({**more, "version": version})

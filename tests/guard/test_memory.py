@@ -18,6 +18,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, Report, TensorReport, container, protect, remember
+from planaria.guard.recollect import memory_of
 
 ALL = ("digest", "copy", "parity", "hint", "ladder")
 LADDER = ("digest", "copy", "ladder")
@@ -306,7 +307,7 @@ def test_a_lost_hint_takes_the_ladder_with_it_and_nothing_else() -> None:
         size=guard.size,
         lost=(hint,),
     )
-    memory = left.memory()
+    memory = memory_of(left)
     assert memory is not None and memory.ladder is None and memory.strengths == ()
     damaged, known = scattered(0.2)
     assert left.repair(damaged, known=known).verdict in ("estimated", "lost")

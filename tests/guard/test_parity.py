@@ -15,8 +15,8 @@ from planaria.checkpoints import StateDict
 from planaria.codes import ReedSolomon
 from planaria.guard import parity
 from planaria.guard.codewords import Unsolved
-from planaria.guard.draft import Draft
 from planaria.guard.manifest import ParityShape
+from planaria.guard.overlay import Overlay
 from planaria.guard.parity import correct, encode, shape_for
 from planaria.guard.stream import Stream
 from planaria.streams import generator
@@ -56,7 +56,7 @@ def test_there_is_no_parity_without_room_or_without_symbols() -> None:
 
 @dataclass
 class Coded:
-    """A small model of uneven tensors with its parity, and a draft of a damaged copy."""
+    """A small model of uneven tensors with its parity, and a overlay of a damaged copy."""
 
     shape: ParityShape
     sizes: tuple[int, ...] = (1300, 1, 0, 777, 2048, 64)
@@ -69,11 +69,11 @@ class Coded:
         self.stream = Stream(tuple(self.checkpoint.entries.values()), tile=TILE)
         self.intact = self.stream.read(self.checkpoint, 0, self.stream.symbols).copy()
         self.stored = encode(self.checkpoint, self.stream, self.shape, threads=1, progress=silent)
-        self.draft = Draft(self.checkpoint, self.stream)
+        self.overlay = Overlay(self.checkpoint, self.stream)
 
     @property
     def now(self) -> NDArray[np.uint16]:
-        return self.stream.read(self.draft, 0, self.stream.symbols)
+        return self.stream.read(self.overlay, 0, self.stream.symbols)
 
     @property
     def codewords(self) -> NDArray[np.int64]:
@@ -86,8 +86,8 @@ class Coded:
         padded = [start + size // 2 for start, size in zip(self.stream.starts, self.sizes, strict=False) if size % 2]
         values = 1 + random_bytes(2 * len(symbols), seed=seed).view(np.uint16) % 65535
         values = np.where(np.isin(symbols, padded), 1 + values % 255, values).astype(np.uint16)
-        self.draft.xor(symbols, values)
-        self.draft.commit()
+        self.overlay.xor(symbols, values)
+        self.overlay.commit()
 
     def correct(
         self,
@@ -97,7 +97,7 @@ class Coded:
         writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]] = lambda at: np.full(len(at), 65535, np.uint16),
     ) -> Unsolved:
         return correct(
-            self.draft, self.stream, self.shape, self.stored, damaged,
+            self.overlay, self.stream, self.shape, self.stored, damaged,
             suspects=suspects, proven=self.proven, writable=writable, threads=1, progress=silent,
         )  # fmt: skip
 
@@ -212,8 +212,8 @@ def beyond(model: Coded, *, kind: str, lanes: float, seed: int) -> NDArray[np.in
         "signs": np.full(len(symbols), 0x8000),
         "bits": 1 << draws.integers(0, 16, len(symbols)),
     }[kind]
-    model.draft.xor(symbols, values.astype(np.uint16))
-    model.draft.commit()
+    model.overlay.xor(symbols, values.astype(np.uint16))
+    model.overlay.commit()
     return (model.now != model.intact).nonzero()[0]
 
 

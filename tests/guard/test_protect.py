@@ -201,8 +201,10 @@ def test_progress_rises_to_its_total() -> None:
     calls: list[tuple[int, int, str]] = []
     protect(gaussian(), budget=0.1, tiers=PLAIN, progress=lambda *call: calls.append(call))
     assert all(0 <= done <= total for done, total, _ in calls)
-    measuring = [(done, total) for done, total, what in calls if what == "digests and parity"]
-    assert measuring == sorted(measuring) and measuring[-1][0] == measuring[-1][1]
+    for part in ("digests", "parity"):
+        reading = [(done, total) for done, total, what in calls if what == part]
+        assert reading == sorted(reading) and reading[-1][0] == reading[-1][1]
+    protect(gaussian(), budget=0.1, tiers=("digest", "rule"), progress=lambda *call: calls.append(call))
     assert {what for *_, what in calls} > {f"looking for structure in {name}" for name in gaussian()}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria.damages import BitFlip, Run, WholeWeight
 from planaria.errors import InvalidInput, OtherModel
-from planaria.guard import Guard, examine, guard, protect, rules
+from planaria.guard import Guard, guard, protect, rules, tiers
 from planaria.streams import generator
 
 MODELS = {"gaussian": (gaussian, gaussian_guard), "crowd": (crowd, crowd_guard), "smooth": (smooth, smooth_guard)}
@@ -22,7 +22,7 @@ every = pytest.mark.parametrize("made", MODELS.values(), ids=MODELS)
 @pytest.fixture
 def hashing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but digests may be looked at."""
-    for module, name in ((guard, "diagnose"), (examine.parity, "correct"), (rules, "repairer_of")):
+    for module, name in ((guard, "diagnose"), (tiers.parity.parity, "correct"), (rules, "repairer_of")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("this is more than a quick check"))
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry
 from planaria.guard.codewords import Unsolved
-from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
+from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
@@ -117,12 +117,12 @@ class _Comparison:
 
 def changed_tiles(
     guard: GuardFile,
-    draft: Draft,
+    overlay: Overlay,
     unproven: NDArray[np.bool_],
     foreign: NDArray[np.bool_],
     unsolved: Unsolved | None,
 ) -> NDArray[np.bool_]:
-    """Tiles of tensors and rows that look trained rather than damaged; the draft forgets what it corrected of them.
+    """Tiles of tensors and rows that look trained rather than damaged; the overlay forgets what it corrected of them.
 
     Where their old content is proven, old and new are compared: training moves nearly every weight of a tensor or of a
     row, each by little, to other random bits of its lower half; damage strikes few, or moves them far, or in single
@@ -138,7 +138,7 @@ def changed_tiles(
     """
     changed = np.zeros_like(unproven)
     stream = guard.stream
-    if not unproven.any() and not len(draft.symbols):
+    if not unproven.any() and not len(overlay.symbols):
         return changed
     judged = [
         index
@@ -146,22 +146,22 @@ def changed_tiles(
         if entry.dtype in FLOATS and not foreign[stream.tiles_of_tensor(index)].any()
     ]
     for index in judged:
-        symbols = _trained_symbols(guard, draft, index, unproven)
+        symbols = _trained_symbols(guard, overlay, index, unproven)
         if symbols.size:
             changed[stream.tiles_of(symbols)] = True
-            draft.forget(symbols)
-    for index in _sound_tensors(guard, draft, judged, unproven, changed, unsolved):
+            overlay.forget(symbols)
+    for index in _sound_tensors(guard, overlay, judged, unproven, changed, unsolved):
         bounds = stream.tiles_of_tensor(index)
         changed[bounds] |= unproven[bounds]
-        draft.forget(_in_rows_of(draft, index, unproven))
+        overlay.forget(_in_rows_of(overlay, index, unproven))
     return changed
 
 
-def _in_rows_of(draft: Draft, index: int, tiles: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _in_rows_of(overlay: Overlay, index: int, tiles: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Corrected symbols of rows that have a part in these tiles of a tensor: else a row would be half old, half new."""
-    stream, entry = draft.stream, draft.stream.entries[index]
-    low, high = np.searchsorted(draft.symbols, stream.starts[index : index + 2])
-    symbols = draft.symbols[low:high]
+    stream, entry = overlay.stream, overlay.stream.entries[index]
+    low, high = np.searchsorted(overlay.symbols, stream.starts[index : index + 2])
+    symbols = overlay.symbols[low:high]
     row = entry.nbytes // entry.shape[0] if len(entry.shape) > 1 else 1
     of = np.repeat(tiles[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
     rows = np.logical_or.reduceat(of, np.arange(0, entry.nbytes, row))
@@ -170,12 +170,12 @@ def _in_rows_of(draft: Draft, index: int, tiles: NDArray[np.bool_]) -> NDArray[n
     return symbols[rows[within // row] | rows[last // row] | of[within]]
 
 
-def _trained_symbols(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _trained_symbols(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Corrected symbols of the tensor's rows that look trained, where the corrections are proven."""
     stream, entry = guard.stream, guard.entries[index]
     nothing = np.empty(0, np.int64)
-    low, high = np.searchsorted(draft.symbols, stream.starts[index : index + 2])
-    symbols, values = draft.symbols[low:high], draft.values[low:high]
+    low, high = np.searchsorted(overlay.symbols, stream.starts[index : index + 2])
+    symbols, values = overlay.symbols[low:high], overlay.values[low:high]
     certain = ~unproven[stream.tiles_of(symbols)] if low < high else np.zeros(0, bool)
     symbols, values = symbols[certain], values[certain]
     size, count = FLOATS[entry.dtype].itemsize, prod(entry.shape)
@@ -209,7 +209,7 @@ def _trained_symbols(guard: GuardFile, draft: Draft, index: int, unproven: NDArr
         stop = piece.start + piece.nbytes
         old, new = (
             content.read(entry.name, piece.start, stop).reshape(-1, size)[place].ravel()
-            for content in (draft, draft.checkpoint)
+            for content in (overlay, overlay.checkpoint)
         )
         comparison.add(old, new, statistics.rms if statistics else 0.0)
     if not comparison.looks_trained(statistics):
@@ -220,7 +220,7 @@ def _trained_symbols(guard: GuardFile, draft: Draft, index: int, unproven: NDArr
 
 def _sound_tensors(
     guard: GuardFile,
-    draft: Draft,
+    overlay: Overlay,
     judged: list[int],
     unproven: NDArray[np.bool_],
     changed: NDArray[np.bool_],
@@ -249,14 +249,14 @@ def _sound_tensors(
     sound = []
     for index in left:
         if together or index in counting:
-            if index in judged and _looks_sound(guard, draft, index, unproven):
+            if index in judged and _looks_sound(guard, overlay, index, unproven):
                 sound.append(index)
             else:
                 together = False
     yield from (index for index in sound if together or index in counting)
 
 
-def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[np.bool_]) -> bool:
+def _looks_sound(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArray[np.bool_]) -> bool:
     """Whether nothing in the tensor's tiles without proof looks broken, as found, by what the guard knows of it."""
     statistics, entry, stream = guard.statistics(index), guard.entries[index], guard.stream
     if statistics is None or statistics.rms == 0:
@@ -275,7 +275,7 @@ def _looks_sound(guard: GuardFile, draft: Draft, index: int, unproven: NDArray[n
         tiles = mask[piece.start // stream.tile : -(-(piece.start + piece.nbytes) // stream.tile)]
         if not tiles.any():
             continue
-        content = draft.checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
+        content = overlay.checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
         chosen = torch.from_numpy(np.repeat(tiles, stream.tile // size)[: piece.nbytes // size])
         weight = weights_of(content, piece).flatten()[chosen].double()
         magnitude = weight.abs()

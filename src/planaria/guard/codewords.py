@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.codes import Corrections, ReedSolomon, wrong_codeword_log2
-from planaria.guard.draft import Draft
 from planaria.guard.manifest import ParityShape
+from planaria.guard.overlay import Overlay
 from planaria.guard.stream import SYMBOL, Stream
 
 WRONG = 1e-9  # accepted chance that a word of corrections is a wrong one
@@ -88,14 +88,14 @@ class Unsolved:
 
 
 class CodewordSolver:
-    """Corrects codewords in a draft, all segments together. Codeword c of segment s has the number s * width + c.
+    """Corrects codewords in an overlay, all segments together. Codeword c of segment s has the number s * width + c.
 
     Each codeword is first decoded with unknown places, to half its strength; then, as proven tiles drop out, with all
     symbols of unproven tiles as erasures, to its full strength; then with the suspects alone as erasures and the rest
     unknown. A correction of a check symbol (the guard's seal proves those), past the segment's end or outside the
     unproven tiles is a wrong codeword, and refused.
 
-    What comes out is provisional: applied to the draft, and accepted for good once the chance of a wrong codeword is
+    What comes out is provisional: applied to the overlay, and accepted for good once the chance of a wrong codeword is
     below `WRONG`. A tile whose digest matches proves the corrections in it, and the codewords that have no more
     than a few others; a tile that matches without a provisional word's corrections refutes the word.
 
@@ -109,7 +109,7 @@ class CodewordSolver:
 
     def __init__(
         self,
-        draft: Draft,
+        overlay: Overlay,
         stream: Stream,
         shape: ParityShape,
         remainders: Mapping[int, NDArray[np.uint16]],
@@ -120,7 +120,7 @@ class CodewordSolver:
         proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         threads: int,
     ):
-        self.draft, self.stream, self.shape, self.unproven = draft, stream, shape, unproven
+        self.overlay, self.stream, self.shape, self.unproven = overlay, stream, shape, unproven
         self._remainders, self._suspects, self._proven, self._threads = remainders, suspects, proven, threads
         self._hopeless = hopeless
         self._code = ReedSolomon(shape.check)
@@ -232,7 +232,7 @@ class CodewordSolver:
         self._erased[codewords], self._alike[codewords] = erasures[better], alike[better]
         self._chance[codewords] = chance[better]
         words = words[taken[words.codeword]]
-        self.draft.xor(words.at, words.value)
+        self.overlay.xor(words.at, words.value)
         self._words += words
         self._dirty[words.tile] = True
 
@@ -312,9 +312,9 @@ class CodewordSolver:
         return refuted
 
     def _switch(self, own: NDArray[np.int64], applied: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
-        """Applies to the draft what is wanted of these corrections, and takes back the others."""
+        """Applies to the overlay what is wanted of these corrections, and takes back the others."""
         change = own[applied != wanted]
-        self.draft.xor(self._words.at[change], self._words.value[change])
+        self.overlay.xor(self._words.at[change], self._words.value[change])
         applied[:] = wanted
 
     def _drop(self, which: NDArray[np.bool_]) -> None:
@@ -322,7 +322,7 @@ class CodewordSolver:
         words = self._words
         gone = which[words.codeword]
         taken_back = words[gone & self.unproven[words.tile]]
-        self.draft.xor(taken_back.at, taken_back.value)
+        self.overlay.xor(taken_back.at, taken_back.value)
         self._dirty[taken_back.tile] = True
         settled = words[gone & ~self.unproven[words.tile]]
         if len(settled.at):
@@ -363,7 +363,7 @@ class CodewordSolver:
         words = self._words[self.unproven[self._words.tile]]
         words = words[np.argsort(words.at)]
         wrong = ~explained[words.tile] | ((words.value & ~writable(words.at)) != 0)
-        self.draft.xor(words.at[wrong], words.value[wrong])
+        self.overlay.xor(words.at[wrong], words.value[wrong])
         shape = (-1, self.shape.width)
         return Unsolved(self.failed.reshape(shape), doubted.reshape(shape), explained, self._density(undecoded))
 

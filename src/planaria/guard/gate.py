@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from planaria.guard.draft import Draft
+from planaria.guard.overlay import Overlay
 from planaria.guard.stream import SYMBOL, Stream
 
 
@@ -34,17 +34,17 @@ class Gate:
     ):
         self.stream, self.struck, self.unproven, self.known = stream, struck, unproven, known
 
-    def admit(self, draft: Draft) -> None:
-        """Takes out of the draft what must not be written. Costs a few operations for each corrected symbol."""
-        if not len(draft.symbols):
+    def admit(self, overlay: Overlay) -> None:
+        """Takes out of the overlay what must not be written. Costs a few operations for each corrected symbol."""
+        if not len(overlay.symbols):
             return
-        tiles = self.stream.tiles_of(draft.symbols)
-        values = np.where(self.struck[tiles], draft.values, np.uint16(0))
+        tiles = self.stream.tiles_of(overlay.symbols)
+        values = np.where(self.struck[tiles], overlay.values, np.uint16(0))
         if self.known is not None:
             doubtful = self.unproven[tiles]
-            values[doubtful] &= writable_bits(self.stream, draft.symbols[doubtful], self.known)
+            values[doubtful] &= writable_bits(self.stream, overlay.symbols[doubtful], self.known)
         written = values != 0
-        draft.symbols, draft.values = draft.symbols[written], values[written]
+        overlay.symbols, overlay.values = overlay.symbols[written], values[written]
 
 
 def writable_bits(

@@ -135,12 +135,12 @@ class Guard(GuardFile):
             with unchanged_while_read(files), Copy(model, output, headers) as copy:
                 mended = recovered_headers(self, self._files(copy.path, headers))
                 with open_checkpoint(copy.path, headers=headers, mended=mended, writable=True) as checkpoint:
-                    report, draft = diagnose(
+                    report, overlay = diagnose(
                         self, checkpoint, action="repair", known=mask, force=force, flush=True, threads=threads,
                         examined=lambda examination: None if force else require_weights(self, examination, files),
                         progress=counted,
                     )  # fmt: skip
-                    draft.commit()
+                    overlay.commit()
                     checkpoint.write_headers()
                 notes = copy.publish(unchanged=report.verdict == "intact" and output is None)
             return replace(report, notes=(*report.notes, *notes))
@@ -154,10 +154,10 @@ class Guard(GuardFile):
                 f"A .pt file is repaired into one, not into {Path(output).name!r}. Convert it afterwards."
             )
         with open_checkpoint(model if on_disk is None else on_disk, headers=headers, writable=True) as checkpoint:
-            report, draft = diagnose(
+            report, overlay = diagnose(
                 self, checkpoint, action="repair", known=mask, force=force, threads=threads, progress=counted
             )
-            draft.commit()
+            overlay.commit()
         if isinstance(model, (str, os.PathLike)) and on_disk is not None and (output or report.verdict != "intact"):
             if file_states(files) != before:
                 raise OutputFailed(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.guard.draft import Draft
 from planaria.guard.file import GuardFile
+from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import pieces, weights_of
 
 Known = dict[str, Bool[Tensor, "*weight"]]
@@ -92,14 +92,14 @@ class _Count(NamedTuple):
         return enough and _most(self.bad_matching, self.matching)
 
 
-def require_plausible(guard: GuardFile, draft: Draft, damaged: NDArray[np.bool_], known: Known | None) -> None:
+def require_plausible(guard: GuardFile, overlay: Overlay, damaged: NDArray[np.bool_], known: Known | None) -> None:
     """Raises `InvalidInput` if a mask is the wrong way round: if digests or impossible weights contradict most of it.
 
     A mask of stuck cells may well list some that hold right values by chance, but not most weights of a tensor whose
     tiles match. Where no tile matches, weights tell that cannot be right, if nearly all of them are marked good.
 
     Args:
-        draft: the model as it was found.
+        overlay: the model as it was found.
         damaged: tiles that do not match their digest.
     """
     stream, total = guard.stream, _Count()
@@ -121,13 +121,15 @@ def require_plausible(guard: GuardFile, draft: Draft, damaged: NDArray[np.bool_]
         if count.contradicted:
             raise InvalidInput(_upside_down(f"weights of {name!r}", count))
         if good.size >= FEWEST and _most(count.bad, count.weights) and tiles.any():
-            _require_showing(guard, draft, index, tiles, ~good)
+            _require_showing(guard, overlay, index, tiles, ~good)
         total = _Count(*(one + other for one, other in zip(total, count, strict=True)))
     if total.contradicted:
         raise InvalidInput(_upside_down("of the weights it names", total))
 
 
-def _require_showing(guard: GuardFile, draft: Draft, index: int, tiles: NDArray[np.bool_], bad: NDArray[Any]) -> None:
+def _require_showing(
+    guard: GuardFile, overlay: Overlay, index: int, tiles: NDArray[np.bool_], bad: NDArray[Any]
+) -> None:
     """Raises `InvalidInput` if weights that cannot be right are, in damaged tiles, nearly all marked good."""
     of, entry, tile = guard.statistics(index), guard.entries[index], guard.stream.tile
     if of is None:
@@ -137,7 +139,7 @@ def _require_showing(guard: GuardFile, draft: Draft, index: int, tiles: NDArray[
         within = tiles[piece.start // tile : -(-(piece.start + piece.nbytes) // tile)]
         if not within.any():
             continue
-        broken = of.broken(weights_of(draft.read(entry.name, piece.start, piece.start + piece.nbytes), piece))
+        broken = of.broken(weights_of(overlay.read(entry.name, piece.start, piece.start + piece.nbytes), piece))
         start = piece.start * bad.size // entry.nbytes
         marked = bad[start : start + broken.numel()]
         there = np.repeat(within, max(1, tile * bad.size // entry.nbytes))[: len(marked)]

@@ -13,9 +13,11 @@ from planaria.errors import InvalidGuard
 from planaria.memory.ladder import MOST_STAGES
 from planaria.memory.memory import CODECS
 
-VERSION = 4
+VERSION = 5
 LEAN = 3  # the version from which small tensors cost less
 NOT_FINITE = 4  # the version from which it is told which tensors without statistics held values that are no numbers
+MORE_TIERS = 5  # the version from which a guard may hold tiers that are not in the format
+RESERVED = {"manifest", "headers", "statistics", "description", "seal", "self"}  # no names for tiers
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
@@ -84,6 +86,11 @@ class RememberedShape(NamedTuple):
     prior: int
     error: float
 
+    @property
+    def hinted(self) -> bool:
+        """Whether the guard holds an array for it."""
+        return bool(self.codec or self.prior)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryShape:
@@ -103,7 +110,7 @@ class Manifest:
     """The manifest.
 
     Attributes:
-        version: of the format; 3 for the lean one, see `lean`; 4 with `not_finite`.
+        version: of the format; 3 for the lean one, see `lean`; 4 with `not_finite`; 5 with `tiers`.
         key: fingerprint of the key, or "" for a guard made without one.
         tile: bytes of a tile.
         files: (name, bytes of its header) of each file of the model; one of the name "" for a model in memory.
@@ -115,6 +122,7 @@ class Manifest:
         memory: shape of the memory tiers, if there are any; from version 2.
         not_finite: indices, ascending, of tensors without statistics in which some values were no numbers; from
             version 4.
+        tiers: settings of tiers that are not in the format, by name; from version 5.
     """
 
     version: int = 1
@@ -128,6 +136,7 @@ class Manifest:
     copied: Sequence[int] = ()
     memory: MemoryShape | None = None
     not_finite: Sequence[int] = ()
+    tiers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def lean(self) -> bool:
@@ -193,11 +202,19 @@ class Manifest:
             and all(_whole(index, 0, 2**32) for indices in self.reasons.values() for index in indices),
             "copied": (not self.copied or _whole(self.version, 2, VERSION)) and _ascending(self.copied),
             "not_finite": (not self.not_finite or self.version >= NOT_FINITE) and _ascending(self.not_finite),
+            "tiers": isinstance(self.tiers, dict)
+            and (not self.tiers or self.version >= MORE_TIERS)
+            and all(is_tier_name(name) and isinstance(settings, dict) for name, settings in self.tiers.items()),
             "memory": self.memory is None or (_whole(self.version, 2, VERSION) and _remembers(self.memory)),
         }
         for name, sound in checks.items():
             if not sound:
                 raise InvalidGuard(f"The guard's manifest is not sound: {name} is {repr(getattr(self, name))[:80]}.")
+
+
+def is_tier_name(name: str) -> bool:
+    """Whether a tier may have this name: small letters and digits, since arrays and options are named by it."""
+    return name.isascii() and name.isalnum() and name.islower() and len(name) <= 32 and name not in RESERVED
 
 
 def _plain(name: str) -> bool:

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planaria.guard.digests import bundle_digests, group_digest
-from planaria.guard.draft import Draft
-from planaria.guard.file import GuardFile
 from planaria.guard.hashing import hasher
+from planaria.guard.overlay import Overlay
 from planaria.guard.stream import CHUNK, SYMBOL, Stream
+
+if TYPE_CHECKING:
+    from planaria.guard.file import GuardFile
 
 MOST_TRIALS = 4096  # exchanges of small tensors that are tried: each costs a digest or two of one tile's bytes
 LOOKED_UP = 8  # bytes of a digest
@@ -31,8 +34,8 @@ class Moved:
 
 
 def put_back(
-    guard: GuardFile,
-    draft: Draft,
+    guard: "GuardFile",
+    overlay: Overlay,
     unproven: NDArray[np.bool_],
     *,
     proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
@@ -44,8 +47,8 @@ def put_back(
     Content that was copied over other content restores nothing but what it is a copy of.
 
     Cost: one pass over the damaged tiles, and one over what moved; 24 bytes for each tile of the model. Memory: what
-    moved is held in the draft, at up to 10 bytes for each of its symbols, before a first byte is written, since places
-    that changed content need each other's.
+    moved is held in the overlay, at up to 10 bytes for each of its symbols, before a first byte is written, since
+    places that changed content need each other's.
 
     Args:
         proven: all tiles that are proven by the digests that these tiles have a part in.
@@ -55,7 +58,7 @@ def put_back(
         return moved
     unit_of, stored = _units(guard)
     units = np.unique(unit_of[unproven])
-    found = _found(guard, draft, units)
+    found = _found(guard, overlay, units)
     # Where all content matches, longer digests do not: those that match are not to be trusted.
     missed = found != stored[units]
     units, found = units[missed], found[missed]
@@ -66,22 +69,22 @@ def put_back(
     at = np.searchsorted(now[order], stored[units]).clip(max=len(order) - 1)
     sources = order[at]
     there = now[sources] == stored[units]
-    targets, sources = _tile_by_tile(draft.stream, unit_of, units[there], sources[there])
+    targets, sources = _tile_by_tile(overlay.stream, unit_of, units[there], sources[there])
     if len(targets):
-        _write(draft, targets, sources, unproven, proven)
+        _write(overlay, targets, sources, unproven, proven)
         restored = targets[~unproven[targets]]
         moved.restored[restored] = True
         moved.foreign[targets[np.isin(unit_of[sources], units)]] = True
     if "digest.tiles" in guard.arrays:
-        targets, sources = _exchanged(guard, draft, unproven)
+        targets, sources = _exchanged(guard, overlay, unproven)
         if len(targets):
-            _write(draft, targets, sources, unproven, proven)
+            _write(overlay, targets, sources, unproven, proven)
             moved.restored[targets] |= ~unproven[targets]
             moved.foreign[targets] = moved.foreign[sources] = True
     return moved
 
 
-def _units(guard: GuardFile) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+def _units(guard: "GuardFile") -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """By tile, the bundle or group whose digest it is compared by, ascending; and the start of each one's digest."""
     stream = guard.stream
     if "digest.tiles" in guard.arrays:
@@ -94,11 +97,11 @@ def _starts(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(digests[:, :LOOKED_UP]).view(np.uint64).ravel()
 
 
-def _found(guard: GuardFile, draft: Draft, units: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _found(guard: "GuardFile", overlay: Overlay, units: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The start of the digest of what is found in these units."""
     if "digest.tiles" in guard.arrays:
-        return _starts(bundle_digests(draft, guard.stream, units, key=guard.key))
-    digests = [group_digest(draft, guard.stream, int(group), key=guard.key) for group in units]
+        return _starts(bundle_digests(overlay, guard.stream, units, key=guard.key))
+    digests = [group_digest(overlay, guard.stream, int(group), key=guard.key) for group in units]
     return _starts(np.frombuffer(b"".join(digests), np.uint8).reshape(len(units), -1))
 
 
@@ -129,14 +132,14 @@ def _nbytes(stream: Stream, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _write(
-    draft: Draft,
+    overlay: Overlay,
     targets: NDArray[np.int64],
     sources: NDArray[np.int64],
     unproven: NDArray[np.bool_],
     proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
 ) -> None:
     """Puts what is found in some tiles into others, all at once; takes back what its digest does not prove."""
-    stream = draft.stream
+    stream = overlay.stream
     found = [(np.empty(0, np.int64), np.empty(0, np.uint16))]
     for target, source, count in _runs(stream, targets, sources):
         (name, start, stop), (other, other_start, _) = (
@@ -145,17 +148,17 @@ def _write(
         for begin in range(0, stop - start, CHUNK):
             end = min(begin + CHUNK, stop - start)
             padded = np.zeros(-(-(end - begin) // SYMBOL) * SYMBOL, np.uint8)
-            padded[: end - begin] = draft.read(name, start + begin, start + end)
-            padded[: end - begin] ^= draft.read(other, other_start + begin, other_start + end)
+            padded[: end - begin] = overlay.read(name, start + begin, start + end)
+            padded[: end - begin] ^= overlay.read(other, other_start + begin, other_start + end)
             values = padded.view("<u2")
             changed = values.nonzero()[0]
             found.append((stream.start_of(name) + (start + begin) // SYMBOL + changed, values[changed]))
     symbols, values = (np.concatenate(part) for part in zip(*found, strict=True))
-    draft.xor(symbols, values)
+    overlay.xor(symbols, values)
     unproven[proven(np.sort(targets))] = False
     wrong = unproven[stream.tiles_of(symbols)]
     if wrong.any():  # the model changed since its digests were taken, or the guard contradicts itself
-        draft.xor(symbols[wrong], values[wrong])
+        overlay.xor(symbols[wrong], values[wrong])
 
 
 def _runs(stream: Stream, targets: NDArray[np.int64], sources: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
@@ -169,7 +172,7 @@ def _runs(stream: Stream, targets: NDArray[np.int64], sources: NDArray[np.int64]
 
 
 def _exchanged(
-    guard: GuardFile, draft: Draft, unproven: NDArray[np.bool_]
+    guard: "GuardFile", overlay: Overlay, unproven: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tiles, ascending, in bundles of several, and where the content of each is found: as in `_tile_by_tile`.
 
@@ -193,18 +196,18 @@ def _exchanged(
         if (trials := trials + 1) > MOST_TRIALS:
             break
         instead = {target: source} if bundle != other else {target: source, source: target}
-        if _matches_exchanged(guard, draft, bundle, instead):
+        if _matches_exchanged(guard, overlay, bundle, instead):
             solved.add(bundle)
             found |= instead
     targets = np.array(sorted(found), np.int64)
     return targets, np.array([found[tile] for tile in targets.tolist()], np.int64)
 
 
-def _matches_exchanged(guard: GuardFile, draft: Draft, bundle: int, instead: dict[int, int]) -> bool:
+def _matches_exchanged(guard: "GuardFile", overlay: Overlay, bundle: int, instead: dict[int, int]) -> bool:
     """Whether a bundle matches its digest with other tiles instead of some of its own."""
     digest = hasher(guard.key)
     for tile in guard.stream.tiles_in(np.array([bundle])).tolist():
         for place in guard.stream.bytes_of(np.array([instead.get(tile, tile)])):
-            digest.update(draft.read(*place).data)
+            digest.update(overlay.read(*place).data)
     stored = guard.arrays["digest.tiles"][bundle]
     return digest.digest(length=stored.nbytes) == stored.tobytes()

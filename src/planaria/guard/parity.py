@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from planaria.codes import ReedSolomon
 from planaria.guard.codewords import CodewordSolver, Unsolved
-from planaria.guard.draft import Draft
 from planaria.guard.manifest import ParityShape
+from planaria.guard.overlay import Overlay
 from planaria.guard.stream import CHUNK, SYMBOL, Readable, Stream
 
 SEGMENT = 2**26  # symbols: 128 MiB
@@ -46,6 +46,11 @@ def _longest(segment: int, budget: int, longest: int, lean: bool) -> ParityShape
     most = max((shape.width * shape.check for shape in shapes), default=0)
     # A few check symbols in all divide badly, and are worth most in the longest codeword.
     return next((shape for shape in shapes if shape.width * (shape.check + lean) >= USED * most), None)
+
+
+def nothing_of(shape: ParityShape, stream: Stream) -> NDArray[np.uint16]:
+    """Check symbols of this shape for this stream, all 0."""
+    return np.zeros((-(-stream.symbols // shape.segment), shape.check, shape.width), np.uint16)
 
 
 def encode(
@@ -86,7 +91,7 @@ def _rows(stream: Stream, shape: ParityShape, start: int) -> int:
 
 
 def correct(
-    draft: Draft,
+    overlay: Overlay,
     stream: Stream,
     shape: ParityShape,
     stored: NDArray[np.uint16],
@@ -99,7 +104,7 @@ def correct(
     threads: int,
     progress: Callable[[int], None],
 ) -> Unsolved:
-    """Corrects what the parity can prove, in the draft, and marks in `damaged` the tiles that are proven again.
+    """Corrects what the parity can prove, in the overlay, and marks in `damaged` the tiles that are proven again.
 
     See `CodewordSolver`. What is neither proven by a digest nor more certain than `WRONG` stays as it was found.
 
@@ -119,11 +124,11 @@ def correct(
             hopeless.append(segment)
             touched = False
         if touched:
-            remainders[segment] = _remainder(draft, stream, shape, start, threads, progress) ^ stored[segment]
+            remainders[segment] = _remainder(overlay, stream, shape, start, threads, progress) ^ stored[segment]
         else:
             progress((stop - start) * SYMBOL)
     solver = CodewordSolver(
-        draft,
+        overlay,
         stream,
         shape,
         remainders,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from planaria.checkpoints import Entry
 from planaria.guard.statistics import FLOATS
-from planaria.guard.stream import SYMBOL
+from planaria.guard.stream import SYMBOL, Stream
 
 PIECE = 2**22  # bytes
 
@@ -39,6 +39,17 @@ def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
         nbytes = min(step, entry.nbytes - start)
         shape = (nbytes // row, row // size) if unit <= PIECE else (nbytes // size,)
         yield Entry(entry.name, entry.dtype, shape, nbytes, start)
+
+
+def pieces_holding(stream: Stream, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
+    """The pieces, with the indices of their tensors, that hold any of these tiles, which ascend."""
+    for index in np.unique(np.searchsorted(stream.first_tiles, tiles, side="right") - 1).tolist():
+        first = stream.first_tiles[index]
+        for piece in pieces(stream.entries[index], stream.tile):
+            low = first + piece.start // stream.tile
+            high = first + -(-(piece.start + piece.nbytes) // stream.tile)
+            if np.searchsorted(tiles, low) < np.searchsorted(tiles, high):
+                yield index, piece
 
 
 def weights_of(content: NDArray[np.uint8], entry: Entry) -> Float[Tensor, "*weight"]:

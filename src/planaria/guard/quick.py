@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 from planaria.checkpoints import Checkpoint
-from planaria.guard.draft import Draft
-from planaria.guard.examine import damaged_tiles
 from planaria.guard.file import GuardFile
+from planaria.guard.overlay import Overlay
 from planaria.guard.report import Region, Report, TensorReport
+from planaria.guard.tiers.digest import damaged_tiles
 
 
 def quick_check(
@@ -22,7 +22,7 @@ def quick_check(
     """
     began = time.monotonic()
     stream = guard.stream
-    damaged = damaged_tiles(guard, Draft(checkpoint, stream), progress)
+    damaged = damaged_tiles(guard, Overlay(checkpoint, stream), progress)
     tensors = []
     for index, entry in enumerate(guard.entries):
         tiles = damaged[stream.tiles_of_tensor(index)]

@@ -9,15 +9,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
-from planaria.guard.draft import Draft
 from planaria.guard.estimate import Recollection, inside
 from planaria.guard.evidence import odd_ones, unrelated
 from planaria.guard.file import GuardFile
 from planaria.guard.locate import MOST_EXTREMES, Located, known_extremes
+from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import weights_of
 from planaria.guard.statistics import PRUNED, Statistics
+from planaria.guard.tiers import LadderTier
 from planaria.memory import Memory
-from planaria.memory.memory import Recalled
+from planaria.memory.memory import PRIOR_BYTES, Recalled, Remembered
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
 SPARE_REPORTED = 16  # the same where a hardware test would have to be wrong as well; the last planes have few
@@ -28,33 +29,63 @@ Masks = dict[str, Bool[Tensor, "*weight"]]
 
 
 def recollect(
-    guard: GuardFile, draft: Draft, located: Mapping[int, Located], *, mapped: bool, threads: int
+    guard: GuardFile, overlay: Overlay, located: Mapping[int, Located], *, mapped: bool, threads: int
 ) -> dict[int, Recollection]:
     """What the memory says of these tensors.
 
     Cost: the ladder codes all its tensors together. If one of them is damaged, all are read: some 40 bytes a weight.
 
     Args:
-        draft: the model with what the parity corrected.
+        overlay: the model with what the parity corrected.
         located: by index, the tensors of the memory that are damaged, and where.
         mapped: whether a hardware test said what is missing.
 
     Raises:
         InvalidGuard: if the memory is none that could have been stored.
     """
-    memory = guard.memory()
+    memory = memory_of(guard)
     if memory is None or not located:
         return {}
     try:
-        return _recollect(guard, memory, draft, located, mapped=mapped, threads=threads)
+        return _recollect(guard, memory, overlay, located, mapped=mapped, threads=threads)
     except InvalidInput as error:
         raise InvalidGuard(f"The guard's memory is not sound: {error}") from error
+
+
+def memory_of(guard: GuardFile) -> Memory | None:
+    """What is remembered of the model, but for what is lost of it; None if that is nothing.
+
+    Raises `InvalidGuard` if the ladder is not sound.
+    """
+    shape = guard.manifest.memory
+    if shape is None:
+        return None
+    nothing = np.zeros(0, np.uint8)
+    there = [of for of in shape.tensors if not of.hinted or f"hint.{of.tensor}" in guard.arrays]
+    # Its residuals are what hints leave: without one of them the ladder tells nothing.
+    climbs = "ladder" in guard.arrays and all(of in there for of in shape.tensors if of.laddered)
+    tensors = []
+    for of in there:
+        entry, content = guard.entries[of.tensor], guard.arrays.get(f"hint.{of.tensor}", nothing).view(np.uint8)
+        end = len(content) - PRIOR_BYTES * of.prior
+        tensors.append(
+            Remembered(
+                name=entry.name,
+                shape=entry.shape,
+                codec=of.codec or None,
+                space=tuple(of.space),
+                content=content[:end],
+                prior=content[end:],
+                laddered=bool(of.laddered) and climbs,
+            )
+        )
+    return Memory(tensors, LadderTier.ladder_of(guard) if climbs else None, shape.strengths if climbs else ())
 
 
 def _recollect(
     guard: GuardFile,
     memory: Memory,
-    draft: Draft,
+    overlay: Overlay,
     located: Mapping[int, Located],
     *,
     mapped: bool,
@@ -67,7 +98,7 @@ def _recollect(
     errors = {guard.entries[entry.tensor].name: entry.error for entry in shape.tensors}
 
     def weights(of: Memory) -> dict[str, Tensor]:
-        return {one.name: weights_of(draft.read(one.name), entries[one.name]) for one in of.tensors}
+        return {one.name: weights_of(overlay.read(one.name), entries[one.name]) for one in of.tensors}
 
     laddered = _of(memory, {of.name for of in memory.tensors if of.laddered}, ladder=True)
     told = _climbed(laddered, weights(laddered), damaged, mapped=mapped, threads=threads) if laddered.tensors else {}

@@ -1,107 +1,106 @@
-"""Making the memory tiers: a hint for each tensor where that pays, and a ladder over all of them."""
+"""Planning hints and the ladder: one for each tensor where that pays, and one over all of them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from planaria.checkpoints import Checkpoint
+from planaria.checkpoints import Entry
 from planaria.guard import rules
-from planaria.guard.container import packed_size
-from planaria.guard.file import ladder_columns, remembers
 from planaria.guard.headers import LARGEST_EXPANSION
 from planaria.guard.manifest import Manifest, MemoryShape, RememberedShape
 from planaria.guard.pieces import weights_of
-from planaria.guard.stream import Stream
+from planaria.guard.statistics import FLOATS
+from planaria.guard.tiers.base import Arrays
 from planaria.memory import Memory, Planner
-from planaria.memory.memory import Remembered
+from planaria.memory.memory import Remembered, matrix_shape
 from planaria.memory.quantiser import thresholds
 
-Explain = Callable[[str], None]
-Arrays = dict[str, NDArray[np.generic]]
+if TYPE_CHECKING:
+    from planaria.guard.making import Making
+
+FEWEST = 256  # weights of a tensor that is remembered
 FEWEST_BYTES = 64  # a memory of fewer is none
 MOST_WEIGHTS = 2**25  # planning takes about 50 bytes of working memory for each
 FITTINGS = 6  # times that a memory is made smaller to fit
-SHARES: dict[tuple[str, ...], tuple[float, ...]] = {("hint",): (1.0,), ("ladder",): (0.0,)}  # of the bytes, for hints
+SHARES = {frozenset({"hint"}): (1.0,), frozenset({"ladder"}): (0.0,)}  # of the bytes, for hints
 
 
-def remember(
-    checkpoint: Checkpoint,
-    stream: Stream,
-    manifest: Manifest,
-    plan: Mapping[str, NDArray[np.generic]],
-    allowed: int,
-    *,
-    tiers: Sequence[str],
-    expect: float | None,
-    moments: Mapping[str, Tensor],
-    seed: int,
-    threads: int,
-    say: Explain,
-) -> tuple[Manifest, Arrays]:
-    """The manifest and arrays with a memory for which the guard of `plan` takes at most `allowed` bytes in all.
+def remember(making: "Making") -> None:
+    """Adds hints and ladder, whichever are asked for, planned together in the bytes that are theirs.
 
     Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
-
-    Args:
-        tiers: "hint", "ladder" or both.
-        expect, moments: see `protect`.
-        say: called with what was remembered of each tensor, and why.
     """
+    stream, moments = making.stream, making.moments
     count = sum(math.prod(entry.shape) for entry in stream.entries if remembers(entry))
     if count > MOST_WEIGHTS:
-        say(f"memory: none, it is for models of up to {MOST_WEIGHTS:,} floating-point weights, and this has {count:,}")
-        return manifest, {}
-    weights = _weights(checkpoint, stream, say)
-    nbytes = _nbytes(manifest, plan, stream, list(weights), allowed)
+        limit = f"up to {MOST_WEIGHTS:,} floating-point weights, and this has {count:,}"
+        making.say(f"memory: none, it is for models of {limit}")
+        return
+    making.progress(0, 1, "planning what to remember")
+    of_rules = sum(array.nbytes for name, array in making.arrays.items() if name.startswith("rule."))
+    allowed = min(making.size() + (making.memory_room or 0) - of_rules, making.allowed)
+    weights = _weights(making)
+    nbytes = _nbytes(making, list(weights), allowed)
     if not weights or nbytes < FEWEST_BYTES:
-        say("memory: none, " + ("no bytes are left" if weights else "no tensor can be remembered"))
-        return manifest, {}
+        making.say("memory: none, " + ("no bytes are left" if weights else "no tensor can be remembered"))
+        return
     names = {index: stream.entries[index].name for index in weights}
     planner = Planner(
         {names[index]: weight for index, weight in weights.items()},
         moments={name: moment for name, moment in moments.items() if name in names.values()},
         spaces={names[index]: space for index, weight in weights.items() if (space := _space(weight))},
-        seed=seed,
-        threads=threads,
+        seed=making.seed,
+        threads=making.threads,
     )
     for _ in range(FITTINGS):
-        memory = planner.remember(nbytes, expect=expect, shares=SHARES.get(tuple(tiers)))
-        made, arrays = _stored(memory, planner.weights, stream, manifest)
-        size = packed_size({"manifest": made.encode(), **plan, **arrays})
+        shares = SHARES.get(making.tiers & {"hint", "ladder"})
+        memory = planner.remember(nbytes, expect=making.expect, shares=shares)
+        manifest, arrays = _stored(memory, planner.weights, making)
+        size = making.size(manifest, arrays)
         columns = ladder_columns([stream.entries[stream.index[of.name]] for of in memory.tensors if of.laddered])
-        if made.memory is None or columns > LARGEST_EXPANSION * size:
+        if manifest.memory is None or columns > LARGEST_EXPANSION * size:
             break
         if size <= allowed:
             for line in memory.reasons:
-                say(f"memory: {line}")
+                making.say(f"memory: {line}")
             for of in memory.tensors:
-                say(_line(of, memory, planner.weights[of.name], moments.get(of.name)))
-            return made, arrays
+                making.say(_line(of, memory, planner.weights[of.name], moments.get(of.name)))
+            making.add(manifest, arrays)
+            return
         nbytes -= max(int(1.1 * (size - allowed)), nbytes // 100)
         if nbytes < FEWEST_BYTES:
             break
-    say("memory: none that pays has room")
-    return manifest, {}
+    making.say("memory: none that pays has room")
 
 
-def _weights(checkpoint: Checkpoint, stream: Stream, say: Explain) -> dict[int, Tensor]:
+def remembers(entry: Entry) -> bool:
+    """Whether a memory of a tensor can be made, if it is finite: of matrices that float32 holds exactly."""
+    return entry.dtype in FLOATS and entry.dtype != "F64" and len(entry.shape) > 1 and math.prod(entry.shape) >= FEWEST
+
+
+def ladder_columns(entries: Sequence[Entry]) -> int:
+    """For how many columns a ladder over these tensors stores a rung: packed so well that it has to be limited."""
+    return sum(matrix_shape(entry.shape)[1] for entry in entries)
+
+
+def _weights(making: "Making") -> dict[int, Tensor]:
     """The tensors of which a memory can be made, by index, as float32."""
     weights = {}
-    for index, entry in enumerate(stream.entries):
+    for index, entry in enumerate(making.stream.entries):
         if not remembers(entry):
             continue
         # What it is computed with must outlast the bytes that were read.
-        weight = weights_of(checkpoint.read(entry.name), entry)
+        weight = weights_of(making.checkpoint.read(entry.name), entry)
         if weight.isfinite().all():
             weights[index] = weight
         else:
-            say(f"memory: none of {entry.name}: not all finite")
+            making.say(f"memory: none of {entry.name}: not all finite")
     return weights
 
 
@@ -111,34 +110,27 @@ def _space(weight: Tensor) -> tuple[int, ...]:
     return space if predicted >= rules.LEAST_VARIANCE else ()
 
 
-def _nbytes(
-    manifest: Manifest,
-    plan: Mapping[str, NDArray[np.generic]],
-    stream: Stream,
-    indices: Sequence[int],
-    allowed: int,
-) -> int:
+def _nbytes(making: "Making", indices: Sequence[int], allowed: int) -> int:
     """How large a memory may be, by the size of a guard with arrays of as many bytes."""
-    largest = max(indices, key=lambda index: stream.entries[index].nbytes, default=0)
+    largest = max(indices, key=lambda index: making.stream.entries[index].nbytes, default=0)
 
     def size(nbytes: int) -> int:
-        arrays = {f"hint.{index}": np.zeros(0, np.uint8) for index in indices} | {"ladder": np.zeros(0, np.uint8)}
-        arrays[f"hint.{largest}"] = np.zeros(nbytes, np.uint8)
-        return packed_size({"manifest": manifest.encode(), **plan, **arrays})
+        arrays: Arrays = {f"hint.{index}": np.zeros(0, np.uint8) for index in indices}
+        arrays |= {"ladder": np.zeros(0, np.uint8), f"hint.{largest}": np.zeros(nbytes, np.uint8)}
+        return making.size(arrays=arrays)
 
-    nbytes = allowed - packed_size({"manifest": manifest.encode(), **plan})
+    nbytes = allowed - making.size()
     while nbytes > 0 and (excess := size(nbytes) - allowed) > 0:
         nbytes -= max(excess, nbytes // 200, 1)
     return nbytes
 
 
-def _stored(
-    memory: Memory, weights: Mapping[str, Tensor], stream: Stream, manifest: Manifest
-) -> tuple[Manifest, Arrays]:
+def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> tuple[Manifest, Arrays]:
     """The memory as the guard has it."""
-    shapes, arrays = [], Arrays()
+    shapes: list[RememberedShape] = []
+    arrays: Arrays = {}
     for of in memory.tensors:
-        index, hinted = stream.index[of.name], of.codec is not None or bool(of.prior.size)
+        index, hinted = making.stream.index[of.name], of.codec is not None or bool(of.prior.size)
         if hinted:
             arrays[f"hint.{index}"] = np.concatenate([of.content, of.prior])
         if hinted or of.laddered:
@@ -148,11 +140,11 @@ def _stored(
                 RememberedShape(index, of.codec or "", space, int(of.laddered), int(bool(of.prior.size)), error)
             )
     if not shapes:
-        return manifest, {}
+        return making.manifest, {}
     if memory.ladder is not None:
         arrays["ladder"] = memory.ladder.to_bytes()
     shape = MemoryShape(tensors=tuple(shapes), strengths=tuple(float(f"{one:.4g}") for one in memory.strengths))
-    return replace(manifest, version=max(manifest.version, 2), memory=shape), arrays
+    return replace(making.manifest, version=max(making.manifest.version, 2), memory=shape), arrays
 
 
 def _left(of: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import VerificationFailed
-from planaria.guard import rules
-from planaria.guard.draft import Draft
 from planaria.guard.estimate import HIGH_HALF, Estimate, Recollection, estimate
-from planaria.guard.examine import Examination, damaged_tiles, examine, note_on
+from planaria.guard.examine import Examination, examine, note_on
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
 from planaria.guard.known import Known
 from planaria.guard.locate import Located, locate
-from planaria.guard.manifest import RuleShape
+from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import doubtful_weights, part_of, pieces, weights_of
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
+from planaria.guard.tiers import RuleTier
+from planaria.guard.tiers.digest import damaged_tiles
 from planaria.guard.unmeasured import absurd_weights, mildly_damaged
 from planaria.repairers import Repairer
 
@@ -44,8 +44,8 @@ def diagnose(
     threads: int = 1,
     examined: Callable[[Examination], None] = lambda examination: None,
     progress: Callable[[int], None] = lambda count: None,
-) -> tuple[Report, Draft]:
-    """What is damaged and what becomes of it, and the draft that makes it so. The checkpoint is only read.
+) -> tuple[Report, Overlay]:
+    """What is damaged and what becomes of it, and the overlay that makes it so. The checkpoint is only read.
 
     Args:
         known: what a hardware test says, by tensor, from `known_weights`.
@@ -57,7 +57,7 @@ def diagnose(
     Raises:
         LooksDifferent: see `examine`.
         InvalidInput: if digests contradict most of `known`, unless forced.
-        VerificationFailed: if the draft is not what it should be.
+        VerificationFailed: if the overlay is not what it should be.
     """
     began = time.monotonic()
     header_damaged = checkpoint.header_damaged or checkpoint.wrong_length()  # before anything is written
@@ -71,17 +71,20 @@ def diagnose(
         if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any()
         and (statistics := guard.statistics(of.tensor)) is not None
     }
-    told = recollect(guard, examination.draft, located, mapped=known is not None, threads=threads)
+    told = recollect(guard, examination.overlay, located, mapped=known is not None, threads=threads)
     gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
         memory = (located[index], told[index]) if index in told else None
         tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
         if action == "repair" and flush:
-            gate.admit(examination.draft)
-            examination.draft.commit()
-    gate.admit(examination.draft)
-    if action == "repair" and (damaged_tiles(guard, examination.draft) & ~_sharing(guard, examination.unproven)).any():
+            gate.admit(examination.overlay)
+            examination.overlay.commit()
+    gate.admit(examination.overlay)
+    if (
+        action == "repair"
+        and (damaged_tiles(guard, examination.overlay) & ~_sharing(guard, examination.unproven)).any()
+    ):
         raise VerificationFailed(
             "A repaired tile did not read back as its digest says. Nothing was written; try again."
         )
@@ -96,7 +99,7 @@ def diagnose(
         notes=tuple(filter(None, (*examination.notes, _no_numbers(guard, examination)))),
         seconds=time.monotonic() - began,
     )
-    return report, examination.draft
+    return report, examination.overlay
 
 
 def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None:
@@ -106,7 +109,7 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
     the interval that the first half leaves. Any other part of a correction is taken back: it may make a number that
     neither was nor was found.
     """
-    draft, stream = examination.draft, guard.stream
+    overlay, stream = examination.overlay, guard.stream
     if examination.unsolved is None:
         return
     for index, entry in enumerate(guard.entries):
@@ -117,18 +120,18 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
             doubt = high_doubt if entry.dtype in FLOATS else any_doubt
             bounds = np.arange(len(doubt) + 1) * piece.nbytes // max(len(doubt), 1)
             symbols = np.repeat(doubt, np.diff(bounds))[::SYMBOL].nonzero()[0]
-            draft.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
+            overlay.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
             if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
                 stop = piece.start + piece.nbytes
-                found = draft.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
-                content = draft.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
+                found = overlay.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
+                content = overlay.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
                 settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
                 smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
                 smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
                 # No other bit of what is no number is set in infinities, nor in NaN as it is computed.
                 smaller |= ~weights_of(content.reshape(-1).view(np.uint8), piece).isfinite().flatten().numpy()
                 content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]
-                draft.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
+                overlay.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
 
 
 def _no_numbers(guard: GuardFile, examination: Examination) -> str:
@@ -137,9 +140,7 @@ def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     if not tiles.any():
         return ""
     for index in range(len(guard.entries)):
-        statistics = guard.statistics(index)
-        finite = index not in guard.manifest.not_finite if statistics is None else statistics.all_finite
-        if finite:
+        if guard.all_finite(index):
             tiles[guard.stream.tiles_of_tensor(index)] = False
     what = "values that are no numbers before, and what cannot be proven of them is left as found"
     return note_on(guard.stream, tiles, "tensor held", "tensors held", what)
@@ -154,7 +155,7 @@ def _diagnosed(
     *,
     apply: bool,
 ) -> TensorReport:
-    """One tensor's report; what is estimated goes to the draft if it is to be applied."""
+    """One tensor's report; what is estimated goes to the overlay if it is to be applied."""
     stream, entry = guard.stream, guard.entries[index]
     bounds = stream.tiles_of_tensor(index)
     damaged, changed = examination.damaged[bounds], examination.changed[bounds]
@@ -169,9 +170,9 @@ def _diagnosed(
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
         if entry.dtype in FLOATS and index not in guard.manifest.not_finite:
-            report = _put_in_proportion(guard, examination.draft, index, unproven, known, report, apply=apply)
+            report = _put_in_proportion(guard, examination.overlay, index, unproven, known, report, apply=apply)
     elif unproven.any() and statistics is not None:
-        shape, repairer = _rule(guard, index)
+        shape, repairer = RuleTier.rule_of(guard, index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
         squares, methods = 0.0, []
         for piece in _parts(guard, entry, repairer):
@@ -185,7 +186,7 @@ def _diagnosed(
             )
             found = found.outside(changed[tiles], piece, stream.tile)
             result = estimate(
-                examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes),
+                examination.overlay.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
                 found,
                 tile=stream.tile,
@@ -208,7 +209,7 @@ def _diagnosed(
                 method=", ".join(methods) or None,
             )
             if apply:
-                examination.draft.replace(entry.name, piece.start, result.content)
+                examination.overlay.replace(entry.name, piece.start, result.content)
         if report.estimated:
             error = (squares / report.estimated) ** 0.5
             # Not finite: of float64 weights past the range of float32.
@@ -218,7 +219,7 @@ def _diagnosed(
 
 def _put_in_proportion(
     guard: GuardFile,
-    draft: Draft,
+    overlay: Overlay,
     index: int,
     unproven: NDArray[np.bool_],
     known: Known | None,
@@ -228,7 +229,7 @@ def _put_in_proportion(
 ) -> TensorReport:
     """Of a tensor's unproven weights, the absurd ones take its median, or zero. Others stay as found, zeros too."""
     entry = guard.entries[index]
-    content = draft.read(entry.name).copy()
+    content = overlay.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).view(entry.shape)
     by_weight = np.repeat(unproven, guard.stream.tile // stored.element_size())[: stored.numel()]
     tiles = torch.from_numpy(by_weight).view(entry.shape)
@@ -242,7 +243,7 @@ def _put_in_proportion(
     value = torch.tensor([typical], dtype=torch.float64).to(stored.dtype).view(torch.uint8).numpy()
     content.reshape(-1, stored.element_size())[missing.numpy()] = value  # not all types can be assigned to by a mask
     if apply:
-        draft.replace(entry.name, 0, content)
+        overlay.replace(entry.name, 0, content)
     kept = int(tiles.sum() - missing.sum())
     return replace(report, estimated=int(missing.sum()), expected_error=deviation, method="median", kept=kept)
 
@@ -251,15 +252,6 @@ def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """These tiles, and all that share a digest with any of them."""
     bundle_of = guard.stream.bundle_of
     return np.isin(bundle_of, bundle_of[tiles])
-
-
-def _rule(guard: GuardFile, index: int) -> tuple[RuleShape | None, Repairer | None]:
-    """The tensor's rule, if there is one and it is not lost."""
-    shape = next((rule for rule in guard.manifest.rules if rule.tensor == index), None)
-    content = guard.arrays.get(f"rule.{index}", np.zeros(0, np.uint8))
-    if shape is None or (shape.stored and not content.size):
-        return None, None
-    return shape, rules.repairer_of(shape, content.view(np.uint8))
 
 
 def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[Entry]:
@@ -273,7 +265,7 @@ def _located(
     """What is to be distrusted of a piece."""
     entry = guard.entries[index]
     doubtful = _doubtful(guard, examination, index, piece)
-    content = examination.draft.read(entry.name, piece.start, piece.start + piece.nbytes)
+    content = examination.overlay.read(entry.name, piece.start, piece.start + piece.nbytes)
     if known is None and statistics.all_finite and not statistics.zeros and doubtful.all() and not content.any():
         every = torch.ones(piece.shape, dtype=torch.bool)  # as `locate` would say: no zero of these can be right
         return Located(every, ~every, every, every, ~every)
@@ -287,7 +279,7 @@ def _located(
         tile=guard.stream.tile,
         sound=examination.sound,
         statistics=statistics,
-        rule=_rule(guard, index)[1],
+        rule=RuleTier.rule_of(guard, index)[1],
         known=mask,
     )
 
@@ -299,7 +291,7 @@ def _located_whole(
     entry = guard.entries[index]
     found = [
         _located(guard, examination, index, piece, known, statistics)
-        for piece in _parts(guard, entry, _rule(guard, index)[1])
+        for piece in _parts(guard, entry, RuleTier.rule_of(guard, index)[1])
     ]
     masks = ([of.doubtful, of.bounded, of.missing, of.certain, of.kept] for of in found)
     return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
+from planaria.checkpoints import Entry
 from planaria.detectors import Detector, Residual
 from planaria.records import Record
 from planaria.streams import generator
 
+STORED = 8  # numbers of a tensor
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -84,6 +88,17 @@ class Statistics:
             max(part.floor for part in parts),
             float(np.dot([part.zeros for part in parts], shares)),
         )
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        """As the guard stores it."""
+        return (self.lowest, self.highest, self.mean, self.rms, *self.limits, self.floor, self.zeros)
+
+    @classmethod
+    def of_row(cls, row: NDArray[np.generic]) -> "Statistics":
+        """As it was stored, or forged: a share of zeros that is none is limited to one."""
+        lowest, highest, mean, rms, rows, columns, floor, zeros = (float(number) for number in row)
+        return cls(lowest, highest, mean, rms, (rows, columns), floor, min(max(zeros, 0.0), 1.0))
 
     @property
     def all_finite(self) -> bool:
@@ -199,6 +214,17 @@ def shares_that_show(statistics: Statistics, dtype: torch.dtype) -> tuple[float,
     weight = weight if dtype == torch.float64 else weight.float()
     broken = statistics.broken(weight)
     return float(broken.double().mean()), float((broken & ~statistics.tiny(weight)).double().mean())
+
+
+def largest_floats(entries: Sequence[Entry], count: int) -> list[int]:
+    """The indices, ascending, of so many floating-point tensors of most weights; of equal ones the first."""
+    floats = [index for index, entry in enumerate(entries) if entry.dtype in FLOATS]
+    return sorted(sorted(floats, key=lambda index: (-prod(entries[index].shape), index))[:count])
+
+
+def measured_tensors(entries: Sequence[Entry], rows: int, *, lean: bool) -> Sequence[int]:
+    """The indices, ascending, of the tensors that so many rows of statistics are of."""
+    return largest_floats(entries, rows) if lean else range(rows)
 
 
 def _outwards(value: float, direction: int) -> float:

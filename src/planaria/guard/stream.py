@@ -17,7 +17,7 @@ GROUP = 2**20  # bytes of tensors that share a digest, where they do
 
 
 class Readable(Protocol):
-    """A checkpoint, or a draft of one."""
+    """A checkpoint, or an overlay of one."""
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes `[start, stop)` of a tensor."""

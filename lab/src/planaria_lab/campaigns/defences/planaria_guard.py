@@ -7,8 +7,8 @@ from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput, LooksDifferent, OtherModel, VerificationFailed
 from planaria.guard import Guard, Report, TensorReport, protect
-from planaria.guard.file import TIERS
 from planaria.guard.report import VERDICTS
+from planaria.guard.tiers import TIERS
 from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 
@@ -32,7 +32,7 @@ class PlanariaGuard(Defence):
         budget: float | None = None,
         *,
         nbytes: int | None = None,
-        tiers: Sequence[str] = TIERS,
+        tiers: Sequence[str] = tuple(TIERS),
         expect: float | None = None,
         key: str | None = None,
         told: bool = False,

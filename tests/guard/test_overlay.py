@@ -1,4 +1,4 @@
-"""The draft against plain copies of the tensors."""
+"""The overlay against plain copies of the tensors."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from models import random_bytes
 from numpy.typing import NDArray
 
 from planaria.checkpoints import StateDict
-from planaria.guard.draft import Draft
+from planaria.guard.overlay import Overlay
 from planaria.guard.stream import Stream
 
 TILE = 64
@@ -31,34 +31,34 @@ class Recording(StateDict):
 
 
 class Both:
-    """A draft, and what it should read as."""
+    """A overlay, and what it should read as."""
 
     def __init__(self) -> None:
         self.checkpoint = Recording()
         self.intact = {name: self.checkpoint.read(name) for name in SIZES}
         self.stream = Stream(tuple(self.checkpoint.entries.values()), tile=TILE)
-        self.draft = Draft(self.checkpoint, self.stream)
+        self.overlay = Overlay(self.checkpoint, self.stream)
         self.naive = {name: content.copy() for name, content in self.intact.items()}
 
     def xor(self, symbols: list[int], values: list[int]) -> None:
-        self.draft.xor(np.array(symbols, np.int64), np.array(values, np.uint16))
+        self.overlay.xor(np.array(symbols, np.int64), np.array(values, np.uint16))
         for symbol, value in zip(symbols, values, strict=True):
             (place,) = self.stream.places(symbol, symbol + 1)
             pair = np.array([value], "<u2").view(np.uint8)
             self.naive[list(SIZES)[place.tensor]][place.start : place.stop] ^= pair[: place.stop - place.start]
 
     def replace(self, name: str, start: int, content: NDArray[np.uint8]) -> None:
-        self.draft.replace(name, start, content)
+        self.overlay.replace(name, start, content)
         self.naive[name][start : start + len(content)] = content
 
     @property
     def agree(self) -> bool:
-        return all(np.array_equal(self.draft.read(name), self.naive[name]) for name in SIZES)
+        return all(np.array_equal(self.overlay.read(name), self.naive[name]) for name in SIZES)
 
 
 @st.composite
 def corrected(draw: st.DrawFn) -> Both:
-    """A draft after a few corrections of all kinds."""
+    """A overlay after a few corrections of all kinds."""
     both = Both()
     for _ in range(draw(st.integers(0, 4))):
         if draw(st.booleans()):
@@ -90,18 +90,18 @@ def test_any_part_from_an_even_byte_on_reads_as_part_of_the_whole(
 ) -> None:
     start = int(first * SIZES[name]) // 2 * 2
     stop = start + int(length * (SIZES[name] - start))
-    assert np.array_equal(both.draft.read(name, start, stop), both.naive[name][start:stop])
+    assert np.array_equal(both.overlay.read(name, start, stop), both.naive[name][start:stop])
 
 
 @given(both=corrected())
 def test_a_commit_writes_the_corrections_to_their_tiles_alone(both: Both) -> None:
     touched = {
         (name, tile)
-        for symbol in both.draft.symbols.tolist()
+        for symbol in both.overlay.symbols.tolist()
         for name, start, _ in both.stream.bytes_of(both.stream.tiles_of(np.array([symbol])))
         for tile in [start // TILE]
     }
-    both.draft.commit()
+    both.overlay.commit()
     assert contents(both.checkpoint) == {name: content.tobytes() for name, content in both.naive.items()}
     assert {(name, start // TILE) for name, first, stop in both.checkpoint.written for start in range(first, stop)} == (
         touched
@@ -110,17 +110,17 @@ def test_a_commit_writes_the_corrections_to_their_tiles_alone(both: Both) -> Non
 
 @given(both=corrected(), symbols=st.lists(st.integers(0, 300), max_size=9))
 def test_a_committed_draft_starts_again(both: Both, symbols: list[int]) -> None:
-    both.draft.commit()
-    assert both.draft.symbols.size == both.draft.values.size == 0
+    both.overlay.commit()
+    assert both.overlay.symbols.size == both.overlay.values.size == 0
     both.xor(symbols, [7] * len(symbols))
     assert both.agree
-    both.draft.commit()
+    both.overlay.commit()
     assert contents(both.checkpoint) == {name: content.tobytes() for name, content in both.naive.items()}
 
 
 @given(both=corrected(), symbols=st.lists(st.integers(0, 300), max_size=9))
 def test_the_same_correction_twice_is_none(both: Both, symbols: list[int]) -> None:
-    before = contents(both.draft)
+    before = contents(both.overlay)
     for _ in range(2):
         both.xor(symbols, [12345] * len(symbols))
-    assert contents(both.draft) == before
+    assert contents(both.overlay) == before

@@ -7,7 +7,7 @@ from planaria.checkpoints import Checkpoint
 from planaria.guard.stream import CHUNK, SYMBOL, Stream
 
 
-class Draft:
+class Overlay:
     """Reads as the checkpoint with the corrections made so far; the checkpoint itself changes at `commit` alone.
 
     Memory is 10 bytes for each corrected symbol.
