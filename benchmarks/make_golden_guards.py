@@ -34,6 +34,7 @@ SETTINGS = {
     "v1-frozen": {"budget": 0.3, "tiers": ("digest", "parity", "rule")},
     "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "hint", "ladder"), "key": KEY},
     "v4-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
+    "v5-stripe": {"budget": 0.8, "tiers": ("digest", "stripe", "parity")},
 }
 
 
@@ -51,6 +52,8 @@ def model(name: str) -> dict[str, Tensor]:
     }
     if name.startswith(("v3", "v4")):
         tensors |= {f"norm.{place}": 1 + torch.randn(30, generator=source) / 8 for place in range(20)}
+    if name.startswith("v5"):
+        tensors["wide"] = torch.randn(100, 50, generator=source)
     exact = {key: (64 * tensor).round().clamp(-256, 256) / 64 for key, tensor in tensors.items()}
     if name.startswith("v4"):
         exact["mask"] = torch.full((5, 5), -torch.inf).triu(1)
@@ -61,7 +64,14 @@ def model(name: str) -> dict[str, Tensor]:
     }
 
 
+def register_stripes() -> None:
+    """The tier of docs/tiers.md, which registers itself."""
+    page = (Path(__file__).parents[1] / "docs" / "tiers.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+
+
 def main() -> None:
+    register_stripes()
     for name, settings in SETTINGS.items():
         folder = make_folder(GOLDEN / name)
         if any(folder.iterdir()):

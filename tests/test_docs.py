@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not there")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["guarding", "zoos"])
+@pytest.mark.parametrize("page", ["guarding", "tiers", "zoos"])
 def test_the_commands_and_the_code_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

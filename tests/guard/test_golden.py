@@ -23,6 +23,7 @@ KEYS = {
     "v1-frozen": None,
     "v3-memory": KEY,
     "v4-plain": None,
+    "v5-stripe": None,
 }
 every = pytest.mark.parametrize("name", KEYS)
 
@@ -95,6 +96,13 @@ def test_its_copy_is_exact_and_its_memory_tells_of_a_model_that_is_gone(name: st
     for of in ("filters", "half"):
         error = (damaged[of] - intact[of]).float().square().mean()
         assert error < most * intact[of].float().square().mean()
+
+
+@pytest.mark.parametrize("name", ["v5-stripe"])
+def test_its_tier_that_is_not_in_the_format_is_named_and_kept(model: Path) -> None:
+    guard = loaded(model)
+    assert guard.unknown == ("stripe",) and guard.tier_bytes()["stripe"] > 0
+    assert not guard.manifest.lean  # version 5 says so itself
 
 
 @pytest.mark.parametrize("name", ["v4-plain"])

@@ -275,7 +275,7 @@ def _looks_sound(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArr
         tiles = mask[piece.start // stream.tile : -(-(piece.start + piece.nbytes) // stream.tile)]
         if not tiles.any():
             continue
-        content = overlay.checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
+        content = overlay.found(entry.name, piece.start, piece.start + piece.nbytes)
         chosen = torch.from_numpy(np.repeat(tiles, stream.tile // size)[: piece.nbytes // size])
         weight = weights_of(content, piece).flatten()[chosen].double()
         magnitude = weight.abs()

@@ -19,7 +19,7 @@ from planaria.files import write_atomically
 from planaria.guard import container
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import unpack_headers
-from planaria.guard.manifest import FINGERPRINT, Manifest
+from planaria.guard.manifest import FINGERPRINT, MORE, Manifest
 from planaria.guard.statistics import FLOATS, Statistics, measured_tensors
 from planaria.guard.stream import Stream
 from planaria.guard.tiers import TIERS, require_array
@@ -117,7 +117,7 @@ class GuardFile:
         """Bytes of the file by tier; they sum to its size."""
         by_tier = dict.fromkeys((*TIERS, *self.unknown, "description"), 0)
         for name, array in self.arrays.items():
-            first = name.split(".")[0]
+            first = name.removeprefix(f"{MORE}.").split(".")[0]
             by_tier[first if first in by_tier else "description"] += array.nbytes
         by_tier["self-repair"] = self.size - sum(by_tier.values())
         return by_tier

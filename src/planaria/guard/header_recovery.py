@@ -257,7 +257,7 @@ def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout
 
 def _tensors_of(guard: GuardFile, bundle: int) -> set[int]:
     tiles = guard.stream.tiles_in(np.array([bundle]))
-    return set((np.searchsorted(guard.stream.first_tiles, tiles, side="right") - 1).tolist())
+    return set(guard.stream.tensors_of(tiles).tolist())
 
 
 def _written(layout: Layout, content: bytes, expected: Mapping[str, Entry]) -> bytes:

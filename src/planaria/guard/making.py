@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from planaria.detectors import Detector
 from planaria.fit import Schedule
 from planaria.guard import parity
 from planaria.guard.container import packed_size
-from planaria.guard.manifest import Manifest, ParityShape
+from planaria.guard.manifest import MORE_TIERS, Manifest, ParityShape
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import Statistics, measured_tensors
 from planaria.guard.stream import Stream
@@ -70,6 +71,15 @@ class Making:
         """Takes them into the guard."""
         self.manifest = manifest
         self.arrays |= arrays
+
+    def take(self, name: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> bool:
+        """Adds a tier that is not in the format, with its settings for the manifest; answers whether there was room."""
+        plain = not self.manifest.lean
+        tiers = {**self.manifest.tiers, name: settings}
+        manifest = replace(self.manifest, version=MORE_TIERS, plain=plain, tiers=tiers)
+        if fits := self.fits(manifest, arrays):
+            self.add(manifest, arrays)
+        return fits
 
     @cached_property
     def memory_room(self) -> int | None:

@@ -17,6 +17,7 @@ VERSION = 5
 LEAN = 3  # the version from which small tensors cost less
 NOT_FINITE = 4  # the version from which it is told which tensors without statistics held values that are no numbers
 MORE_TIERS = 5  # the version from which a guard may hold tiers that are not in the format
+MORE = "more"  # what the names of their arrays begin with: the seal has to be the last one
 RESERVED = {"manifest", "headers", "statistics", "description", "seal", "self"}  # no names for tiers
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
@@ -123,6 +124,7 @@ class Manifest:
         not_finite: indices, ascending, of tensors without statistics in which some values were no numbers; from
             version 4.
         tiers: settings of tiers that are not in the format, by name; from version 5.
+        plain: whether a guard of version 5 is not lean.
     """
 
     version: int = 1
@@ -137,12 +139,13 @@ class Manifest:
     memory: MemoryShape | None = None
     not_finite: Sequence[int] = ()
     tiers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plain: bool = False
 
     @property
     def lean(self) -> bool:
         """Whether small tensors share digests, only large ones have statistics, headers come without offsets, and one
         seal binds all tiers together."""
-        return self.version >= LEAN
+        return self.version >= LEAN and not self.plain
 
     def encode(self) -> NDArray[np.uint8]:
         """As the bytes of a tier; what is empty is left out."""
@@ -202,6 +205,7 @@ class Manifest:
             and all(_whole(index, 0, 2**32) for indices in self.reasons.values() for index in indices),
             "copied": (not self.copied or _whole(self.version, 2, VERSION)) and _ascending(self.copied),
             "not_finite": (not self.not_finite or self.version >= NOT_FINITE) and _ascending(self.not_finite),
+            "plain": isinstance(self.plain, bool) and (not self.plain or self.version >= MORE_TIERS),
             "tiers": isinstance(self.tiers, dict)
             and (not self.tiers or self.version >= MORE_TIERS)
             and all(is_tier_name(name) and isinstance(settings, dict) for name, settings in self.tiers.items()),

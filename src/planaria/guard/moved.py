@@ -89,7 +89,7 @@ def _units(guard: "GuardFile") -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     stream = guard.stream
     if "digest.tiles" in guard.arrays:
         return stream.bundle_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
-    tensors = np.searchsorted(stream.first_tiles, np.arange(stream.tiles), side="right") - 1
+    tensors = stream.tensors_of(np.arange(stream.tiles))
     return stream.group_of[tensors], _starts(guard.arrays["digest.tensors"].view(np.uint8))
 
 
@@ -126,7 +126,7 @@ def _tile_by_tile(
 
 def _nbytes(stream: Stream, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bytes of each of these tiles."""
-    tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
+    tensors = stream.tensors_of(tiles)
     sizes = np.array([entry.nbytes for entry in stream.entries], np.int64)
     return np.minimum(stream.tile, sizes[tensors] - (tiles - np.asarray(stream.first_tiles)[tensors]) * stream.tile)
 

@@ -1,16 +1,22 @@
 """A checkpoint with corrections that are not written yet."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint
 from planaria.guard.stream import CHUNK, SYMBOL, Stream
 
+KEPT = 2**26  # bytes of damaged tensors that are kept in memory, or as many as the largest has
+Chunk = tuple[str, int]  # of a tensor, the part of that number
+
 
 class Overlay:
     """Reads as the checkpoint with the corrections made so far; the checkpoint itself changes at `commit` alone.
 
-    Memory is 10 bytes for each corrected symbol.
+    Every step of a repair reads what is damaged: such tensors are read from the checkpoint once and kept, up to 64 MiB
+    or the size of the largest. Memory beside that is 10 bytes for each corrected symbol.
     """
 
     def __init__(self, checkpoint: Checkpoint, stream: Stream):
@@ -18,10 +24,50 @@ class Overlay:
         self.stream = stream
         self.symbols = np.empty(0, np.int64)
         self.values = np.empty(0, np.uint16)
+        self._room = max(KEPT, max((entry.nbytes for entry in stream.entries), default=0))
+        self._kept: dict[Chunk, NDArray[np.uint8] | None] = {}
+
+    def keep(self, tiles: NDArray[np.int64]) -> None:
+        """Keeps the chunks that hold these tiles, ascending, once they are read, as long as there is room."""
+        for chunk in self._chunks(tiles):
+            size = min(CHUNK, self._nbytes(chunk[0]) - chunk[1] * CHUNK)
+            if chunk not in self._kept and size <= self._room:
+                self._kept[chunk] = None
+                self._room -= size
+
+    def _chunks(self, tiles: NDArray[np.int64]) -> Iterator[Chunk]:
+        for name, start, stop in self.stream.bytes_of(tiles):
+            yield from ((name, number) for number in range(start // CHUNK, -(-stop // CHUNK)))
+
+    def _nbytes(self, name: str) -> int:
+        return self.stream.entries[self.stream.index[name]].nbytes
+
+    def found(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Bytes `[start, stop)` of a tensor as the checkpoint has them."""
+        stop = self._nbytes(name) if stop is None else stop
+        numbers = range(start // CHUNK, -(-stop // CHUNK))
+        if not any((name, number) in self._kept for number in numbers):
+            return self.checkpoint.read(name, start, stop)
+        content = np.empty(stop - start, np.uint8)
+        for number in numbers:
+            first, last = max(start, number * CHUNK), min(stop, (number + 1) * CHUNK)
+            content[first - start : last - start] = self._chunk(name, number, first, last)
+        return content
+
+    def _chunk(self, name: str, number: int, first: int, last: int) -> NDArray[np.uint8]:
+        """Bytes `[first, last)` of a tensor, which lie in one chunk."""
+        if (name, number) not in self._kept:
+            return self.checkpoint.read(name, first, last)
+        begin = number * CHUNK
+        kept = self._kept[name, number]
+        if kept is None:
+            end = min(begin + CHUNK, self._nbytes(name))
+            kept = self._kept[name, number] = self.checkpoint.read(name, begin, end)
+        return kept[first - begin : last - begin]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes `[start, stop)` of a tensor, corrected. `start` is even."""
-        content = self.checkpoint.read(name, start, stop)
+        content = self.found(name, start, stop)
         first = self.stream.start_of(name) + start // SYMBOL
         low, high = np.searchsorted(self.symbols, [first, first + -(-len(content) // SYMBOL)])
         if low == high:
@@ -66,9 +112,12 @@ class Overlay:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""
         if not len(self.symbols):
             return
-        tile = self.stream.tile
-        for name, start, stop in self.stream.bytes_of(np.unique(self.stream.tiles_of(self.symbols))):
+        tile, tiles = self.stream.tile, np.unique(self.stream.tiles_of(self.symbols))
+        for name, start, stop in self.stream.bytes_of(tiles):
             for begin in range(start, stop, max(tile, CHUNK)):
                 end = min(begin + max(tile, CHUNK), stop)
                 self.checkpoint.write(name, begin, self.read(name, begin, end))
+        for chunk in self._chunks(tiles):
+            if chunk in self._kept:
+                self._kept[chunk] = None  # what was written is read back
         self.symbols, self.values = np.empty(0, np.int64), np.empty(0, np.uint16)

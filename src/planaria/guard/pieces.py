@@ -43,7 +43,7 @@ def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
 
 def pieces_holding(stream: Stream, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
     """The pieces, with the indices of their tensors, that hold any of these tiles, which ascend."""
-    for index in np.unique(np.searchsorted(stream.first_tiles, tiles, side="right") - 1).tolist():
+    for index in np.unique(stream.tensors_of(tiles)).tolist():
         first = stream.first_tiles[index]
         for piece in pieces(stream.entries[index], stream.tile):
             low = first + piece.start // stream.tile

@@ -81,13 +81,12 @@ def diagnose(
             gate.admit(examination.overlay)
             examination.overlay.commit()
     gate.admit(examination.overlay)
-    if (
-        action == "repair"
-        and (damaged_tiles(guard, examination.overlay) & ~_sharing(guard, examination.unproven)).any()
-    ):
-        raise VerificationFailed(
-            "A repaired tile did not read back as its digest says. Nothing was written; try again."
-        )
+    if action == "repair":
+        wrong = damaged_tiles(guard, examination.overlay, within=examination.struck)
+        if (wrong & ~_sharing(guard, examination.unproven)).any():
+            raise VerificationFailed(
+                "A repaired tile did not read back as its digest says. Nothing was written; try again."
+            )
     report = Report(
         action=action,
         tensors=tuple(tensors),
@@ -123,7 +122,7 @@ def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None
             overlay.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
             if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
                 stop = piece.start + piece.nbytes
-                found = overlay.checkpoint.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
+                found = overlay.found(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
                 content = overlay.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
                 settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
                 smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)

@@ -124,6 +124,10 @@ class Stream:
             shifts = self._shifts[np.searchsorted(self.starts, symbols, side="right") - 1]
         return (symbols + shifts) // per_tile
 
+    def tensors_of(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index of the tensor that each tile is of."""
+        return np.searchsorted(self.first_tiles, tiles, side="right") - 1
+
     def symbols_of(self, tiles: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
         """All symbols of those tiles that lie in `[start, stop)`, ascending."""
         begins, ends = self.tile_bounds(tiles)
@@ -131,7 +135,7 @@ class Stream:
 
     def tile_bounds(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First symbol of each tile, and the first after it."""
-        tensor = np.searchsorted(self.first_tiles, tiles, side="right") - 1
+        tensor = self.tensors_of(tiles)
         starts = np.asarray(self.starts)
         begins = starts[tensor] + (tiles - np.asarray(self.first_tiles)[tensor]) * (self.tile // SYMBOL)
         return begins, np.minimum(begins + self.tile // SYMBOL, starts[tensor + 1])
@@ -142,7 +146,7 @@ class Stream:
 
     def bytes_of(self, tiles: NDArray[np.int64]) -> Iterator[tuple[str, int, int]]:
         """The tiles, ascending, as (tensor, first byte, last byte + 1), neighbours as one."""
-        tensors = np.searchsorted(self.first_tiles, tiles, side="right") - 1
+        tensors = self.tensors_of(tiles)
         apart = (np.diff(tiles) != 1) | (np.diff(tensors) != 0)
         edges = [0, *(apart.nonzero()[0] + 1), len(tiles)] if len(tiles) else [0]
         for begin, end in pairwise(edges):

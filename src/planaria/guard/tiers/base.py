@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.errors import InvalidGuard
+from planaria.guard.manifest import MORE
 
 if TYPE_CHECKING:
     from planaria.guard.file import GuardFile
@@ -15,15 +16,16 @@ if TYPE_CHECKING:
     from planaria.guard.restoring import Restoring
 
 
+IN_FORMAT = ("digest", "copy", "rule", "hint", "ladder", "parity")
 Arrays = dict[str, NDArray[np.generic]]
 
 
 class Tier(ABC):
     """One kind of redundancy: how it is made from an intact model, validated, used and described.
 
-    A tier has no state. What it stores are the guard's arrays named like it, or like it and what follows a dot
-    ("hint.3"), of uint8, uint16 or float32, and settings in the manifest: a JSON object under its name in
-    `Manifest.tiers`, or, of the tiers that the format knows, fields of their own.
+    A tier has no state. What it stores are arrays of uint8, uint16 or float32, of the name `array` or of that, a dot
+    and more ("hint.3"), and settings in the manifest: a JSON object under its name in `Manifest.tiers`, or, of the
+    tiers that the format knows, fields of their own.
 
     Attributes:
         name: what commands, reports and the file call it.
@@ -68,9 +70,14 @@ class Tier(ABC):
         """What it keeps of this tensor, in a few words; "" if nothing."""
         return ""
 
+    @property
+    def array(self) -> str:
+        """What the names of its arrays in the guard begin with."""
+        return self.name if self.name in IN_FORMAT else f"{MORE}.{self.name}"
+
     def owns(self, array: str) -> bool:
         """Whether an array of the guard is this tier's."""
-        return array.split(".")[0] == self.name
+        return array == self.array or array.startswith(f"{self.array}.")
 
 
 def require_array(guard: "GuardFile", name: str, kind: type[np.generic], shape: tuple[int, ...]) -> None:

@@ -206,16 +206,27 @@ def _pieces(entry: Entry, tile: int) -> Sequence[Entry]:
 
 
 def damaged_tiles(
-    guard: "GuardFile", overlay: Overlay, progress: Callable[[int], None] = lambda count: None
+    guard: "GuardFile",
+    overlay: Overlay,
+    progress: Callable[[int], None] = lambda count: None,
+    *,
+    within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
-    """Tiles of bundles that do not match. A group that matches is hashed in one pass, without its bundles."""
+    """Tiles of bundles that do not match; of all, or of those groups that hold tiles in `within`.
+
+    A group that matches is hashed in one pass, without its bundles.
+    """
     stream = guard.stream
     damaged = np.zeros(stream.tiles, bool)
-    for group in range(stream.groups):
+    groups = np.arange(stream.groups)
+    if within is not None:
+        groups = np.unique(stream.group_of[stream.tensors_of(within.nonzero()[0])])
+    for group in groups.tolist():
         tensors = stream.tensors_in(group)
         tiles = np.arange(stream.first_tiles[tensors.start], stream.first_tiles[tensors.stop])
         if "digest.tensors" not in guard.arrays or not _matches(guard, overlay, group):
             damaged[tiles] = True
+            overlay.keep(tiles)
             proven = proven_tiles(guard, overlay, tiles)
             # Tiles that all match in a group that does not: their shorter digests were forged.
             if len(proven) < len(tiles) or "digest.tensors" not in guard.arrays:
@@ -228,8 +239,8 @@ def proven_tiles(guard: "GuardFile", overlay: Overlay, tiles: NDArray[np.int64])
     """All tiles of those bundles of these tiles that match; without bundles' digests, of groups that match."""
     stream = guard.stream
     if "digest.tiles" not in guard.arrays:
-        tensors = np.searchsorted(stream.first_tiles, tiles, side="right") - 1
-        whole = [group for group in np.unique(stream.group_of[tensors]) if _matches(guard, overlay, int(group))]
+        groups = np.unique(stream.group_of[stream.tensors_of(tiles)])
+        whole = [group for group in groups if _matches(guard, overlay, int(group))]
         bounds = [stream.tiles_of_tensor(of) for group in whole for of in stream.tensors_in(group)]
         return np.concatenate([np.empty(0, np.int64), *(np.arange(of.start, of.stop) for of in bounds)])
     bundles = np.unique(stream.bundle_of[tiles])
