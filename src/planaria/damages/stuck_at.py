@@ -13,9 +13,11 @@ from planaria.errors import InvalidInput
 class StuckAt(BitDamage):
     """Gives bits, drawn uniformly without replacement, one value; those that held it change nothing and are not listed.
 
+    Rate and count are of every bit that is stuck, whether it shows or not.
+
     Args:
         value: 0 or 1.
-        rate, count, bits: as of `BitDamage`; they count every bit that is stuck, whether it shows or not.
+        rate, count, bits: as of `BitDamage`.
 
     Raises:
         InvalidInput: as `BitDamage` does, and on another value.
@@ -25,7 +27,7 @@ class StuckAt(BitDamage):
         self,
         rate: float | None = None,
         *,
-        value: int | float,
+        value: int,
         count: int | None = None,
         bits: Field | Sequence[int] = "all",
     ):
