@@ -1,4 +1,4 @@
-"""Flipped bits, as radiation, worn memory and row hammering leave them."""
+"""Flipped bits: radiation, worn or hammered memory."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ Direction = Literal["both", "0to1", "1to0"]
 
 
 class BitFlip(BitDamage):
-    """Flips bits drawn uniformly, without replacement, among all that may flip.
+    """Flips bits, drawn uniformly without replacement among all that may flip: radiation, worn memory, row hammering.
 
     Floats have the bits of IEEE 754, signed integers those of the two's complement. Two flips may hit one weight, which
     the faults then list once.

@@ -1,4 +1,4 @@
-"""Bits that hold one value whatever is written, as broken memory cells do."""
+"""Bits that hold one value whatever is written."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from planaria.errors import InvalidInput
 class StuckAt(BitDamage):
     """Gives bits, drawn uniformly without replacement, one value; those that held it change nothing and are not listed.
 
-    Rate and count are of every bit that is stuck, whether it shows or not.
+    So do broken memory cells. Rate and count are of every bit that is stuck, whether it shows or not.
 
     Args:
         value: 0 or 1.
