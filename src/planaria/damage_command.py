@@ -90,16 +90,12 @@ def _commands() -> dict[str, Any]:
     from planaria import damages
 
     made = typer.Typer(add_completion=False)
-    for name, kind in vars(damages).items():
-        # OnTensors is what --tensors makes of any other.
-        if (
-            inspect.isclass(kind)
-            and issubclass(kind, damages.Damage)
-            and kind not in (damages.Damage, damages.OnTensors)
-        ):
-            words = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+    kinds = [kind for kind in vars(damages).values() if inspect.isclass(kind) and issubclass(kind, damages.Damage)]
+    for kind in kinds:
+        if kind not in (damages.Damage, damages.OnTensors):  # the latter is what --tensors makes of any other
+            name = re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
             summary = inspect.getdoc(inspect.getmodule(kind)) or ""
-            made.command(words, help=_help(kind), short_help=escape(summary))(_command(kind))
+            made.command(name, help=_help(kind), short_help=escape(summary))(_command(kind))
     made.command()(replay)
     group = typer.main.get_command(made)
     assert isinstance(group, TyperGroup)  # of several commands
