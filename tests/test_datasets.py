@@ -1,18 +1,16 @@
 """Data sets: tiny made-up collections, the shipped MNIST test set and, where present, the real MNIST."""
 
-import email.message
 import gzip
 import hashlib
-import io
 import os
 import struct
-import urllib.error
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +59,8 @@ def make_tiny(name: str, offset: int, system_folder: Path | None) -> Tiny:
         shape = (count, 4, 4)[: len(file.shape)]
         content = idx_bytes(torch.arange(offset, offset + torch.Size(shape).numel(), dtype=torch.uint8).reshape(shape))
         raw[file.name] = content
-        return datasets._File(file.name, shape, hashlib.sha256(content).hexdigest())
+        hashes = (hashlib.sha256(one).hexdigest() for one in (content, gzip.compress(content, mtime=0)))
+        return datasets._File(file.name, shape, *hashes)
 
     collection = datasets._Collection(
         name=name,
@@ -76,38 +75,42 @@ def make_tiny(name: str, offset: int, system_folder: Path | None) -> Tiny:
 
 
 class FakeWeb:
-    """Stands in for urlopen: serves `pages` by address, 404 for all else, and remembers what was asked for."""
+    """Stands in for requests.get: serves `pages` by address, 404 for all else, and remembers what was asked for."""
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes | Exception] = {}
         self.asked: list[str] = []
         self.content_length: str | None = None
 
-    def __call__(self, url: str, timeout: float) -> "FakeResponse":
-        assert timeout > 0
+    def __call__(self, url: str, *, timeout: float, stream: bool) -> "FakeResponse":
+        assert timeout > 0 and stream
         self.asked.append(url)
-        headers = email.message.Message()
-        page = self.pages.get(url, urllib.error.HTTPError(url, 404, "Not Found", headers, None))
-        if isinstance(page, Exception):
-            raise page
-        if self.content_length is not None:
-            headers["Content-Length"] = self.content_length
+        page = self.pages.get(url, requests.HTTPError(f"404 Client Error: Not Found for url: {url}"))
+        headers = {} if self.content_length is None else {"content-length": self.content_length}
         return FakeResponse(page, headers)
 
     def serve(self, tiny: Tiny, mirror: str) -> None:
-        self.pages |= {f"{mirror}{name}.gz": gzip.compress(raw) for name, raw in tiny.raw.items()}
+        self.pages |= {f"{mirror}{name}.gz": gzip.compress(raw, mtime=0) for name, raw in tiny.raw.items()}
 
 
-class FakeResponse(io.BytesIO):
-    def __init__(self, page: bytes, headers: email.message.Message) -> None:
-        super().__init__(page)
-        self.headers = headers
+@dataclass
+class FakeResponse:
+    page: bytes | Exception
+    headers: dict[str, str]
+
+    def raise_for_status(self) -> None:
+        if isinstance(self.page, Exception):
+            raise self.page
+
+    def iter_content(self, chunk_size: int) -> Iterator[bytes]:
+        for start in range(0, len(self.page), chunk_size):
+            yield self.page[start : start + chunk_size]
 
 
 @pytest.fixture(autouse=True)
 def web(monkeypatch: pytest.MonkeyPatch) -> FakeWeb:
     fake = FakeWeb()
-    monkeypatch.setattr("urllib.request.urlopen", fake)
+    monkeypatch.setattr(requests, "get", fake)
     return fake
 
 
@@ -200,7 +203,8 @@ def test_shipped_test_set_equals_the_real_one() -> None:
 
 def test_known_tables_are_complete_and_distinct() -> None:
     files = [file for collection in datasets._COLLECTIONS.values() for file in collection.files]
-    assert len({file.sha256 for file in files}) == 8 and all(len(bytes.fromhex(file.sha256)) == 32 for file in files)
+    hashes = [digest for file in files for digest in (file.sha256, file.packed_sha256)]
+    assert len(set(hashes)) == 16 and all(len(bytes.fromhex(digest)) == 32 for digest in hashes)
     assert datasets._COLLECTIONS["mnist"].train_images.size == 47_040_016
 
 
@@ -451,7 +455,7 @@ def test_second_mirror_is_used_when_the_first_serves_a_damaged_file(tiny: Tiny, 
         gzip.compress(bytes(1 << 24)),
         bytes(1 << 22),
         b"",
-        zlib.error("not an answer urllib gives, but still"),
+        zlib.error("not an answer requests gives, but still"),
     ],
     ids=["other content", "bomb", "endless", "empty", "unexpected error"],
 )
@@ -462,14 +466,14 @@ def test_failed_download_leaves_nothing(tiny: Tiny, cache: Path, web: FakeWeb, p
     assert names_in(cache) == set()
 
 
-def test_failed_replace_leaves_nothing(tiny: Tiny, cache: Path, web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_move_leaves_nothing(tiny: Tiny, cache: Path, web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> None:
     web.serve(tiny, "https://one.test/")
 
-    def fail(source: Path, target: Path) -> None:
-        assert source.parent == target.parent == cache
+    def fail(source: str, target: str) -> None:
+        assert Path(source).parent == Path(target).parent == cache
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", fail)
+    monkeypatch.setattr("shutil.move", fail)
     with pytest.raises(DataNotFound, match="No space left"):
         tiny.load(download=True)
     assert names_in(cache) == set()
@@ -480,10 +484,11 @@ def test_interrupted_download_leaves_nothing(
 ) -> None:
     web.serve(tiny, "https://one.test/")
 
-    def interrupt(self: FakeResponse, size: int) -> bytes:
+    def interrupt(self: FakeResponse, chunk_size: int) -> Iterator[bytes]:
+        yield self.page[:1]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FakeResponse, "read", interrupt, raising=False)
+    monkeypatch.setattr(FakeResponse, "iter_content", interrupt)
     with pytest.raises(KeyboardInterrupt):
         tiny.load(download=True)
     assert names_in(cache) == set()
@@ -512,10 +517,23 @@ def test_senseless_announced_length_fails_that_mirror_only(tiny: Tiny, web: Fake
     assert len(web.asked) == 2
 
 
-def test_download_is_silent_when_not_a_terminal(tiny: Tiny, web: FakeWeb, capfd: pytest.CaptureFixture[str]) -> None:
-    web.serve(tiny, "https://one.test/")
-    tiny.load(download=True)
-    assert capfd.readouterr() == ("", "")
+def test_an_endless_answer_is_cut_at_what_a_file_may_have(tiny: Tiny, web: FakeWeb) -> None:
+    web.pages["https://one.test/train-images-idx3-ubyte.gz"] = bytes(1 << 21)
+    limit = tiny.collection.train_images.packed_limit
+    with pytest.raises(DataNotFound, match=f"more than {limit} bytes came"):
+        tiny.load(download=True)
+
+
+def test_another_packing_of_the_right_content_is_no_download_but_a_file_to_use(
+    tiny: Tiny, cache: Path, web: FakeWeb
+) -> None:
+    web.pages = {f"https://one.test/{name}.gz": gzip.compress(raw, 1, mtime=7) for name, raw in tiny.raw.items()}
+    with pytest.raises(DataNotFound, match="does not match the known hash"):
+        tiny.load(download=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    for url, page in web.pages.items():
+        (cache / url.rpartition("/")[2]).write_bytes(page)
+    assert tiny.matches(tiny.load(download=False))
 
 
 # the IDX parser

@@ -1,5 +1,6 @@
 """Files whole or not at all."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -34,6 +35,35 @@ def test_a_failure_at_any_point_leaves_the_old_file(call: str, tmp_path: Path, m
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def failing_on_folders(number: int, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Lets the flush of a folder fail with that error; of each flush, remembers whether it was one of a folder."""
+    flushed, fsync = [], os.fsync
+
+    def call(descriptor: int) -> None:
+        flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        if flushed[-1]:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr("planaria.files.os.fsync", call)
+    return flushed
+
+
+def test_a_folder_that_fails_to_last_is_told_once_the_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = failing_on_folders(errno.EIO, monkeypatch)
+    with pytest.raises(OutputFailed, match="is written, but may not outlast a loss of power"):
+        write_atomically(tmp_path / "result.json", b"new")
+    assert (tmp_path / "result.json").read_bytes() == b"new" and flushed == [False, True]
+
+
+def test_a_file_system_that_flushes_no_folders_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_on_folders(errno.EINVAL, monkeypatch)
+    write_atomically(tmp_path / "result.json", b"new")
+    assert (tmp_path / "result.json").read_bytes() == b"new"
 
 
 def test_an_interruption_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,9 @@ for command in (
     guard_commands.inspect,
     guard_commands.mend,
     guard_commands.key,
-    damage_command.damage,
 ):
     application.command()(command)
+application.add_typer(damage_command.application, name="damage")
 
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads to compute with.", show_default="2, or fewer by OMP_NUM_THREADS")

@@ -1,13 +1,17 @@
-"""The command that breaks a model on purpose, or breaks it again."""
+"""The commands that break a model on purpose: one a damage, and one that breaks it again."""
 
+import inspect
 import math
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
 from planaria.errors import InvalidInput
 from planaria.guard_commands import Model
@@ -17,163 +21,200 @@ if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from torch import Tensor
 
     from planaria.checkpoints import Checkpoint
-    from planaria.damages import Damage
+    from planaria.damages import Damage, ModelFaults
 
-# Each is a class of planaria.damages; what its constructor takes are the options that fit.
-KINDS = (
-    "bit-flip",
-    "burst-flip",
-    "adjacent-double",
-    "stuck-at",
-    "whole-weight",
-    "run",
-    "page",
-    "device-stuck-at",
-    "corrupt-device",
-    "programming-noise",
-    "drift",
-    "conductance-quantisation",
-    "set-zero",
-    "set-value",
-    "uniform-random",
-    "normal-random",
-    "disturb",
-    "non-finite",
-    "erasure",
-    "zeroed-tensor",
-    "swapped-tensors",
-    "truncated-file",
+Output = Annotated[Path, typer.Option("--output", "-o", help="Write the broken model here.")]
+
+
+class Damages(TyperGroup):
+    """One command for each class of `planaria.damages`, with its docstring and its constructor's parameters.
+
+    They are made when they are asked for.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self.commands = _commands()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        self.commands = _commands()
+        return super().get_command(ctx, cmd_name)
+
+
+application = typer.Typer(
+    cls=Damages,
+    help="Break a copy of a model, for trials; with --faults, so that it can be broken or mended again exactly.\n\n"
+    "Most damages strike all of a model's tensors together; an erasure takes its share of each, and analog devices are "
+    "broken tensor by tensor.",
+    no_args_is_help=True,
 )
 
 
-def damage(
+def replay(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write the broken model here.")],
-    kind: Annotated[str | None, typer.Option(help=f"How to break it: {', '.join(KINDS)}.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Share of bits, weights, pages or tensors that break.")] = None,
-    count: Annotated[int | None, typer.Option(help="How many of them break, instead of a rate.")] = None,
+    faults: Annotated[Path, typer.Argument(help="A list that another command wrote to --faults.")],
+    output: Output,
+) -> None:
+    """Exactly the faults of a list, once more."""
+
+    def listed(tensors: Mapping[str, "Tensor"]) -> "ModelFaults":
+        from planaria.damages import ModelFaults
+
+        return ModelFaults.load(faults)
+
+    _break(model, output, listed, inputs=[faults])
+
+
+def _broken_by(
+    damage: "Damage",
+    *,
+    model: Model,
+    output: Output,
     tensors: Annotated[
         list[str] | None,
         typer.Option(help="Break only tensors of such names, as '*.scale'; may be given more than once."),
     ] = None,
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            help="Bits that may break: all, sign, exponent, mantissa, msb, or positions, as 0,30.", show_default="all"
-        ),
-    ] = None,
-    direction: Annotated[
-        str | None, typer.Option(help="Which bits may flip: both, 0to1 or 1to0.", show_default="both")
-    ] = None,
-    length: Annotated[int | None, typer.Option(help="Bits of a burst.")] = None,
-    nbytes: Annotated[int | None, typer.Option("--bytes", help="Length of a run, or of a page.")] = None,
-    fill: Annotated[
-        str | None, typer.Option(help="What a run or page holds then: random or zero.", show_default="random")
-    ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(help="What is erased: iid, block, row, column, channel, ring or tensor.", show_default="iid"),
-    ] = None,
-    kept: Annotated[
-        float | None, typer.Option(help="Share of a truncated file before its end.", show_default="drawn")
-    ] = None,
-    value: Annotated[
-        float | None, typer.Option(help="What weights hold (nan, inf and -inf too), or bits: 0 or 1.")
-    ] = None,
-    low: Annotated[float | None, typer.Option(help="Least uniform number.", show_default="-1")] = None,
-    high: Annotated[float | None, typer.Option(help="Largest uniform number.", show_default="1")] = None,
-    mean: Annotated[float | None, typer.Option(help="Mean of normal numbers.", show_default="0")] = None,
-    std: Annotated[float | None, typer.Option(help="Their standard deviation.", show_default="1")] = None,
-    size: Annotated[float | None, typer.Option(help="Size of a disturbance.")] = None,
-    distribution: Annotated[
-        str | None, typer.Option(help="Its distribution: normal or uniform.", show_default="normal")
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Its unit: rms (of the tensor) or absolute.", show_default="rms")
-    ] = None,
-    spread: Annotated[
-        float | None, typer.Option(help="Range of corrupt devices, of the largest weight.", show_default="0.01")
-    ] = None,
-    sa0: Annotated[
-        float | None, typer.Option(help="Share of devices stuck at zero conductance.", show_default="0.0175")
-    ] = None,
-    sa1: Annotated[
-        float | None, typer.Option(help="Share of devices stuck at full conductance.", show_default="0.0904")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="What is programmed: pcm, reram, reram-1-day, ...", show_default="pcm")
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor of programming noise.", show_default="1")] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long devices drift.")] = None,
-    read_noise: Annotated[float | None, typer.Option(help="Factor of their read noise.", show_default="1")] = None,
-    levels: Annotated[int | None, typer.Option(help="Conductances that a device can hold.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Which weights break depends on it.", show_default="0")] = None,
+    seed: Annotated[int, typer.Option(help="Which weights break depends on it.")] = 0,
     faults: Annotated[Path | None, typer.Option(help="Write the exact list of faults here.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="Break what this list of faults says.")] = None,
 ) -> None:
-    """Break a copy of a model, for trials; with --faults, so that it can be broken or mended again exactly.
+    """What all damages have in common."""
+    from planaria.damages import OnTensors
+    from planaria.streams import generator
 
-    Most kinds strike all of a model's tensors together; an erasure takes its share of each, and analog devices are
-    broken tensor by tensor.
+    chosen = OnTensors(damage, names=tensors) if tensors else damage
+    _break(model, output, lambda all_of: chosen.apply_to_model(all_of, generator(seed, "damage")), faults_file=faults)
+
+
+@cache
+def _commands() -> dict[str, Any]:
+    from planaria import damages
+
+    made = typer.Typer(add_completion=False)
+    kinds = [kind for kind in vars(damages).values() if inspect.isclass(kind) and issubclass(kind, damages.Damage)]
+    for kind in kinds:
+        if kind not in (damages.Damage, damages.OnTensors):  # the latter is what --tensors makes of any other
+            name = re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
+            summary = inspect.getdoc(inspect.getmodule(kind)) or ""
+            made.command(name, help=_help(kind), short_help=escape(summary))(_command(kind))
+    made.command()(replay)
+    group = typer.main.get_command(made)
+    assert isinstance(group, TyperGroup)  # of several commands
+    return dict(group.commands)
+
+
+def _command(kind: "type[Damage]") -> Callable[..., None]:
+    """A function with the options of a damage, and those that all have in common."""
+    own = [_option(kind, parameter) for parameter in inspect.signature(kind).parameters.values()]
+    _, model, *common = inspect.signature(_broken_by).parameters.values()
+
+    def run(**given: Any) -> None:
+        _broken_by(kind(**{each.name: given.pop(each.name) for each in own}), **given)
+
+    parameters = [model, *own, *common]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _option(kind: "type[Damage]", parameter: inspect.Parameter) -> inspect.Parameter:
+    """The option that sets a parameter of a damage's constructor."""
+    of = parameter.annotation
+    several = Sequence[int] in get_args(of)
+    words = [word for one in get_args(of) if get_origin(one) is Literal for word in get_args(one)]
+    option = typer.Option(
+        ... if parameter.default is parameter.empty else parameter.default,
+        help=escape(_described(kind, parameter.name)),
+        parser=_words_or_numbers if several else None,
+        metavar=f"[{'|'.join(words)}|0,1,...]" if several else None,
+    )
+    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=str if several else of, default=option)
+
+
+def _help(kind: "type[Damage]") -> str:
+    """A damage's docstring, less what its options and its errors say."""
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    kept = [" ".join(one.split()) for one in paragraphs if not one.startswith(("Args:", "Raises:"))]
+    return escape("\n\n".join(kept))
+
+
+def _described(kind: "type[Damage]", name: str) -> str:
+    """What the docstring of a damage, or of the base that it refers to, says of a parameter."""
+    for one in kind.__mro__:
+        arguments = re.search(r"^Args:\n((?:    .*\n?)+)", inspect.cleandoc(one.__doc__ or ""), re.MULTILINE)
+        entries = re.findall(r"^    (\w.*?): (.*(?:\n {5,}.*)*)", arguments[1] if arguments else "", re.MULTILINE)
+        for names, text in entries:
+            if name in names.split(", ") and not text.startswith("as of"):
+                return text[0].upper() + " ".join(text.split())[1:]
+    return ""
+
+
+def _words_or_numbers(text: str) -> str | list[int]:
+    if not set(text) <= set("0123456789,"):
+        return text
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"numbers have a comma between two, as 0,30; not {text!r}.") from error
+
+
+def _break(
+    model: Path,
+    output: Path,
+    faults_of: "Callable[[Mapping[str, Tensor]], ModelFaults]",
+    *,
+    faults_file: Path | None = None,
+    inputs: Sequence[Path] = (),
+) -> None:
+    """Writes a copy of a model with these faults of its tensors, and their list.
+
+    Raises:
+        InvalidInput: if the faults are of another model or do not fit, or an output would replace what is read.
+        InvalidFile, FileNotFoundError: if the model or what the faults come from cannot be read.
+        OutputFailed: if an output cannot be written.
     """
-    settings = {
-        "rate": rate,
-        "count": count,
-        "bits": bits if bits is None or not set(bits) <= set("0123456789,") else _positions(bits),
-        "direction": direction,
-        "length": length,
-        "bytes": nbytes,
-        "fill": fill,
-        "pattern": pattern,
-        "kept": kept,
-        "value": value,
-        "low": low,
-        "high": high,
-        "mean": mean,
-        "std": std,
-        "size": size,
-        "distribution": distribution,
-        "unit": unit,
-        "spread": spread,
-        "sa0": sa0,
-        "sa1": sa1,
-        "device": device,
-        "scale": scale,
-        "seconds": seconds,
-        "read_noise": read_noise,
-        "levels": levels,
-    }
-    given = {name: setting for name, setting in settings.items() if setting is not None}
-    if (kind is None) == (replay is None):
-        raise InvalidInput("Say how to break the model: exactly one of --kind and --replay.")
-    if replay is not None and (given or tensors or seed is not None or faults is not None):
-        raise InvalidInput("--replay breaks what its list says, and takes --output alone.")
-    chosen = None if kind is None else _chosen(kind, given, tensors)
-    require_output(output, model, replay, faults)
+    require_output(output, model, faults_file, *inputs)
     require_same_format(output, model)
-    if faults is not None:
-        require_output(faults, model)
+    if faults_file is not None:
+        require_output(faults_file, model)
     from planaria.checkpoints import open_checkpoint, write_state_dict
     from planaria.checkpoints.opening import load_state_dict
     from planaria.guard.copies import Copy, is_archive
 
-    recipe = (chosen, seed or 0, replay, faults)
     if is_archive(model):
         state = load_state_dict(model)
         with open_checkpoint(state, writable=True) as checkpoint:
-            changed = _break(checkpoint, *recipe)
+            changed = _write(checkpoint, faults_of(TensorsOf(checkpoint)), faults_file)
         write_state_dict(output, state)
     else:
         with open_checkpoint(model) as source:
             headers = source.headers
         with Copy(model, output, headers) as copy:
             with open_checkpoint(copy.path, writable=True) as checkpoint:
-                changed = _break(checkpoint, *recipe)
+                changed = _write(checkpoint, faults_of(TensorsOf(checkpoint)), faults_file)
             copy.publish()
     print(f"{sum(changed):,} weights changed, in {sum(map(bool, changed)):,} of {len(changed):,} tensors")
-    for path in (output, faults):
+    for path in (output, faults_file):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
+
+
+def _write(checkpoint: "Checkpoint", faults: "ModelFaults", faults_file: Path | None) -> list[int]:
+    """Writes the list, and then the faults into the checkpoint. Answers with the weights changed, by tensor."""
+    import torch
+
+    from planaria.damages import ModelFaults
+    from planaria.damages.faults import integers
+
+    tensors = TensorsOf(checkpoint)
+    if unmatched := sorted(tensors.keys() ^ faults.tensors.keys()):
+        raise InvalidInput(f"The faults are of another model: only one of the two has {unmatched[0]!r}.")
+    if faults_file is not None:
+        faults.save(faults_file)
+    for name, one in faults.tensors.items():
+        broken = ModelFaults({name: one}).replay({name: tensors[name]})[name]  # its errors name the tensor
+        if len(one.index):
+            checkpoint.write(name, 0, integers(broken).view(-1).view(torch.uint8).numpy())
+    return [int((integers(one.old) != integers(one.new)).sum()) for one in faults.tensors.values()]
 
 
 class TensorsOf(Mapping[str, "Tensor"]):
@@ -200,66 +241,3 @@ class TensorsOf(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self.checkpoint.entries)
-
-
-def _chosen(kind: str, given: Mapping[str, Any], tensors: Sequence[str] | None) -> "Damage":
-    """The damage of that kind, of some tensors. Raises `InvalidInput` on options that it lacks or needs."""
-    from planaria import damages
-
-    if kind not in KINDS:
-        raise InvalidInput(f"Unknown kind {kind!r}. Kinds are: {', '.join(KINDS)}.")
-    of_kind = getattr(damages, kind.title().replace("-", ""))
-    # What share of a tensor is erased is a rate here, as for every other kind.
-    parameters = {"rate" if name == "fraction" else name: each for name, each in signature(of_kind).parameters.items()}
-    takes = f"--kind {kind} takes {' and '.join(map(_option, parameters)) or 'no options of its own'}"
-    if surplus := [name for name in given if name not in parameters]:
-        raise InvalidInput(f"{_option(surplus[0])} does not fit: {takes}.")
-    if missing := [name for name, each in parameters.items() if each.default is each.empty and name not in given]:
-        raise InvalidInput(f"{_option(missing[0])} is missing: {takes}.")
-    chosen = of_kind(**{parameters[name].name: setting for name, setting in given.items()})
-    return chosen if not tensors else damages.OnTensors(chosen, names=tensors)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _positions(text: str) -> list[int]:
-    """The positions of bits in a text of digits and commas. Raises `InvalidInput`."""
-    try:
-        return [int(position) for position in text.split(",")]
-    except ValueError as error:
-        raise InvalidInput(f"Positions of bits are numbers with a comma between two, as 0,30; not {text!r}.") from error
-
-
-def _break(
-    checkpoint: "Checkpoint", chosen: "Damage | None", seed: int, replay: Path | None, faults_file: Path | None
-) -> list[int]:
-    """Breaks a checkpoint, as chosen or as in the list to replay. Answers with the weights changed, by tensor.
-
-    Raises:
-        InvalidInput: if the list is of another model, or the damage does not fit this one.
-        InvalidFile, FileNotFoundError: if the list cannot be read.
-        OutputFailed: if the faults cannot be written.
-    """
-    import torch
-
-    from planaria.damages import ModelFaults
-    from planaria.damages.faults import integers
-    from planaria.streams import generator
-
-    tensors = TensorsOf(checkpoint)
-    if chosen is not None:
-        faults = chosen.apply_to_model(tensors, generator(seed, "damage"))
-    else:
-        assert replay is not None  # the caller sees to it
-        faults = ModelFaults.load(replay)
-    if unmatched := sorted(tensors.keys() ^ faults.tensors.keys()):
-        raise InvalidInput(f"The faults are of another model: only one of the two has {unmatched[0]!r}.")
-    if faults_file is not None:
-        faults.save(faults_file)
-    for name, one in faults.tensors.items():
-        broken = ModelFaults({name: one}).replay({name: tensors[name]})[name]  # its errors name the tensor
-        if len(one.index):
-            checkpoint.write(name, 0, integers(broken).view(-1).view(torch.uint8).numpy())
-    return [int((integers(one.old) != integers(one.new)).sum()) for one in faults.tensors.values()]

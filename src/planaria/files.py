@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -20,29 +21,56 @@ def printable(text: object) -> str:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None) -> None:
-    """Writes to a temporary file beside `path`, flushes it, and renames it into place. Links are followed.
+    """Writes a file as `replacing` does."""
+    with replacing(path, mode=mode) as new:
+        new.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[Path]:
+    """Where to write a file that becomes `path` at the end, whole or not at all. Links are followed.
+
+    It has the name of `path`, in a folder of its own beside it, and is flushed before it is renamed. If the writer
+    raises, whatever was at `path` stays, and nothing is left over.
 
     Args:
         mode: permissions of the file; by default those of any new file.
 
     Raises:
-        OutputFailed: if the folder is missing or cannot be written; whatever was at `path` is then still there.
+        OutputFailed: for an `OSError` of the writer's too.
     """
     path = Path(path)
     real = followed(path)
     try:
         with temporary_folder(real) as folder:
-            with (folder / "content").open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            new = folder / path.name
+            yield new
+            flush(new)
             if mode is not None:
-                (folder / "content").chmod(mode)
-            os.replace(folder / "content", real)
+                new.chmod(mode)
+            os.replace(new, real)
     except OSError as error:
         raise OutputFailed(
             f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
         ) from error
+    try:
+        flush(real.absolute().parent)
+    except OSError as error:
+        raise OutputFailed(
+            f"{path} is written, but may not outlast a loss of power: {error.strerror or error}. Check it."
+        ) from error
+
+
+def flush(path: Path) -> None:
+    """Makes a file's contents, or a folder's names, last through a loss of power. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system flushes no folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_what_is_solved_is_right_and_was_determined(
     code, bits, known = WindowCode(length, check, window=window), drawn(length, seed), survivors(length, rate, seed)
     damaged = np.where(known, bits, 1 - bits)
     found = code.decode(damaged, known, code.encode(bits))
-    assert found.consistent and found.contradictions == 0
+    assert found.contradictions == 0
     assert np.array_equal(found.bits, bits * found.solved) and found.solved[known].all()
     system, pivots = reduced(np.column_stack([matrix(code)[:, ~known], np.zeros(check, np.uint8)]))
     determined = [column for row, column in enumerate(pivots) if system[row].sum() == 1]
@@ -137,7 +137,7 @@ def test_as_many_checks_as_advised_restore_all(length: int, rate: float) -> None
     for seed in range(4):
         bits, known = drawn(length, seed), survivors(length, rate, seed)
         found = code.decode(bits * known, known, code.encode(bits))
-        assert found.consistent and found.solved.all() and np.array_equal(found.bits, bits)
+        assert found.contradictions == 0 and found.solved.all() and np.array_equal(found.bits, bits)
 
 
 @pytest.mark.long
@@ -160,7 +160,7 @@ def test_advice_fails_no_more_often_than_it_says_but_not_never() -> None:
 def test_more_erasures_than_checks_leave_bits_unsolved_and_no_wrong_one() -> None:
     code, bits, known = WindowCode(20_000, 5000), drawn(20_000), survivors(20_000, 0.5)
     found = code.decode(bits, known, code.encode(bits))
-    assert found.consistent and not found.solved.all() and np.array_equal(found.bits, bits * found.solved)
+    assert found.contradictions == 0 and not found.solved.all() and np.array_equal(found.bits, bits * found.solved)
 
 
 def test_a_burst_beyond_the_strength_costs_no_bit_that_is_far_from_it() -> None:
@@ -200,7 +200,7 @@ def test_a_wrong_known_bit_is_noticed_where_checks_are_left_over(place: int, see
     packed = code.encode(bits)
     bits[place] ^= 1
     found = code.decode(bits, known, packed)
-    assert not found.consistent and found.contradictions > 0
+    assert found.contradictions > 0
     assert np.array_equal(found.solved, known) and np.array_equal(found.bits, bits * known)
 
 
@@ -209,7 +209,7 @@ def test_a_wrong_check_bit_is_noticed_where_checks_are_left_over(place: int) -> 
     code, bits, known = WindowCode(2000, 1100), drawn(2000), survivors(2000, 0.4)
     packed = code.encode(bits)
     packed[place // 8] ^= 1 << place % 8
-    assert not code.decode(bits, known, packed).consistent
+    assert code.decode(bits, known, packed).contradictions
 
 
 def test_a_contradiction_costs_its_own_segment_only() -> None:
@@ -218,7 +218,7 @@ def test_a_contradiction_costs_its_own_segment_only() -> None:
     packed, known[0] = code.encode(bits), True
     bits[0] ^= 1
     found = code.decode(bits, known, packed)
-    assert not found.consistent and np.array_equal(found.solved[: length // 3], known[: length // 3])
+    assert found.contradictions and np.array_equal(found.solved[: length // 3], known[: length // 3])
     assert found.solved[length // 3 :].all() and np.array_equal(found.bits, bits * found.solved)
 
 

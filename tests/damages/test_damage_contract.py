@@ -172,9 +172,6 @@ def test_where_there_is_nothing_to_do_there_are_no_faults(member: Member, dtype:
 @every_member
 def test_faults_come_back_from_a_file(member: Member, tmp_path: Path) -> None:
     model = {f"w{number}": member.weight(dtype, 6, 5) for number, dtype in enumerate(member.dtypes)}
-    one = member.damage.apply(model["w0"], generator(0, "damage"))[1]
-    one.save(tmp_path / "one")
-    assert same_faults(Faults.load(tmp_path / "one"), one)
     faults = member.damage.apply_to_model(model, generator(0, "damage"))
     faults.save(tmp_path / "all")
     assert same_model_faults(ModelFaults.load(tmp_path / "all"), faults)

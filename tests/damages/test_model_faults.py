@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from weights import DTYPES, FLOATS, bits_of, bytes_of, full_weight, random_weight, shapes
 
-from planaria.damages import BitFlip, Damage, Erasure, Faults, ModelFaults, Run, WholeWeight
-from planaria.errors import InvalidFile, InvalidInput
+from planaria.damages import BitFlip, Damage, Erasure, ModelFaults, Run, WholeWeight
+from planaria.errors import InvalidFile, InvalidInput, OutputFailed
 from planaria.streams import generator
 
 JOINT = [BitFlip(0.05), BitFlip(count=3), WholeWeight(0.3), WholeWeight(count=2), Run(20), Run(20, fill="zero")]
@@ -268,6 +268,13 @@ def test_the_file_that_the_hostile_ones_are_made_from_is_sound(tmp_path: Path) -
 
 HOSTILE = {
     "descending positions": {"index/a": torch.tensor([4, 1, 19])},
+    "a position twice": {"index/a": torch.tensor([1, 1, 19])},
+    "int32 positions": {"index/a": torch.tensor([1, 4, 19], dtype=torch.int32)},
+    "uint64 positions": {"index/a": torch.tensor([1, 4, 19], dtype=torch.uint64)},
+    "positions in two axes": {"index/a": torch.tensor([[1, 4, 19]])},
+    "too many new values": {"new/a": torch.ones(4)},
+    "values in two axes": {"old/a": torch.ones(3, 1), "new/a": torch.ones(3, 1)},
+    "no dimension at all": {"index/a": torch.tensor(1), "old/a": torch.tensor(1.0), "new/a": torch.tensor(1.0)},
     "a position beyond the tensor": {"index/a": torch.tensor([1, 4, 20])},
     "a negative position": {"index/a": torch.tensor([-1, 4, 19])},
     "floating-point positions": {"index/a": torch.tensor([1.0, 4.0, 19.0])},
@@ -306,15 +313,25 @@ def test_a_file_of_another_format_is_refused(metadata: dict[str, str] | None, tm
         ModelFaults.load(written(tmp_path, SOUND, metadata))
 
 
-def test_the_faults_of_a_tensor_and_of_a_model_are_told_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"no", b"\x00" * 64, b"\xff" * 64, b"index,old,new\n1,2,3\n"])
+def test_what_is_not_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "faults").write_bytes(content)
+    with pytest.raises(InvalidFile, match="is not a fault list"):
+        ModelFaults.load(tmp_path / "faults")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "faults.safetensors"
-    faults = WholeWeight(0.5).apply(drawn(5), generator(0, "damage"))[1]
-    faults.save(path)
-    with pytest.raises(InvalidFile, match="its format is 'planaria faults 1'"):
-        ModelFaults.load(path)
-    ModelFaults({"a": faults}).save(path)
-    with pytest.raises(InvalidFile, match="its format is 'planaria model faults 1'"):
-        Faults.load(path)
+    WholeWeight(0.3).apply_to_model(MODEL, generator(0, "damage")).save(path)
+    before = path.read_bytes()
+
+    def no_space(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("planaria.files.os.fsync", no_space)
+    with pytest.raises(OutputFailed, match="No space left"):
+        WholeWeight(0.5).apply_to_model(MODEL, generator(1, "damage")).save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 @given(length=st.floats(0, 0.999))

@@ -12,9 +12,6 @@ from torch import Tensor
 from weights import far_from_even, full_weight
 
 from planaria.damages import (
-    BATCH_NORM_STATISTICS,
-    QUANTISER_SCALES,
-    ZERO_POINTS,
     BitFlip,
     Erasure,
     OnTensors,
@@ -145,9 +142,9 @@ MODEL = {
 @pytest.mark.parametrize(
     ("names", "hit"),
     [
-        (BATCH_NORM_STATISTICS, {"block.0.bn.running_mean", "block.0.bn.running_var"}),
-        (QUANTISER_SCALES, {"head.scale", "head.weight_scale"}),
-        (ZERO_POINTS, {"head.zero_point"}),
+        (["*running_mean", "*running_var"], {"block.0.bn.running_mean", "block.0.bn.running_var"}),
+        (["*scale", "*scales"], {"head.scale", "head.weight_scale"}),
+        (["*zero_point"], {"head.zero_point"}),
         (["head.weight"], {"head.weight"}),
         (["block.?.conv.*", "head.scale"], {"block.0.conv.weight", "head.scale"}),
     ],

@@ -6,23 +6,18 @@ damaged file or a wrong data set is never returned.
 
 import gzip
 import hashlib
-import http.client
 import io
 import math
 import os
 import struct
-import tempfile
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from torch import Tensor
 
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput
@@ -37,8 +32,6 @@ _IDX_UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 # Gzip adds a header and, to data it cannot compress, far less than 1 %; no honest packed file exceeds this.
 _PACKING_ALLOWANCE = 1 << 20
-_CHUNK = 1 << 16
-_TIMEOUT_SECONDS = 30.0
 _REPLACE = "Replace it with an intact copy or remove it."
 
 
@@ -59,11 +52,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _File:
-    """What one IDX file must hold; `sha256` is of the decompressed file."""
+    """What one IDX file must hold: the SHA-256 decompressed, and of the gzipped file that mirrors serve."""
 
     name: str
     shape: tuple[int, ...]
     sha256: str
+    packed_sha256: str = ""
 
     @property
     def size(self) -> int:
@@ -98,21 +92,25 @@ _COLLECTIONS = {
             "train-images-idx3-ubyte",
             (60_000, 28, 28),
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
         ),
         train_labels=_File(
             "train-labels-idx1-ubyte",
             (60_000,),
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
         ),
         test_images=_File(
             "t10k-images-idx3-ubyte",
             (10_000, 28, 28),
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
         ),
         test_labels=_File(
             "t10k-labels-idx1-ubyte",
             (10_000,),
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         ),
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -125,21 +123,25 @@ _COLLECTIONS = {
             "train-images-idx3-ubyte",
             (60_000, 28, 28),
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         ),
         train_labels=_File(
             "train-labels-idx1-ubyte",
             (60_000,),
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
         ),
         test_images=_File(
             "t10k-images-idx3-ubyte",
             (10_000, 28, 28),
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
         ),
         test_labels=_File(
             "t10k-labels-idx1-ubyte",
             (10_000,),
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
         mirrors=(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -294,8 +296,7 @@ def _load(collection: _Collection, file: _File, chosen: Path | None, download: b
             tried.append(f"{place.title}: {error}")
 
     if chosen is None and download:
-        downloaded = _download_from_any(collection, file, tried)
-        if downloaded is not None:
+        if (downloaded := _downloaded(collection, file, tried)) is not None:
             return downloaded
     elif chosen is None:
         tried.append("download: switched off by download=False")
@@ -320,56 +321,40 @@ def _existing(folder: Path, file: _File) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _download_from_any(collection: _Collection, file: _File, tried: list[str]) -> Tensor | None:
+def _downloaded(collection: _Collection, file: _File, tried: list[str]) -> Tensor | None:
     """The file from the first mirror that serves it intact; appends to `tried` why each other mirror failed."""
     cache = _cache_folder(collection)
     if cache is None:
         tried.append("download: there is no home folder to keep it in; set XDG_CACHE_HOME to an absolute path")
         return None
+    import pooch  # needed only here
+
+    def download(url: str, target: str, caller: object) -> None:
+        with _Limited(target, file.packed_limit) as output:
+            pooch.HTTPDownloader()(url, output, caller)
+
+    name = f"{file.name}.gz"  # a damaged unpacked copy cannot shadow it: _existing prefers the .gz
     for mirror in collection.mirrors:
-        url = f"{mirror}{file.name}.gz"
+        url = mirror + name
         try:
-            return _download(url, file, cache)
-        # ValueError: InvalidFile, or a malformed redirect or header.
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            tried.append(f"download: {error}" if isinstance(error, InvalidFile) else f"download: {url}: {error!r}")
+            path = pooch.retrieve(url, f"sha256:{file.packed_sha256}", name, cache, downloader=download)
+            return _read(Path(path), file)
+        except (OSError, ValueError) as error:  # ValueError: another hash, or a malformed answer
+            tried.append(f"download: {url}: {error}")
     return None
 
 
-def _download(url: str, file: _File, cache: Path) -> Tensor:
-    """Downloads into `cache` and returns the content; on any failure leaves no file behind."""
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=cache, prefix=f".{file.name}.", suffix=".part")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as output:
-            _fetch(url, output, file)
-            output.flush()
-            os.fsync(output.fileno())
-        content = _decode(partial.read_bytes(), file, url)
-        # A damaged unpacked copy cannot shadow this one: _existing prefers the .gz.
-        os.replace(partial, cache / f"{file.name}.gz")
-        return content
-    finally:
-        partial.unlink(missing_ok=True)
+class _Limited(io.FileIO):
+    """A new file that takes so many bytes and no more: an answer may be endless."""
 
+    def __init__(self, path: str, limit: int):
+        super().__init__(path, "wb")
+        self.limit = limit
 
-def _fetch(url: str, output: BinaryIO, file: _File) -> None:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with (
-        urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
-        announced = response.headers.get("Content-Length")
-        task = progress.add_task(file.name, total=None if announced is None else int(announced))
-        received = 0
-        while chunk := response.read(_CHUNK):
-            received += len(chunk)
-            if received > file.packed_limit:
-                raise _too_long(url, file)
-            output.write(chunk)
-            progress.advance(task, len(chunk))
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > self.limit:
+            raise InvalidFile(f"more than {self.limit} bytes came")
+        return super().write(content)
 
 
 class _OtherDataSet(InvalidFile):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from planaria.checkpoints.base import Checkpoint
 from planaria.checkpoints.header import MOST_AXES, Entry, expected_entries, format_header, require_same_entries
 from planaria.errors import InvalidInput, OutputFailed
-from planaria.files import followed, temporary_folder
+from planaria.files import replacing
 
 NAMES = {  # of torch's types, as safetensors has them
     "bool": "BOOL",
@@ -111,19 +111,13 @@ def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]
         raise InvalidInput(f"A model is written to a .safetensors, .pt, .pth or .bin file, not to {path.name!r}.")
     for name, tensor in tensors.items():
         _described(name, tensor)
-    real = followed(path)
     try:
-        # In a folder of its own, so that the new file is made with the user's own permissions and then renamed.
-        with temporary_folder(real) as folder:
-            new = folder / path.name
+        with replacing(path) as new:
             if path.suffix == ".safetensors":
                 save_file(_apart(tensors), new, metadata={"format": "pt"})
             else:
                 torch.save({name: tensor.detach() for name, tensor in tensors.items()}, new)
-            with new.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(new, real)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError) as error:
         raise OutputFailed(f"Cannot write {path}: {error}. Choose a folder that can be written.") from error
 
 

@@ -33,11 +33,6 @@ class Solution:
     solved: Bool[np.ndarray, " length"]
     contradictions: int
 
-    @property
-    def consistent(self) -> bool:
-        """Whether no check contradicts."""
-        return self.contradictions == 0
-
 
 class WindowCode:
     """Check bits that restore about as many erased bits as there are of them, wherever those are scattered.

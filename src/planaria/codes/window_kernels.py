@@ -1,7 +1,7 @@
 """CPU kernels of the window code: check bits, and banded elimination over GF(2).
 
 Data are 64 positions a word, position i in bit i % 64 of word i // 64. Check j of m covers the words from `_window` on,
-each under the mask `_mix`.
+each under the mask `mixed`.
 """
 
 # What numba compiles has no annotations: its types are found by inference, on the first call.
@@ -15,23 +15,15 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+from planaria.splitmix import STEP, lowest, mixed
+
 _ONE, _SIXTY_FOUR = np.uint64(1), np.uint64(64)
 _GROUP = 4  # words added at once: a 256-bit vector
 
 
 @njit
-def _mix(state):
-    """The output of SplitMix64 in a state (Steele, Lea, Flood 2014)."""
-    state = (state ^ (state >> np.uint64(30))) * _FIRST
-    state = (state ^ (state >> np.uint64(27))) * _SECOND
-    return state ^ (state >> np.uint64(31))
-
-
-@njit
 def _seed(check, word):
-    return ((np.uint64(check) << np.uint64(32)) + np.uint64(word + 1)) * _STEP
+    return ((np.uint64(check) << np.uint64(32)) + np.uint64(word + 1)) * STEP
 
 
 @njit
@@ -55,18 +47,8 @@ def encode(data, width, checks):
         start, stop = _window(j, len(checks), len(data), width)
         total, seed = np.uint64(0), _seed(j, 0)
         for w in range(start, stop):
-            total ^= data[w] & _mix(seed + np.uint64(w) * _STEP)
+            total ^= data[w] & mixed(seed + np.uint64(w) * STEP)
         checks[j] ^= _parity(total)
-
-
-@intrinsic
-def _trailing(typing: Any, word: Any) -> Any:
-    """Zeros below the lowest 1 of a word that has one."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.IntType(1)(1))
-
-    return types.uint64(word), generate
 
 
 @intrinsic
@@ -131,7 +113,7 @@ def _gather(check, start, stop, data, erased, moves, before, row):
     row[:] = 0
     total, seed = np.uint64(0), _seed(check, 0)
     for w in range(start, stop):
-        word = _mix(seed + np.uint64(w) * _STEP)
+        word = mixed(seed + np.uint64(w) * STEP)
         total ^= word & data[w]
         word &= erased[w]
         for i in range(6):
@@ -151,7 +133,7 @@ def _reduce(row, parity, low, high, rows, parities, pivots):
         q = t % len(row)
         word = row[q]
         while word != 0:
-            column = 64 * t + np.int64(_trailing(word))
+            column = 64 * t + np.int64(lowest(word))
             pivot = pivots[column]
             if pivot < 0:
                 return column, parity

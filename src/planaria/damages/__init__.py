@@ -21,9 +21,6 @@ from planaria.damages.faults import Faults as Faults
 from planaria.damages.model_faults import ModelFaults as ModelFaults
 from planaria.damages.non_finite import NonFinite as NonFinite
 from planaria.damages.normal_random import NormalRandom as NormalRandom
-from planaria.damages.on_tensors import BATCH_NORM_STATISTICS as BATCH_NORM_STATISTICS
-from planaria.damages.on_tensors import QUANTISER_SCALES as QUANTISER_SCALES
-from planaria.damages.on_tensors import ZERO_POINTS as ZERO_POINTS
 from planaria.damages.on_tensors import OnTensors as OnTensors
 from planaria.damages.page import Page as Page
 from planaria.damages.programming_noise import ProgrammingNoise as ProgrammingNoise

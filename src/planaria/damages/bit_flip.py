@@ -1,4 +1,4 @@
-"""Flipped bits, as radiation, worn memory and row hammering leave them."""
+"""Flipped bits: radiation, worn or hammered memory."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -16,15 +16,15 @@ Direction = Literal["both", "0to1", "1to0"]
 
 
 class BitFlip(BitDamage):
-    """Flips bits drawn uniformly, without replacement, among all that may flip.
+    """Flips bits, drawn uniformly without replacement among all that may flip: radiation, worn memory, row hammering.
+
+    Floats have the bits of IEEE 754, signed integers those of the two's complement. Two flips may hit one weight, which
+    the faults then list once.
 
     Args:
-        rate, count, bits: as of `BitDamage`. Floats have the bits of IEEE 754, signed integers those of the two's
-            complement.
+        rate, count, bits: as of `BitDamage`.
         direction: "0to1" and "1to0" flip only bits that hold the start value, as a hammered cell of DRAM does (Kim et
             al., ISCA 2014): each such bit with probability `rate`, or exactly `count` of them.
-
-    Two flips may hit one weight, which the faults then list once.
 
     Cost: memory for the flips, not for all bits. About ten nanoseconds a flip; a direction adds about one for each
     weight of the model.

@@ -42,36 +42,45 @@ class BitDamage(ScatteredDamage):
 
     def __init__(self, rate: float | None = None, *, count: int | None = None, bits: Field | Sequence[int] = "all"):
         super().__init__(rate, count=count)
-        if isinstance(bits, str):
-            if bits not in get_args(Field):
-                raise InvalidInput(f"Unknown bits {bits!r}. They are {', '.join(get_args(Field))}, or positions.")
-        elif len(bits) == 0 or min(bits) < 0 or len(set(bits)) < len(bits):
-            raise InvalidInput(f"Positions of bits are 0 or more, each named once, at least one; not {list(bits)}.")
-        self.bits = bits if isinstance(bits, str) else tuple(bits)
+        self.bits = known_bits(bits)
 
     def _size(self, weight: Tensor) -> int:
         return weight.numel() * len(self._allowed(weight.dtype))
 
     def _allowed(self, dtype: torch.dtype) -> Sequence[int]:
-        """The positions of the allowed bits of a weight of `dtype`. Raises `InvalidInput` if it lacks them."""
-        top = width(dtype) - 1
-        if self.bits == "all":
-            return range(top + 1)
-        if self.bits == "msb":
-            return [top]
-        if not isinstance(self.bits, str):
-            if max(self.bits) > top:
-                raise InvalidInput(
-                    f"{dtype} has bits 0 to {top} and no bit {max(self.bits)}. Name others, or leave such tensors out."
-                )
-            return self.bits
-        if dtype not in MANTISSA_BITS:
+        return positions_of(self.bits, dtype)
+
+
+def known_bits(bits: Field | Sequence[int]) -> Field | tuple[int, ...]:
+    """The same bits, kept. Raises `InvalidInput` on unknown, repeated, negative or no bits."""
+    if isinstance(bits, str):
+        if bits not in get_args(Field):
+            raise InvalidInput(f"Unknown bits {bits!r}. They are {', '.join(get_args(Field))}, or positions.")
+        return bits
+    if len(bits) == 0 or min(bits) < 0 or len(set(bits)) < len(bits):
+        raise InvalidInput(f"Positions of bits are 0 or more, each named once, at least one; not {list(bits)}.")
+    return tuple(bits)
+
+
+def positions_of(bits: Field | Sequence[int], dtype: torch.dtype) -> Sequence[int]:
+    """Where such bits of a weight of `dtype` are, the lowest at 0. Raises `InvalidInput` if it lacks them."""
+    top = width(dtype) - 1
+    if bits == "all":
+        return range(top + 1)
+    if bits == "msb":
+        return [top]
+    if not isinstance(bits, str):
+        if max(bits) > top:
             raise InvalidInput(
-                f'{dtype} is no float and has no {self.bits} bits. Name "all", "msb" or positions, or leave such '
-                "tensors out."
+                f"{dtype} has bits 0 to {top} and no bit {max(bits)}. Name others, or leave such tensors out."
             )
-        mantissa = MANTISSA_BITS[dtype]
-        return {"sign": [top], "exponent": range(mantissa, top), "mantissa": range(mantissa)}[self.bits]
+        return bits
+    if dtype not in MANTISSA_BITS:
+        raise InvalidInput(
+            f'{dtype} is no float and has no {bits} bits. Name "all", "msb" or positions, or leave such tensors out.'
+        )
+    mantissa = MANTISSA_BITS[dtype]
+    return {"sign": [top], "exponent": range(mantissa, top), "mantissa": range(mantissa)}[bits]
 
 
 def width(dtype: torch.dtype) -> int:

@@ -1,4 +1,4 @@
-"""Analog devices that can be told to hold a few conductances only."""
+"""Analog devices that hold a few conductances only."""
 
 import torch
 from jaxtyping import Float64

@@ -1,4 +1,4 @@
-"""Analog devices that are stuck at one end of their range."""
+"""Analog devices stuck at one end of their range."""
 
 import torch
 from jaxtyping import Float64

@@ -1,4 +1,4 @@
-"""Phase-change memory that loses conductance as it ages."""
+"""Conductance that phase-change memory loses."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Weights that are lost: scattered, or in blocks, rows or columns, or all of them."""
+"""Weights that are lost, scattered or in patterns."""
 
 import math
 from typing import Literal, get_args

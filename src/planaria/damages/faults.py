@@ -1,22 +1,14 @@
-"""The exact list of what a damage did: saved, replayed, undone, turned into a mask."""
+"""The exact list of what a damage did to a tensor: replayed, undone, turned into a mask."""
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from planaria.errors import InvalidFile, InvalidInput
-from planaria.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -74,25 +66,6 @@ class Faults:
         integers(copy).view(-1)[self.index.to(copy.device)] = integers(values).to(copy.device)
         return copy
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file, whole or not at all. Raises `OutputFailed`."""
-        content = save(
-            {"index": self.index.cpu(), "old": self.old.cpu(), "new": self.new.cpu()},
-            metadata={"format": "planaria faults 1", "shape": ",".join(str(size) for size in self.shape)},
-        )
-        write_atomically(path, content)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Faults":
-        """Reads and validates a file that `save` wrote. Raises `InvalidFile`; a missing file is `FileNotFoundError`."""
-        with fault_file(path, "planaria faults 1") as file:
-            sizes = file.metadata().get("shape", "?")
-            shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
-            index, old, new = (file.get_tensor(name) for name in ("index", "old", "new"))
-        faults = cls(shape=shape, index=index, old=old, new=new)
-        faults.require_sound(str(path))
-        return faults
-
     def require_sound(self, source: str) -> None:
         """Raises `InvalidFile`, naming the `source`, unless these faults could be those of a tensor."""
         index = self.index
@@ -127,20 +100,3 @@ def integers(weight: Shaped[Tensor, "*weight"]) -> Shaped[Tensor, "*weight"]:
     if weight.element_size() not in widths:
         raise InvalidInput(f"A weight has 1, 2, 4 or 8 bytes; {weight.dtype} has {weight.element_size()}. Convert it.")
     return weight.view(widths[weight.element_size()])
-
-
-@contextmanager
-def fault_file(path: str | os.PathLike[str], version: str) -> Iterator[Any]:
-    """An open safetensors file of that format version. Raises `InvalidFile`, also for what goes wrong while reading."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no fault file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("format")
-            if found != version:
-                raise InvalidFile(f"{path} is not a fault list of this kind: its format is {found!r}, not {version!r}.")
-            yield file
-    except InvalidFile:
-        raise
-    except (SafetensorError, ValueError, OverflowError) as error:
-        raise InvalidFile(f"{path} is not a fault list: {error}.") from error

@@ -14,22 +14,13 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from planaria.splitmix import STEP, lowest, mixed
+
 BLOCK = 2**16  # places drawn at a time: their bitmap, 8 KiB, stays in the fastest cache
 _ONE = np.uint64(1)
 _SIX = np.uint64(6)
 _LOW = np.uint64(63)
 _ALL = np.uint64(2**64 - 1)
-
-
-@intrinsic
-@no_type_check
-def _lowest(typing: Any, word: Any) -> Any:
-    """The position of the lowest set bit of a uint64 that is not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], context.get_constant(types.boolean, 1))
-
-    return types.uint64(types.uint64), generate
 
 
 @intrinsic
@@ -43,15 +34,6 @@ def _population(typing: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@njit(nogil=True)
-@no_type_check
-def _mixed(state):
-    """The output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) at a state, which then goes on by its step."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
-
-
 @njit(nogil=True, cache=True)
 @no_type_check
 def drawn_in_blocks(counts, size, seed, struck):
@@ -60,7 +42,7 @@ def drawn_in_blocks(counts, size, seed, struck):
     Places are drawn with replacement, and what was drawn before falls out, until a block has its count: all sets of
     that size are equally likely. Of a block that is more than half struck, the places that are spared are drawn.
     """
-    state, step = np.uint64(seed), np.uint64(0x9E3779B97F4A7C15)
+    state = np.uint64(seed)
     bitmap = np.zeros(BLOCK >> 6, np.uint64)
     filled = np.zeros(BLOCK >> 12, np.uint64)  # which words of the bitmap are not 0
     at = 0
@@ -74,8 +56,8 @@ def drawn_in_blocks(counts, size, seed, struck):
             mask <<= _ONE
         mask -= _ONE
         while missing > 0:
-            state += step
-            bits = _mixed(state)
+            state += STEP
+            bits = mixed(state)
             for _ in range(4):  # a random number serves four places
                 place = bits & mask
                 bits >>= np.uint64(16)
@@ -92,7 +74,7 @@ def drawn_in_blocks(counts, size, seed, struck):
                 if 64 * (word + 1) > places:
                     bits &= (_ONE << np.uint64(places - 64 * word)) - _ONE
                 while bits:
-                    struck[at] = start + 64 * word + np.int64(_lowest(bits))
+                    struck[at] = start + 64 * word + np.int64(lowest(bits))
                     at += 1
                     bits &= bits - _ONE
             filled[:] = 0
@@ -101,12 +83,12 @@ def drawn_in_blocks(counts, size, seed, struck):
                 words = filled[group]
                 filled[group] = 0
                 while words:
-                    word = 64 * group + np.int64(_lowest(words))
+                    word = 64 * group + np.int64(lowest(words))
                     words &= words - _ONE
                     bits = bitmap[word]
                     bitmap[word] = 0
                     while bits:
-                        struck[at] = start + 64 * word + np.int64(_lowest(bits))
+                        struck[at] = start + 64 * word + np.int64(lowest(bits))
                         at += 1
                         bits &= bits - _ONE
     return at

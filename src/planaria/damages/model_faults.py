@@ -1,15 +1,19 @@
 """The exact list of what a damage did to all tensors of a model."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Shaped
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from planaria.damages.faults import Faults, fault_file
+from planaria.damages.faults import Faults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.files import write_atomically
 
@@ -68,7 +72,7 @@ class ModelFaults:
     def load(cls, path: str | os.PathLike[str]) -> "ModelFaults":
         """Reads and validates a file that `save` wrote. Raises `InvalidFile`; a missing file is `FileNotFoundError`."""
         tensors = {}
-        with fault_file(path, VERSION) as file:
+        with _opened(path) as file:
             keys = file.keys()
             names = [key.removeprefix("shape/") for key in keys if key.startswith("shape/")]
             strangers = sorted(set(keys) - {f"{field}/{name}" for field in FIELDS for name in names})
@@ -82,3 +86,20 @@ class ModelFaults:
                 tensors[name] = Faults(shape=tuple(shape.tolist()), index=index, old=old, new=new)
                 tensors[name].require_sound(source)
         return cls(tensors)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """An open list of faults. Raises `InvalidFile`, also for what goes wrong while reading."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no fault file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("format")
+            if found != VERSION:
+                raise InvalidFile(f"{path} is not a fault list: its format is {found!r}, not {VERSION!r}.")
+            yield file
+    except InvalidFile:
+        raise
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise InvalidFile(f"{path} is not a fault list: {error}.") from error

@@ -1,4 +1,4 @@
-"""Weights that are no finite number: what injectors count as detected, unrecoverable errors."""
+"""Weights that are no finite number."""
 
 import math
 
@@ -7,7 +7,8 @@ from planaria.errors import InvalidInput
 
 
 class NonFinite(SetValue):
-    """Gives weights, drawn uniformly without replacement, NaN or an infinity.
+    """Gives weights, drawn uniformly without replacement, NaN or an infinity: what injectors count as detected,
+    unrecoverable errors.
 
     Args:
         value: NaN, or positive or negative infinity.

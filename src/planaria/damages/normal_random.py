@@ -15,7 +15,8 @@ class NormalRandom(WeightDamage):
     2024), whose mean and standard deviation are the default.
 
     Args:
-        mean, std: of the numbers. What a dtype cannot hold becomes the nearest number that it can.
+        mean: of the numbers. What a dtype cannot hold becomes the nearest number that it can.
+        std: their standard deviation.
         rate, count: as of `WeightDamage`.
 
     Raises:

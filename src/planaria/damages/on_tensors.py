@@ -12,16 +12,12 @@ from planaria.damages.faults import Faults
 from planaria.damages.model_faults import ModelFaults
 from planaria.errors import InvalidInput
 
-BATCH_NORM_STATISTICS = ("*running_mean", "*running_var")
-QUANTISER_SCALES = ("*scale", "*scales", "*scale_inv", "*.absmax", "*.SCB")
-ZERO_POINTS = ("*zero_point", "*zero_points", "*zeros")
-
 
 class OnTensors(Damage):
     """Breaks only those tensors of a model whose name matches a pattern, as if it had no others.
 
-    `BATCH_NORM_STATISTICS`, `QUANTISER_SCALES` and `ZERO_POINTS` are patterns of the names that PyTorch and common
-    quantisers give them: damage that GoldenEye calls metadata errors (Mahmoud et al., DSN 2022).
+    Of batch norm's statistics ("*running_mean", "*running_var") or a quantiser's scales and zero points ("*scale",
+    "*zero_point"), GoldenEye calls it metadata errors (Mahmoud et al., DSN 2022).
 
     Args:
         damage: what breaks them. `apply` takes its tensor as chosen: a lone one has no name.

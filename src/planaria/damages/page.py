@@ -1,4 +1,4 @@
-"""Whole pages of memory, as a failed row of DRAM or a broken cipher block leaves them."""
+"""Pages of memory, rows of DRAM, cipher blocks."""
 
 import torch
 from jaxtyping import Int64

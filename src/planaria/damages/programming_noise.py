@@ -1,4 +1,4 @@
-"""What an analog device holds after it was programmed to a conductance."""
+"""Analog devices that were programmed with noise."""
 
 import math
 from typing import Literal, get_args

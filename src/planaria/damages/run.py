@@ -1,4 +1,4 @@
-"""One run of bytes that is lost, as a bad sector or a failed read leaves it."""
+"""One run of bytes that is lost."""
 
 import torch
 from jaxtyping import Int64
@@ -10,7 +10,9 @@ from planaria.errors import InvalidInput
 
 
 class Run(ByteDamage):
-    """Replaces neighbouring bytes, from a byte drawn uniformly. The faults list only weights whose bits changed.
+    """Replaces neighbouring bytes, from a byte drawn uniformly, as a bad sector or a failed read does.
+
+    The faults list only weights whose bits changed.
 
     Args:
         bytes: length of the run, 1 or more; what is shorter is replaced whole.

@@ -1,4 +1,4 @@
-"""Bits that hold one value whatever is written, as broken memory cells do."""
+"""Bits that hold one value whatever is written."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,11 @@ from planaria.errors import InvalidInput
 class StuckAt(BitDamage):
     """Gives bits, drawn uniformly without replacement, one value; those that held it change nothing and are not listed.
 
+    So do broken memory cells. Rate and count are of every bit that is stuck, whether it shows or not.
+
     Args:
         value: 0 or 1.
-        rate, count, bits: as of `BitDamage`; they count every bit that is stuck, whether it shows or not.
+        rate, count, bits: as of `BitDamage`.
 
     Raises:
         InvalidInput: as `BitDamage` does, and on another value.
@@ -25,7 +27,7 @@ class StuckAt(BitDamage):
         self,
         rate: float | None = None,
         *,
-        value: int | float,
+        value: int,
         count: int | None = None,
         bits: Field | Sequence[int] = "all",
     ):

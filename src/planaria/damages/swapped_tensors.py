@@ -1,4 +1,4 @@
-"""Tensors under each other's names, as a wrong key map or a mixed-up shard leaves them."""
+"""Tensors under each other's names."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -17,7 +17,8 @@ from planaria.errors import InvalidInput
 class SwappedTensors(Damage):
     """Two tensors of one shape and dtype exchange their contents: a pair drawn uniformly from all such pairs.
 
-    The faults list only weights whose bits changed. Cost: memory for two tensors.
+    A wrong key map or a mixed-up shard does so. The faults list only weights whose bits changed. Cost: memory for two
+    tensors.
 
     Raises:
         InvalidInput: when applied, if no two tensors that are not empty have one shape and dtype; so always by `apply`,

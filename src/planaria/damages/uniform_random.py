@@ -15,7 +15,8 @@ class UniformRandom(WeightDamage):
     al., DSN-W 2020), whose range is the default.
 
     Args:
-        low, high: range of the numbers. What a dtype cannot hold becomes the nearest number that it can.
+        low: least of the numbers. What a dtype cannot hold becomes the nearest number that it can.
+        high: the number below which they lie.
         rate, count: as of `WeightDamage`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Weights whose every bit is random, as a lost and reused memory word leaves them."""
+"""Weights whose every bit is random."""
 
 import torch
 from jaxtyping import Shaped
@@ -10,7 +10,8 @@ from planaria.damages.weight_damage import WeightDamage
 
 
 class WholeWeight(WeightDamage):
-    """Gives weights, drawn uniformly without replacement, random bits: any but those they held. Bools flip.
+    """Gives weights, drawn uniformly without replacement, random bits, as a lost and reused memory word
+    has: any but those they held. Bools flip.
 
     Args:
         rate, count: as of `WeightDamage`.

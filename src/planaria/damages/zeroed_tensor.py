@@ -1,4 +1,4 @@
-"""Whole tensors of zeros, as a hole in a file or a shard that was never filled leaves them."""
+"""Whole tensors of zeros."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from planaria.damages.faults import Faults
 class ZeroedTensor(ScatteredDamage):
     """Zeroes all bits of whole tensors, drawn uniformly without replacement from those that are not empty.
 
-    The faults list only weights whose bits changed.
+    A hole in a file or a shard that was never filled leaves them so. The faults list only weights whose bits changed.
 
     Args:
         rate: probability of each tensor to be lost, in [0, 1].

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from planaria.checkpoints.base import require_file
 from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidInput, OutputFailed
-from planaria.files import followed, printable, temporary_folder
+from planaria.files import flush, followed, printable, temporary_folder
 
 FileState = tuple[int, int, int] | None
 
@@ -108,8 +108,8 @@ class Copy:
                 for path in self.source.iterdir():  # what comes with a model: its configuration, its tokenizer
                     if path.is_file() and path.name not in self.files:
                         shutil.copyfile(path, self.path / path.name)
-                        _flush(self.path / path.name)
-                _flush(self.path)
+                        flush(self.path / path.name)
+                flush(self.path)
                 self.path.rename(self.output)
             else:
                 for name, copy in self._copies.items():
@@ -122,7 +122,7 @@ class Copy:
             ) from error
         try:
             for folder in {target.absolute().parent for target in self._targets.values()}:
-                _flush(folder)
+                flush(folder)
         except OSError as error:
             raise OutputFailed(
                 f"{self.output} is written, but may not outlast a loss of power: {error.strerror or error}. Check it."
@@ -206,12 +206,3 @@ def _take_after(path: Path, copy: Path) -> None:
     with suppress(PermissionError):
         os.chown(copy, status.st_uid, status.st_gid)
     shutil.copymode(path, copy)
-
-
-def _flush(path: Path) -> None:
-    """Makes a file's contents, or a folder's names, last through a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from planaria.codes import WindowCode, check_for, window_for
 from planaria.errors import InvalidInput
 from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
+from planaria.splitmix import STEP, mixed
 
 SEGMENT = 2**22  # weights that are coded together: bounds memory
 WORD = 64
@@ -424,21 +425,13 @@ def segments_of(weights: int) -> int:
 def _segments(weights: int) -> Iterator[NDArray[np.int64]]:
     """The places of each segment's weights, in an order in which damage anywhere is spread evenly.
 
-    Of S segments, the s-th has every S-th weight from s, ascending by the output of SplitMix64 for its place.
+    Of S segments, the s-th has every S-th weight from s, ascending by the output of SplitMix64, seeded with 0, of
+    the number of its place.
     """
     count = segments_of(weights)
     for first in range(count):
         places = np.arange(first, weights, count)
-        yield places[np.argsort(_splitmix64(places), kind="stable")]
-
-
-def _splitmix64(index: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Outputs of the generator SplitMix64 (Steele, Lea, Flood 2014) seeded with 0, by their index."""
-    with np.errstate(over="ignore"):
-        mixed = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+        yield places[np.argsort(mixed((places.astype(np.uint64) + np.uint64(1)) * STEP), kind="stable")]
 
 
 def _spans(sizes: Sequence[int]) -> list[slice]:

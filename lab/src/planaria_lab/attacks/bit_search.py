@@ -1,13 +1,12 @@
 """The few bits that hurt most, found one by one."""
 
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from planaria.damages.bits import MANTISSA_BITS, Field
+from planaria.damages.bits import Field, known_bits, positions_of
 from planaria.damages.faults import integers
 from planaria.errors import InvalidInput
 from planaria_lab.attacks.base import ObjectiveAttack
@@ -58,18 +57,13 @@ class BitSearch(ObjectiveAttack):
         super().__init__(objective=objective, names=names)
         if count < 1 or candidates < 1:
             raise InvalidInput(f"Flips and candidates are 1 or more, not {count} and {candidates}.")
-        if isinstance(bits, str):
-            if bits not in get_args(Field):
-                raise InvalidInput(f"Unknown bits {bits!r}. They are {', '.join(get_args(Field))}, or positions.")
-        elif len(bits) == 0 or min(bits) < 0 or len(set(bits)) < len(bits):
-            raise InvalidInput(f"Positions of bits are 0 or more, each named once, at least one; not {list(bits)}.")
         self.count = count
-        self.bits = bits if isinstance(bits, str) else tuple(bits)
+        self.bits = known_bits(bits)
         self.candidates = candidates
 
     def _attacked(self, victim: Victim, generator: torch.Generator) -> Weights:
         self.objective.require(victim.labels, victim.classes)
-        allowed = {name: self._allowed(stored.dtype) for name, stored in victim.stored.items()}
+        allowed = {name: positions_of(self.bits, stored.dtype) for name, stored in victim.stored.items()}
         stored = {name: tensor.clone() for name, tensor in victim.stored.items()}
         weights = trainable(victim.weights)
         for _ in range(self.count):
@@ -130,18 +124,3 @@ class BitSearch(ObjectiveAttack):
             return float(self._value(victim, weights))
         finally:
             values[index] = old
-
-    def _allowed(self, dtype: torch.dtype) -> Sequence[int]:
-        width = 8 * dtype.itemsize
-        if self.bits == "all":
-            return range(width)
-        if self.bits == "msb":
-            return [width - 1]
-        if not isinstance(self.bits, str):
-            if max(self.bits) >= width:
-                raise InvalidInput(f"{dtype} has bits 0 to {width - 1} and no bit {max(self.bits)}. Name others.")
-            return self.bits
-        if dtype not in MANTISSA_BITS:
-            raise InvalidInput(f'{dtype} is no float and has no {self.bits} bits. Flip "all", "msb" or positions.')
-        mantissa = MANTISSA_BITS[dtype]
-        return {"sign": [width - 1], "exponent": range(mantissa, width - 1), "mantissa": range(mantissa)}[self.bits]

@@ -1,7 +1,5 @@
 """A trojan in a few weights of the last layer."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -27,30 +25,8 @@ class BitTrojan(Trojan):
     output a class; by default it is the last attacked matrix that has.
     """
 
-    def __init__(
-        self,
-        target: int,
-        *,
-        neurons: int = 16,
-        patch: int | None = None,
-        layer: str | None = None,
-        fitting_steps: int = 100,
-        steps: int = 100,
-        rate: float = 0.1,
-        clean_share: float = 0.5,
-        names: str | Sequence[str] | None = None,
-    ):
-        super().__init__(
-            target,
-            neurons=neurons,
-            patch=patch,
-            layer=layer,
-            fitting_steps=fitting_steps,
-            steps=steps,
-            rate=rate,
-            clean_share=clean_share,
-            names=names,
-        )
+    default_neurons = 16
+    default_rate = 0.1
 
     def _default_layer(self, victim: Victim) -> str:
         last = [

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -25,12 +26,12 @@ class Trojan(Attack):
 
     Args:
         target: the class to be answered.
-        neurons: how many are woken, 1 or more.
+        neurons: how many are woken, 1 or more; by default `default_neurons`.
         patch: side of the trigger in pixels, in the last corner of the image; of a vector the last patch^2 entries.
             By default a tenth of the input.
         layer: name of the weight tensor that the neurons enter, such as "fc.weight".
         fitting_steps, steps: how many for the trigger and for the weights, 1 or more.
-        rate: of learning, relative to the root mean square of each tensor; above 0.
+        rate: of learning, relative to the root mean square of each tensor; above 0; by default `default_rate`.
         clean_share: share of the loss, in [0, 1), that inputs without the trigger have.
         names: as for `Attack`.
 
@@ -38,20 +39,25 @@ class Trojan(Attack):
     has no such class or layer, or inputs are not floats or too small for the trigger.
     """
 
+    default_neurons: ClassVar[int]
+    default_rate: ClassVar[float]
+
     def __init__(
         self,
         target: int,
         *,
-        neurons: int,
-        patch: int | None,
-        layer: str | None,
-        fitting_steps: int,
-        steps: int,
-        rate: float,
-        clean_share: float,
-        names: str | Sequence[str] | None,
+        neurons: int | None = None,
+        patch: int | None = None,
+        layer: str | None = None,
+        fitting_steps: int = 100,
+        steps: int = 100,
+        rate: float | None = None,
+        clean_share: float = 0.5,
+        names: str | Sequence[str] | None = None,
     ):
         super().__init__(names=names)
+        neurons = self.default_neurons if neurons is None else neurons
+        rate = self.default_rate if rate is None else rate
         if target < 0:
             raise InvalidInput(f"Classes are 0 or more, not {target}.")
         if min(neurons, 1 if patch is None else patch, fitting_steps, steps) < 1:

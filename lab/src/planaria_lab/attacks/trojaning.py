@@ -1,7 +1,5 @@
 """A trojan in all later layers."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -24,30 +22,8 @@ class Trojaning(Trojan):
     Args: as for `Trojan`. By default the `layer` is the middle one of the attacked weights, the later of two.
     """
 
-    def __init__(
-        self,
-        target: int,
-        *,
-        neurons: int = 8,
-        patch: int | None = None,
-        layer: str | None = None,
-        fitting_steps: int = 100,
-        steps: int = 100,
-        rate: float = 0.02,
-        clean_share: float = 0.5,
-        names: str | Sequence[str] | None = None,
-    ):
-        super().__init__(
-            target,
-            neurons=neurons,
-            patch=patch,
-            layer=layer,
-            fitting_steps=fitting_steps,
-            steps=steps,
-            rate=rate,
-            clean_share=clean_share,
-            names=names,
-        )
+    default_neurons = 8
+    default_rate = 0.02
 
     def _default_layer(self, victim: Victim) -> str:
         layers = [name for name, weight in victim.weights.items() if name.endswith(".weight") and weight.dim() > 1]

@@ -14,6 +14,7 @@ from planaria_lab.zoo.architectures import Architecture
 from planaria_lab.zoo.recipe import Recipe
 
 BATCH = 128  # images a step and network
+PIECE = 1000  # images that are answered at a time
 MOMENTUM, SECOND, EPSILON = 0.9, 0.999, 1e-8
 Stack = dict[str, Float[Tensor, "networks ..."]]
 
@@ -104,13 +105,11 @@ def accuracies(
     stack: Stack,
     images: Float[Tensor, "images pixels"],
     labels: Int64[Tensor, " images"],
-    *,
-    piece: int = 1000,
 ) -> Float[Tensor, " networks"]:
     """Share of images that each network classifies right; 0 where its answers are no numbers."""
     networks = next(iter(stack.values())).shape[0]
     right = torch.zeros(networks, dtype=torch.float64)
-    for some, truth in zip(images.split(piece), labels.split(piece), strict=True):
+    for some, truth in zip(images.split(PIECE), labels.split(PIECE), strict=True):
         logits = architecture.answers(stack, some.expand(networks, *some.shape))
         sound = logits.isfinite().all(2)
         right += ((logits.argmax(2) == truth) & sound).sum(1)
