@@ -19,7 +19,7 @@ MODULES = {
     for path in root.rglob("*.py")
 }
 
-FOUNDATIONS = {"errors", "files", "records", "streams", "progress", "shares", "tables", "splitmix"}
+FOUNDATIONS = {"errors", "files", "records", "streams", "progress", "shares", "tables", "splitmix", "dtypes"}
 # What each room of the library may import of the others, beside the foundations.
 ALLOWED = {
     "__init__": {"guard", "repairers", "scrubber"},
@@ -62,6 +62,7 @@ ALLOWED = {
     "shares": set(),
     "tables": set(),
     "splitmix": set(),
+    "dtypes": set(),
 }
 # What each room of the laboratory may import of the laboratory; the library is open to all of it.
 ALLOWED_IN_THE_LAB = {

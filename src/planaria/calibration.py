@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from planaria.checkpoints import Entry, open_checkpoint
+from planaria.dtypes import torch_dtypes
 from planaria.errors import InvalidInput
 from planaria.fit import second_moments
 from planaria.stationary import correlations_of_pairs
 
 SUFFIX = ".second_moment"
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {name: torch_dtypes()[name] for name in ("F64", "F32", "F16", "BF16")}
 ASYMMETRY = 1e-3  # of two entries that should be equal, in units of what their diagonal allows
 ROUNDING = 1e-5  # of the trace: a form may be that much below zero for being summed in single precision
 

@@ -203,7 +203,7 @@ def _write(checkpoint: "Checkpoint", faults: "ModelFaults", faults_file: Path | 
     import torch
 
     from planaria.damages import ModelFaults
-    from planaria.damages.faults import integers
+    from planaria.dtypes import integers
 
     tensors = TensorsOf(checkpoint)
     if unmatched := sorted(tensors.keys() ^ faults.tensors.keys()):

@@ -11,7 +11,7 @@ from torch import Tensor
 from victims import DTYPES, answers, batch, broken, loss, victim
 
 from planaria.damages import BitFlip, Faults, ModelFaults
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.streams import generator
 from planaria_lab import datasets
 from planaria_lab.attacks import FGSM, PGD, BitSearch, BitTrojan, Objective, TargetedBitSearch, Trojaning

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from planaria import streams
 from planaria.damages import ModelFaults
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria_lab.attacks import PGD, Attack
 from planaria_lab.bench.int8 import quantised

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.damages import BitFlip, WholeWeight
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria_lab.campaigns import defences
 from planaria_lab.campaigns.defences import (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria import streams
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.errors import InvalidGuard, InvalidInput, UntrustedGuard
 from planaria.guard import Guard, container, protect
 from planaria.guard.report import VERDICTS

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
 from planaria.checkpoints import Entry, Header, parse_header
-from planaria.checkpoints.header import BITS, expected_entries, format_header, parse_bare_header
+from planaria.checkpoints.header import expected_entries, format_header, parse_bare_header
+from planaria.dtypes import DTYPES
 from planaria.errors import InvalidFile
 
 ENTRY: dict[str, Any] = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
@@ -41,7 +42,7 @@ def understood_by_the_library(content: bytes) -> dict[str, tuple[str, tuple[int,
     return {name: (info["dtype"], tuple(info["shape"]), bytes(info["data"])) for name, info in found}
 
 
-dtypes = st.sampled_from(sorted(BITS))
+dtypes = st.sampled_from(sorted(DTYPES))
 
 
 @st.composite
@@ -54,12 +55,12 @@ def files(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
     for name in names:
         dtype = draw(dtypes)
         shape = draw(st.lists(st.integers(0, 3), max_size=3))
-        shape += [4] if BITS[dtype] < 8 else []  # whole bytes
+        shape += [4] if DTYPES[dtype].bits < 8 else []  # whole bytes
         numbers = 1
         for size in shape:
             numbers *= size
         entries.append(
-            (name, {"dtype": dtype, "shape": shape, "data_offsets": [stop, stop + numbers * BITS[dtype] // 8]})
+            (name, {"dtype": dtype, "shape": shape, "data_offsets": [stop, stop + numbers * DTYPES[dtype].bits // 8]})
         )
         stop = entries[-1][1]["data_offsets"][1]
     return table | dict(draw(st.permutations(entries))), stop

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from weights import DTYPES, FLOATS, SIGNED, bits_of, far_from_even, random_weight, shapes, width
 
 from planaria.damages import BitFlip
-from planaria.damages.faults import integers
 from planaria.damages.sampling import drawn_without_replacement
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria.streams import generator
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from planaria.checkpoints import StateDict
 from planaria.codes import ReedSolomon
 from planaria.guard import parity
-from planaria.guard.codewords import Unsolved
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
 from planaria.guard.parity import correct, encode, shape_for
 from planaria.guard.stream import Stream
+from planaria.guard.unsolved import Unsolved
 from planaria.streams import generator
 
 TILE = 64

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from referee.source import Source
 from referee.subjects import Tensors
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from planaria.damages import OnTensors, SetZero, StuckAt
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.guard import Guard, protect
 from planaria.streams import generator
 from planaria_lab.bench import tinymlp

@@ -10,37 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from planaria.dtypes import DTYPES
 from planaria.errors import InvalidFile, OtherModel
 
 INDEX = "model.safetensors.index.json"  # which shard of a folder holds which tensor
 LONGEST_HEADER = 100_000_000  # bytes of JSON: the library's limit
 MOST_AXES = 64  # that NumPy and PyTorch compute with
-
-BITS = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E5M2FNUZ": 8,
-    "F8_E4M3FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "I64": 64,
-    "U64": 64,
-    "F64": 64,
-    "C64": 64,
-}
-"""Bits of one number, by the name that safetensors gives its dtype."""
 
 
 @dataclass(frozen=True)
@@ -194,17 +169,17 @@ def _entry(name: str, info: Any) -> Entry:
     if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:80]!r} does not have exactly a dtype, a shape and data_offsets")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name[:80]!r} has the unknown dtype {str(dtype)[:80]!r}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise ValueError(f"the shape and the two data_offsets of {name[:80]!r} are not whole numbers below 2^63")
     if len(shape) > MOST_AXES:
         raise ValueError(f"{name[:80]!r} has {len(shape)} axes, and at most {MOST_AXES} can be computed with")
     # The library refuses a product past 64 bits even where a later size is 0.
-    if math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 2**63:
+    if math.prod(max(size, 1) for size in shape) * DTYPES[dtype].bits >= 2**63:
         raise ValueError(f"the shape of {name[:80]!r} is too large")
     start, stop = offsets
-    if math.prod(shape) * BITS[dtype] != (stop - start) * 8:
+    if math.prod(shape) * DTYPES[dtype].bits != (stop - start) * 8:
         raise ValueError(f"{name[:80]!r} takes {stop - start} bytes, which its dtype and shape do not")
     return Entry(name, dtype, tuple(shape), stop - start, start)
 

@@ -14,33 +14,11 @@ from torch import Tensor, nn
 
 from planaria.checkpoints.base import Checkpoint
 from planaria.checkpoints.header import MOST_AXES, Entry, expected_entries, format_header, require_same_entries
+from planaria.dtypes import integers, torch_dtypes
 from planaria.errors import InvalidInput, OutputFailed
 from planaria.files import replacing
 
-NAMES = {  # of torch's types, as safetensors has them
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "float4_e2m1fn_x2": "F4",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "int16": "I16",
-    "uint16": "U16",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int32": "I32",
-    "uint32": "U32",
-    "float32": "F32",
-    "int64": "I64",
-    "uint64": "U64",
-    "float64": "F64",
-    "complex64": "C64",
-}
-DTYPES = {getattr(torch, name): known for name, known in NAMES.items() if hasattr(torch, name)}  # torch 2.6 lacks two
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+DTYPES = {dtype: name for name, dtype in torch_dtypes().items()}
 
 
 class StateDict(Checkpoint):
@@ -157,7 +135,7 @@ def _as_integers(tensor: Tensor) -> Tensor:
     tensor = tensor.data
     if tensor.is_conj() or tensor.is_neg():
         return tensor  # the bits in memory are not the tensor's: copying resolves them, and puts them back
-    return tensor.view(INTEGERS[tensor.element_size()])
+    return integers(tensor)
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> tuple[Tensor, int]:

@@ -10,19 +10,13 @@ from torch import Tensor
 
 from planaria.damages import kernels
 from planaria.damages.base import ScatteredDamage
-from planaria.damages.faults import Faults, integers
+from planaria.damages.faults import Faults
+from planaria.dtypes import DTYPES, integers, torch_dtypes
 from planaria.errors import InvalidInput
 
 Field = Literal["all", "sign", "exponent", "mantissa", "msb"]
 MANTISSA_BITS = {
-    torch.float64: 52,
-    torch.float32: 23,
-    torch.float16: 10,
-    torch.bfloat16: 7,
-    torch.float8_e4m3fn: 3,
-    torch.float8_e4m3fnuz: 3,
-    torch.float8_e5m2: 2,
-    torch.float8_e5m2fnuz: 2,
+    dtype: mantissa for name, dtype in torch_dtypes().items() if (mantissa := DTYPES[name].mantissa) is not None
 }
 
 

@@ -7,8 +7,9 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from planaria.damages.base import Damage
-from planaria.damages.faults import Faults, integers
+from planaria.damages.faults import Faults
 from planaria.damages.weight_damage import rounded
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 
 

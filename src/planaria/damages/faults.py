@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from planaria.dtypes import integers
 from planaria.errors import InvalidFile, InvalidInput
 
 
@@ -92,11 +93,3 @@ def _contiguous_copy(weight: Tensor) -> Tensor:
     # NumPy asks for large pages of memory, which come three times as fast.
     memory = np.empty(tuple(weight.shape), dtype=f"i{weight.element_size()}")
     return torch.from_numpy(memory).view(weight.dtype).copy_(weight)
-
-
-def integers(weight: Shaped[Tensor, "*weight"]) -> Shaped[Tensor, "*weight"]:
-    """The same memory as integers of the same width: not every dtype can be indexed or compared bit for bit."""
-    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    if weight.element_size() not in widths:
-        raise InvalidInput(f"A weight has 1, 2, 4 or 8 bytes; {weight.dtype} has {weight.element_size()}. Convert it.")
-    return weight.view(widths[weight.element_size()])

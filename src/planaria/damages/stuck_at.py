@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from planaria.damages.bits import BitDamage, Field, flipped
-from planaria.damages.faults import Faults, integers
+from planaria.damages.faults import Faults
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 
 

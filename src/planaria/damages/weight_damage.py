@@ -9,7 +9,8 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from planaria.damages.base import ScatteredDamage
-from planaria.damages.faults import Faults, integers
+from planaria.damages.faults import Faults
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 
 

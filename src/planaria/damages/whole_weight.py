@@ -5,8 +5,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from planaria.damages.byte_damage import random_bytes
-from planaria.damages.faults import integers
 from planaria.damages.weight_damage import WeightDamage
+from planaria.dtypes import integers
 
 
 class WholeWeight(WeightDamage):

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry
-from planaria.guard.codewords import Unsolved
+from planaria.dtypes import DTYPES
 from planaria.guard.file import GuardFile
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
 from planaria.guard.stream import SYMBOL
+from planaria.guard.unsolved import Unsolved
 
-MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}  # bits
 FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
 ZEROED = 1e-4  # share of weights that are 0 and were not: training does not do that
 HUGE = 1e150  # garbage in float64 is taken for this, or its square would overflow
@@ -111,7 +111,7 @@ class _Comparison:
         if higher < HIGHER * self.sampled or self.below < RANDOM * higher:
             return False
         top = int(self.highest.nonzero()[0].max())
-        in_low_bits = top < MANTISSA[self.dtype] and self.highest[top] > AT_ONE_BIT * self.sampled
+        in_low_bits = top < (DTYPES[self.dtype].mantissa or 0) and self.highest[top] > AT_ONE_BIT * self.sampled
         return not (many and (in_low_bits or self.equal > CONSTANT * self.sampled))
 
 

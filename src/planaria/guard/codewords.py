@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.codes import Corrections, ReedSolomon, wrong_codeword_log2
+from planaria.guard.interleaving import Interleaving
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
 from planaria.guard.stream import SYMBOL, Stream
+from planaria.guard.unsolved import Unsolved
 
 WRONG = 1e-9  # accepted chance that a word of corrections is a wrong one
 WAYS = 4  # a codeword is decoded in: each may err as often
@@ -19,7 +21,6 @@ SPARE = 2  # check symbols: chance passes for a codeword once in 2^32
 COMBINED = 6  # words of which a tile that matches with some of them is looked for
 TRIED = 2**26  # bytes hashed in search of such tiles at a time
 LISTED = 2**22  # bytes of tiles whose symbols are listed at once
-CROWDED = 0.9  # share of failed codewords from which damage may be anything
 UNTRIED = -1
 
 
@@ -53,42 +54,8 @@ class _Words:
         return _Words(*(np.concatenate([getattr(self, of.name), getattr(other, of.name)]) for of in fields(self)))
 
 
-@dataclass(frozen=True)
-class Unsolved:
-    """What the parity could not correct.
-
-    Attributes:
-        failed: codewords, of shape `(segments, width)`, that could not be corrected, or not with enough certainty.
-        doubted: codewords of which nothing is proven: the failed ones; of a code that is too weak, all.
-        explained: whether each tile has, or shares its digest with one that has, a symbol of these. One that does not
-            match though all its codewords do was decoded wrongly: none of it can be believed.
-        density: share of the symbols of damaged tiles in them that must at least be wrong, since fewer would have been
-            corrected; the largest of all segments.
-    """
-
-    failed: NDArray[np.bool_]
-    doubted: NDArray[np.bool_]
-    explained: NDArray[np.bool_]
-    density: float
-
-    @property
-    def scattered(self) -> bool:
-        """Whether codewords that are right are so many that no tile can be lost whole: it would touch them all."""
-        return bool(self.failed.any(1).any()) and bool((self.failed.mean(1) < CROWDED).all())
-
-    def doubtful(self, start: int, stop: int, shape: ParityShape) -> NDArray[np.bool_]:
-        """Whether each of the symbols `[start, stop)` of the stream lies in a codeword of which nothing is proven."""
-        found = np.empty(stop - start, np.bool_)
-        for segment in range(start // shape.segment, -(-stop // shape.segment)):
-            begin = max(start, segment * shape.segment)
-            end = min(stop, (segment + 1) * shape.segment)
-            column = (begin - segment * shape.segment) % shape.width
-            found[begin - start : end - start] = np.resize(np.roll(self.doubted[segment], -column), end - begin)
-        return found
-
-
 class CodewordSolver:
-    """Corrects codewords in an overlay, all segments together. Codeword c of segment s has the number s * width + c.
+    """Corrects codewords in an overlay, all segments together; their numbers are those of `Interleaving`.
 
     Each codeword is first decoded with unknown places, to half its strength; then, as proven tiles drop out, with all
     symbols of unproven tiles as erasures, to its full strength; then with the suspects alone as erasures and the rest
@@ -124,10 +91,11 @@ class CodewordSolver:
         self._remainders, self._suspects, self._proven, self._threads = remainders, suspects, proven, threads
         self._hopeless = hopeless
         self._code = ReedSolomon(shape.check)
-        count = -(-stream.symbols // shape.segment) * shape.width
+        self._interleaving = Interleaving(stream, shape)
+        count = self._interleaving.codewords
         self.failed = np.zeros(count, bool)
         for segment, remainder in remainders.items():
-            self.failed[self._codewords_in(segment)] = remainder.any(0)
+            self.failed[self._interleaving.within(segment)] = remainder.any(0)
         self._words = _Words.none()
         self._has_word, self._alike = np.zeros(count, bool), np.zeros(count, bool)
         self._erased, self._chance = np.zeros(count, np.int64), np.zeros(count)
@@ -162,12 +130,12 @@ class CodewordSolver:
             self._decode("unknown", some, np.empty(0, np.int64))
             return True
         listed = self._listed_suspects()
-        counts = np.bincount(self._codewords_of(listed), minlength=len(self.failed))
+        counts = np.bincount(self._interleaving.codewords_of(listed), minlength=len(self.failed))
         for way in ("spared", "suspects"):
             some = self.failed & (counts > 0) & (counts != self._tried[way])
             if some.any():
                 self._tried[way][some] = counts[some]
-                self._decode(way, some, listed[some[self._codewords_of(listed)]])
+                self._decode(way, some, listed[some[self._interleaving.codewords_of(listed)]])
                 return True
         return False
 
@@ -176,14 +144,14 @@ class CodewordSolver:
         spare = min(SPARE, self.shape.check) if way == "spared" else 0
         places = self._places()
         for segment, remainder in self._remainders.items():
-            own = self._codewords_in(segment)
+            own = self._interleaving.within(segment)
             if not some[own].any():
                 continue
-            start, stop = self._bounds(segment)
+            start, stop = self._interleaving.bounds(segment)
             within = erased[(erased >= start) & (erased < stop)] - start
             found = self._code.decode(
                 np.where(some[own], remainder, 0).astype(np.uint16),
-                self._rows(segment),
+                self._interleaving.rows(segment),
                 erasures=(within // self.shape.width, within % self.shape.width),
                 spare=spare,
                 threads=self._threads,
@@ -198,14 +166,16 @@ class CodewordSolver:
 
     def _admissible(self, segment: int, found: Corrections, erased: NDArray[np.int64]) -> _Words:
         """The words of which every correction may be one."""
-        start, stop = self._bounds(segment)
+        start, stop = self._interleaving.bounds(segment)
         at = start + found.rows * self.shape.width + found.columns
         tile = self.stream.tiles_of(np.minimum(at, self.stream.symbols - 1))
-        wrong = (found.rows >= self._rows(segment)) | (at >= stop) | ~self.unproven[tile]
+        wrong = (found.rows >= self._interleaving.rows(segment)) | (at >= stop) | ~self.unproven[tile]
         wrong |= np.isin(at, self._padded) & (found.values > 255)  # the byte past the tensor's end is stored nowhere
         refused = np.zeros(self.shape.width, bool)
         refused[found.columns[wrong]] = True
-        words = _Words(at, self._codewords_in(segment).start + found.columns, found.values, tile, ~np.isin(at, erased))
+        words = _Words(
+            at, self._interleaving.within(segment).start + found.columns, found.values, tile, ~np.isin(at, erased)
+        )
         return words[~refused[found.columns]]
 
     def _take(
@@ -278,7 +248,9 @@ class CodewordSolver:
         Without all of them first, then, where they are few and as far as that is cheap, with each combination.
         """
         stream, words, refuted = self.stream, self._words, np.zeros(len(self.failed), bool)
-        own = (np.isin(stream.bundle_of[words.tile], stream.bundle_of[tiles]) & self._provisional(words)).nonzero()[0]
+        own = (np.isin(stream.bundle_of[words.tile], stream.bundle_of[tiles]) & self.failed[words.codeword]).nonzero()[
+            0
+        ]
         own = own[self.unproven[words.tile[own]]]
         if not len(own):
             return refuted
@@ -333,24 +305,24 @@ class CodewordSolver:
     def _include(self, settled: _Words) -> None:
         """Counts these corrections, which are proven, as part of what was found."""
         for segment, remainder in self._remainders.items():
-            own = self._codewords_in(segment)
+            own = self._interleaving.within(segment)
             ours = settled[(settled.codeword >= own.start) & (settled.codeword < own.stop)]
             if not len(ours.at):
                 continue
             columns, column = np.unique(ours.codeword - own.start, return_inverse=True)
-            rows = np.zeros((self._rows(segment), len(columns)), np.uint16)
-            rows[(ours.at - self._bounds(segment)[0]) // self.shape.width, column] = ours.value
+            rows = np.zeros((self._interleaving.rows(segment), len(columns)), np.uint16)
+            rows[(ours.at - self._interleaving.bounds(segment)[0]) // self.shape.width, column] = ours.value
             remainder[:, columns] ^= self._code.feed(rows)
             self.failed[own] &= remainder.any(0)
 
-    def finish(self, writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]]) -> "Unsolved":
+    def finish(self, writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]]) -> Unsolved:
         """Takes back what is not proven in the end.
 
         Args:
             writable: the bits of these symbols, ascending, that may be written though no digest proves them.
         """
         for segment in self._hopeless:
-            self.failed[self._codewords_in(segment)] = True
+            self.failed[self._interleaving.within(segment)] = True
         undecoded = self.failed & ~self._has_word
         self._drop(self.failed & self._has_word)
         # Of a weak code even a codeword that came out right may do so by chance.
@@ -358,7 +330,7 @@ class CodewordSolver:
         doubted = self.failed | (self._chances(none, none, self._places(), none == 0) >= ACCEPTED)
         tiles = self.unproven.nonzero()[0]
         blamed = np.zeros(self.stream.bundles, bool)
-        blamed[self.stream.bundle_of[tiles[self._touched(tiles, doubted)]]] = True
+        blamed[self.stream.bundle_of[tiles[self._interleaving.touched(tiles, doubted, self._remainders)]]] = True
         explained = blamed[self.stream.bundle_of]
         words = self._words[self.unproven[self._words.tile]]
         words = words[np.argsort(words.at)]
@@ -372,64 +344,25 @@ class CodewordSolver:
         begins, ends = self.stream.tile_bounds(self.unproven.nonzero()[0])
         density = 0.0
         for segment in (*self._remainders, *self._hopeless):
-            start, stop = self._bounds(segment)
-            if undecoded[self._codewords_in(segment)].any():
+            start, stop = self._interleaving.bounds(segment)
+            if undecoded[self._interleaving.within(segment)].any():
                 touching = (begins < stop) & (ends > start)
                 in_a_codeword = (ends - begins)[touching].sum() / self.shape.width
                 density = max(density, float(min(1.0, self.shape.check / 2 / max(in_a_codeword, 1.0))))
         return density
 
-    # --- Geometry ----------------------------------------------------------------------------------------------------
-
-    def _provisional(self, words: _Words) -> NDArray[np.bool_]:
-        return self.failed[words.codeword]
-
-    def _codewords_in(self, segment: int) -> slice:
-        return slice(segment * self.shape.width, (segment + 1) * self.shape.width)
-
-    def _bounds(self, segment: int) -> tuple[int, int]:
-        start = segment * self.shape.segment
-        return start, min(start + self.shape.segment, self.stream.symbols)
-
-    def _rows(self, segment: int) -> int:
-        start, stop = self._bounds(segment)
-        return -(-(stop - start) // self.shape.width)
-
-    def _codewords_of(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
-        # Several times as fast as remainders of 64 bits.
-        segment = symbols // self.shape.segment
-        within = symbols - segment * self.shape.segment
-        return segment * self.shape.width + within - within // self.shape.width * self.shape.width
+    # --- Symbols -----------------------------------------------------------------------------------------------------
 
     def _places(self) -> NDArray[np.int64]:
         """How many unproven symbols each codeword has."""
-        begins, ends = self.stream.tile_bounds(self.unproven.nonzero()[0])
-        counts = np.zeros(len(self.failed), np.int64)
-        for segment in self._remainders:
-            start, stop = self._bounds(segment)
-            first, last = begins.clip(start, stop) - start, ends.clip(start, stop) - start
-            counts[self._codewords_in(segment)] = _by_column(first, last, self.shape.width)
-        return counts
-
-    def _touched(self, tiles: NDArray[np.int64], codewords: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether each of these tiles has a symbol of one of these codewords."""
-        begins, ends = self.stream.tile_bounds(tiles)
-        touched = np.zeros(len(tiles), bool)
-        width = self.shape.width
-        for segment in self._remainders:
-            start, stop = self._bounds(segment)
-            first, last = begins.clip(start, stop) - start, ends.clip(start, stop) - start
-            before = np.concatenate([[0], np.tile(codewords[self._codewords_in(segment)], 2).cumsum()])
-            column = first % width
-            touched |= before[column + np.minimum(last - first, width)] > before[column]
-        return touched
+        return self._interleaving.counts(self.unproven.nonzero()[0], self._remainders)
 
     def _symbols_of(self, codewords: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The unproven symbols of these codewords, ascending."""
         found = [np.empty(0, np.int64)]
         for tiles in self._unproven_tiles():
             symbols = self.stream.symbols_of(tiles, 0, self.stream.symbols)
-            found.append(symbols[codewords[self._codewords_of(symbols)]])
+            found.append(symbols[codewords[self._interleaving.codewords_of(symbols)]])
         return np.concatenate(found)
 
     def _listed_suspects(self) -> NDArray[np.int64]:
@@ -437,10 +370,10 @@ class CodewordSolver:
         counts, listed = np.zeros(len(self.failed), np.int64), np.empty(0, np.int64)
         for tiles in self._unproven_tiles():
             symbols = self._suspects(tiles)
-            symbols = symbols[self.failed[self._codewords_of(symbols)]]
-            counts += np.bincount(self._codewords_of(symbols), minlength=len(counts))
+            symbols = symbols[self.failed[self._interleaving.codewords_of(symbols)]]
+            counts += np.bincount(self._interleaving.codewords_of(symbols), minlength=len(counts))
             listed = np.concatenate([listed, symbols])
-            listed = listed[counts[self._codewords_of(listed)] <= self.shape.check]
+            listed = listed[counts[self._interleaving.codewords_of(listed)] <= self.shape.check]
             if (counts[self.failed] > self.shape.check).all():
                 break
         return listed
@@ -455,15 +388,3 @@ class CodewordSolver:
         at_once = max(LISTED // self.stream.tile, 1)
         for start in range(0, len(tiles), at_once):
             yield tiles[start : start + at_once]
-
-
-def _by_column(first: NDArray[np.int64], last: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """How many symbols of the runs `[first, last)` lie in each of so many columns."""
-    whole, rest = np.divmod(last - first, width)
-    begin = first[rest > 0] % width
-    end = begin + rest[rest > 0]
-    steps = np.bincount(begin, minlength=width + 1) - np.bincount(np.minimum(end, width), minlength=width + 1)
-    wrapped = end[end > width] - width
-    steps[0] += len(wrapped)
-    steps -= np.bincount(wrapped, minlength=width + 1)
-    return np.asarray(whole.sum() + steps[:width].cumsum())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.checkpoints import Entry
-from planaria.guard.evidence import odd_ones, small_ones, worth_replacing
+from planaria.guard.evidence import FEW_ODD, odd_ones, small_ones, worth_replacing
 from planaria.guard.locate import MOST_EXTREMES, RUN, Located, by_tile, spread, stuck
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import part_of, weights_of
@@ -194,7 +194,8 @@ def estimate(
         nearly = within_twice if within_twice.sum() <= MOST_EXTREMES else nearly
         outliers = weight.abs() >= 0.5 * max(abs(statistics.lowest), abs(statistics.highest))
         outliers &= bool(outliers.sum() <= MOST_EXTREMES)
-    nearly &= not (mapped and informed)
+    if mapped and informed:  # a prediction is nearer than the bound, but where the test named what is hardly damaged
+        nearly &= bool(certain.sum() < FEW_ODD * missing.sum())
     if nearly.any():
         nearly &= ~stuck(weight, located.certain, located.doubtful)
     flipped = statistics.flipped_zeros(stored)
@@ -212,7 +213,16 @@ def estimate(
         if method == "hint" and recollection is not None and recollection.hinted:
             predicted = torch.where(told, filled, recollection.sketch.to(filled))  # whatever the test calls good
         if informed:
-            judged &= ~odd_ones(weight, predicted, expected, judged, ~located.doubtful, width=width, reported=True)
+            judged &= ~odd_ones(
+                weight,
+                predicted,
+                expected,
+                judged,
+                ~located.doubtful,
+                width=width,
+                reported=True,
+                heavy=statistics.heavy,
+            )
         else:  # zeros and means are no prediction of one weight from another
             predicted = torch.where(told, filled, statistics.mean)
         left = judged & ~worth_replacing(

@@ -156,7 +156,7 @@ def odd_ones(
         proven: weights that are known to be right.
         width: of the intact range.
         heavy: whether some weights are far larger than most: it takes more for them to be odd, since predictions miss
-            them as far as they miss what was overwritten.
+            them as far as they miss what was overwritten; and none is that a test named among many undamaged ones.
         reported: whether a hardware test named the candidates.
     """
     missed = (found - predicted).double().abs()
@@ -176,7 +176,7 @@ def odd_ones(
     scale = error / 3**0.5  # of Student's distribution with 3 degrees of freedom, which has that deviation
     ratio = missed[candidates] / scale
     usual = 2 / (torch.pi * 3**0.5) / (1 + ratio.square() / 3).square() / scale
-    odds = (HEAVIER if heavy else 1.0) / (max(width, FAR * error) * usual)
+    odds = (HEAVIER if heavy and not reported else 1.0) / (max(width, FAR * error) * usual)
     share = torch.tensor(0.1 if reported else 0.01, dtype=torch.float64)
     for _ in range(ROUNDS):
         overwritten = share * odds / (1 - share + share * odds)
@@ -185,7 +185,7 @@ def odd_ones(
     likely[candidates] = overwritten > 0.5
     odd = far & likely
     if reported and odd.sum() < FEW_ODD * candidates.sum():  # the test named what is hardly damaged
-        odd &= missed > FAR * error
+        odd &= (missed > FAR * error) & (not heavy)
     return odd & bool(2 * odd.sum() < candidates.sum())  # else the predictions are what is odd
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from planaria.checkpoints import Checkpoint
 from planaria.errors import LooksDifferent
 from planaria.guard.changed import FAR_OUT, ZEROED, changed_tiles
-from planaria.guard.codewords import Unsolved
 from planaria.guard.file import GuardFile
 from planaria.guard.known import Known, require_plausible
 from planaria.guard.moved import Moved
@@ -19,6 +18,7 @@ from planaria.guard.restoring import Restoring
 from planaria.guard.stream import Stream
 from planaria.guard.tiers import TIERS
 from planaria.guard.tiers.digest import damaged_tiles
+from planaria.guard.unsolved import Unsolved
 
 MOST = 0.5  # share of unproven tiles above which a model may be another one
 NAMED = 5  # tensors that a note names

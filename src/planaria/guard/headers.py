@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
 
-from planaria.checkpoints.header import BITS
+from planaria.dtypes import DTYPES
 from planaria.errors import InvalidGuard
 
 LARGEST_EXPANSION = 64  # a header that zlib packs tighter than this is stored as it is
@@ -82,4 +82,4 @@ def _nbytes(dtype: bytes, shape: bytes) -> int:
     axes = shape.split(b",") if shape else []
     if not all(axes):
         return 0
-    return prod(map(int, axes)) * BITS.get(dtype.decode(), 0) // 8
+    return prod(map(int, axes)) * (of.bits if (of := DTYPES.get(dtype.decode())) else 0) // 8

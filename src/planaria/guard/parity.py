@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.codes import ReedSolomon
-from planaria.guard.codewords import CodewordSolver, Unsolved
+from planaria.guard.codewords import CodewordSolver
+from planaria.guard.interleaving import Interleaving
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
 from planaria.guard.stream import CHUNK, SYMBOL, Readable, Stream
+from planaria.guard.unsolved import Unsolved
 
 SEGMENT = 2**26  # symbols: 128 MiB
 # Symbols of a codeword. Time grows with its length, which a small model does not notice.
@@ -71,7 +73,7 @@ def _remainder(
 ) -> NDArray[np.uint16]:
     code = ReedSolomon(shape.check)
     remainder = None
-    rows = _rows(stream, shape, start)
+    rows = Interleaving(stream, shape).rows(start // shape.segment)
     at_once = max(1, CHUNK // (shape.width * SYMBOL))
     for row in range(0, rows, at_once):
         count = min(at_once, rows - row)
@@ -84,10 +86,6 @@ def _remainder(
         progress((last - first) * SYMBOL)
     assert remainder is not None
     return remainder
-
-
-def _rows(stream: Stream, shape: ParityShape, start: int) -> int:
-    return -(-(min(start + shape.segment, stream.symbols) - start) // shape.width)
 
 
 def correct(

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint
-from planaria.guard.codewords import Unsolved
 from planaria.guard.file import GuardFile
 from planaria.guard.known import Known
 from planaria.guard.moved import Moved
 from planaria.guard.overlay import Overlay
 from planaria.guard.tiers.digest import proven_tiles
+from planaria.guard.unsolved import Unsolved
 
 
 @dataclass(kw_only=True)

@@ -13,18 +13,12 @@ from torch import Tensor
 
 from planaria.checkpoints import Entry
 from planaria.detectors import Detector, Residual
+from planaria.dtypes import integers, torch_dtypes
 from planaria.records import Record
 from planaria.streams import generator
 
 STORED = 8  # numbers of a tensor
-FLOATS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
+FLOATS = {name: torch_dtypes()[name] for name in ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")}
 # Of the root mean square: a normal variable is nearer to zero once in a thousand million draws, random bits often.
 TINY = 2.0**-30
 PRUNED = 0.3  # share of zeros from which a weight that is one bit away from zero is a zero with a bit flipped
@@ -180,7 +174,7 @@ class Statistics:
             return torch.zeros(weight.shape, dtype=torch.bool)
         found = self.tiny(values)
         if weight.element_size() > 1 and weight.dtype != torch.bfloat16:
-            bits = weight.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
+            bits = integers(weight.contiguous())
             bits = bits & torch.iinfo(bits.dtype).max
             found = found | ((bits != 0) & (bits & (bits - 1) == 0) & (values.abs() < 1))
         return found

@@ -7,7 +7,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from planaria.damages.bits import Field, known_bits, positions_of
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria_lab.attacks.base import ObjectiveAttack
 from planaria_lab.attacks.objective import Objective

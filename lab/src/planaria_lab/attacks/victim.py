@@ -9,8 +9,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from planaria.damages.faults import Faults, integers
+from planaria.damages.faults import Faults
 from planaria.damages.model_faults import ModelFaults
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 
 Weights = dict[str, Tensor]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from planaria import streams
 from planaria.checkpoints import open_checkpoint
 from planaria.damages import BitFlip, Erasure, ModelFaults, Run, WholeWeight
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput, LooksDifferent
 from planaria.guard import Guard, Region, protect
 from planaria.tables import markdown

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from planaria.damages import ModelFaults
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria.guard.report import VERDICTS
 from planaria_lab.campaigns.defences import Restored
 from planaria_lab.campaigns.subjects import Answers, Subject

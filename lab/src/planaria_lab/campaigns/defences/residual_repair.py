@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from planaria.damages.faults import integers
 from planaria.detectors import FlippedBit, Residual
 from planaria.detectors.flipped_bit import Bits
+from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Sheet
 from planaria.records import Record

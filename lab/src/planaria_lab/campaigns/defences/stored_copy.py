@@ -1,6 +1,6 @@
 """A whole second copy."""
 
-from planaria.damages.faults import integers
+from planaria.dtypes import integers
 from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
 
 
