@@ -109,9 +109,10 @@ def require_same_entries(found: Mapping[str, Entry], expected: Mapping[str, Entr
         raise OtherModel(f"The guard is of another model: {'; '.join(differences[:3])}{more}. Use this model's guard.")
 
 
-def format_header(entries: Iterable[Entry]) -> bytes:
+def format_header(entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> bytes:
     """The header of a safetensors file of these tensors, in their order."""
-    table = {
+    table: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    table |= {
         entry.name: {
             "dtype": entry.dtype,
             "shape": entry.shape,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from planaria.checkpoints import parse_header
+from planaria.checkpoints import Entry, parse_header
+from planaria.checkpoints.header import format_header
 from planaria.codes import ReedSolomon
 from planaria.errors import InvalidFile, InvalidGuard
 from planaria.guard.hashing import hasher
@@ -21,6 +22,7 @@ PAGE = 4096
 PAGE_PROTECTED = 32 * 1024  # a smaller guard would spend more than a quarter of itself on surviving a lost page
 COLUMN = 4096  # symbols of a codeword, at most
 NUMPY_TYPES = {"U8": np.uint8, "U16": np.uint16, "F32": np.float32}
+STORED_AS = {np.dtype(kind): name for name, kind in NUMPY_TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def pack(arrays: Mapping[str, NDArray[np.generic]], *, key: bytes | None, bound:
 
 
 def packed_size(arrays: Mapping[str, NDArray[np.generic]]) -> int:
-    """Bytes of the guard file of tiers of these shapes."""
-    return len(_laid_out(arrays))
+    """Bytes of the guard file of tiers of these shapes. Costs nothing for their contents."""
+    return _settled(arrays)[1]
 
 
 def unpack(content: bytes, *, key: bytes | None) -> Contents:
@@ -109,12 +111,27 @@ def unpack(content: bytes, *, key: bytes | None) -> Contents:
 def _laid_out(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """The file with its seal and parity still zero."""
     seal = np.zeros(SEAL_BYTES + DIGEST_BYTES * len(arrays), np.uint8)
+    spare = np.zeros(_settled(arrays)[0], np.uint8)
+    return bytes(save({**arrays, SEAL: seal, SELF: spare}, metadata={"format": FORMAT}))
+
+
+def _settled(arrays: Mapping[str, NDArray[np.generic]]) -> tuple[int, int]:
+    """Bytes of the guard's own parity, and of the file: it covers a header that tells its size, till both agree."""
+    sizes = {name: (array.dtype, array.shape, array.nbytes) for name, array in arrays.items()}
+    seal = SEAL_BYTES + DIGEST_BYTES * len(arrays)
+    sizes[SEAL] = (np.dtype(np.uint8), (seal,), seal)
     spare = 0
-    while True:  # the parity covers a header that tells the parity's size: a few rounds settle it
-        content = bytes(save({**arrays, SEAL: seal, SELF: np.zeros(spare, np.uint8)}, metadata={"format": FORMAT}))
-        width, check = geometry(len(content))
-        if len(content) % 2 == 0 and spare >= width * check * 2:
-            return content
+    while True:
+        sizes[SELF] = (np.dtype(np.uint8), (spare,), spare)
+        # As the library lays out a file: wide types first, then by name.
+        entries, end = [], 0
+        for name, (kind, shape, nbytes) in sorted(sizes.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+            entries.append(Entry(name, STORED_AS[kind], shape, nbytes, end))
+            end += nbytes
+        length = len(format_header(entries, {"format": FORMAT})) + end
+        width, check = geometry(length)
+        if length % 2 == 0 and spare >= width * check * 2:
+            return spare, length
         spare = max(spare + 1, width * check * 2)
 
 
