@@ -1,7 +1,7 @@
 """Check and repair: from an examination to a report, and to the repaired model."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
@@ -13,22 +13,19 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import VerificationFailed
-from planaria.guard.estimate import HIGH_HALF, Estimate, Recollection, estimate
+from planaria.guard.doubts import Doubts
+from planaria.guard.estimate import Estimate, Recollection, estimate
 from planaria.guard.examine import Examination, examine, note_on
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
 from planaria.guard.known import Known
-from planaria.guard.locate import Located, locate
+from planaria.guard.locate import Located
 from planaria.guard.overlay import Overlay
-from planaria.guard.pieces import doubtful_weights, part_of, pieces, weights_of
 from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
-from planaria.guard.statistics import FLOATS, Statistics
-from planaria.guard.stream import SYMBOL
-from planaria.guard.tiers import RuleTier
+from planaria.guard.statistics import FLOATS
 from planaria.guard.tiers.digest import damaged_tiles
 from planaria.guard.unmeasured import absurd_weights, mildly_damaged
-from planaria.repairers import Repairer
 
 INTACT, EXACT, BOUNDED, ESTIMATED, LOST, CHANGED, DAMAGED = range(len(VERDICTS))
 
@@ -63,20 +60,21 @@ def diagnose(
     header_damaged = checkpoint.header_damaged or checkpoint.wrong_length()  # before anything is written
     examination = examine(guard, checkpoint, known=known, force=force, threads=threads, progress=progress)
     examined(examination)
-    _settle_parts_of_weights(guard, examination)
+    doubts = Doubts(guard, examination, known)
+    doubts.settle_parts_of_weights()
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
-        of.tensor: _located_whole(guard, examination, of.tensor, known, statistics)
+        of.tensor: doubts.located_whole(of.tensor, statistics)
         for of in remembered
         if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any()
         and (statistics := guard.statistics(of.tensor)) is not None
     }
-    told = recollect(guard, examination.overlay, located, mapped=known is not None, threads=threads)
+    told = recollect(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
     gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
         memory = (located[index], told[index]) if index in told else None
-        tensors.append(_diagnosed(guard, examination, index, known, memory, apply=action == "repair"))
+        tensors.append(_diagnosed(doubts, index, memory, apply=action == "repair"))
         if action == "repair" and flush:
             gate.admit(examination.overlay)
             examination.overlay.commit()
@@ -101,38 +99,6 @@ def diagnose(
     return report, examination.overlay
 
 
-def _settle_parts_of_weights(guard: GuardFile, examination: Examination) -> None:
-    """Of weights that the parity corrected in part: what keeps them from becoming worse than they were found.
-
-    A proven first half with a doubtful rest gets the rest that is nearest to what was found, since the weight lies in
-    the interval that the first half leaves. Any other part of a correction is taken back: it may make a number that
-    neither was nor was found.
-    """
-    overlay, stream = examination.overlay, guard.stream
-    if examination.unsolved is None:
-        return
-    for index, entry in enumerate(guard.entries):
-        if entry.nbytes <= SYMBOL or not examination.unproven[stream.tiles_of_tensor(index)].any():
-            continue
-        for piece in pieces(entry, stream.tile):
-            any_doubt, high_doubt = doubtful_weights(_doubtful(guard, examination, index, piece), piece)
-            doubt = high_doubt if entry.dtype in FLOATS else any_doubt
-            bounds = np.arange(len(doubt) + 1) * piece.nbytes // max(len(doubt), 1)
-            symbols = np.repeat(doubt, np.diff(bounds))[::SYMBOL].nonzero()[0]
-            overlay.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
-            if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
-                stop = piece.start + piece.nbytes
-                found = overlay.found(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)
-                content = overlay.read(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1).copy()
-                settled = any_doubt & ~high_doubt & (found[:, -1] != content[:, -1])
-                smaller = (found[:, -1] & 0x7FFF) < (content[:, -1] & 0x7FFF)
-                smaller |= (found[:, -1] ^ content[:, -1]) >> 15 == 1  # of the other sign
-                # No other bit of what is no number is set in infinities, nor in NaN as it is computed.
-                smaller |= ~weights_of(content.reshape(-1).view(np.uint8), piece).isfinite().flatten().numpy()
-                content[settled, :-1] = np.where(smaller[settled], 0, 0xFFFF)[:, None]
-                overlay.replace(entry.name, piece.start, content.reshape(-1).view(np.uint8))
-
-
 def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     """A sentence on the tensors whose unproven weights stay as found, since some were no numbers before; or ""."""
     tiles = examination.unproven.copy()
@@ -145,16 +111,9 @@ def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     return note_on(guard.stream, tiles, "tensor held", "tensors held", what)
 
 
-def _diagnosed(
-    guard: GuardFile,
-    examination: Examination,
-    index: int,
-    known: Known | None,
-    memory: tuple[Located, Recollection] | None,
-    *,
-    apply: bool,
-) -> TensorReport:
+def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] | None, *, apply: bool) -> TensorReport:
     """One tensor's report; what is estimated goes to the overlay if it is to be applied."""
+    guard, examination = doubts.guard, doubts.examination
     stream, entry = guard.stream, guard.entries[index]
     bounds = stream.tiles_of_tensor(index)
     damaged, changed = examination.damaged[bounds], examination.changed[bounds]
@@ -169,20 +128,16 @@ def _diagnosed(
     if unproven.any() and statistics is None:
         verdicts[unproven] = LOST
         if entry.dtype in FLOATS and index not in guard.manifest.not_finite:
-            report = _put_in_proportion(guard, examination.overlay, index, unproven, known, report, apply=apply)
+            report = _put_in_proportion(doubts, index, unproven, report, apply=apply)
     elif unproven.any() and statistics is not None:
-        shape, repairer = RuleTier.rule_of(guard, index)
+        shape, repairer = doubts.rule(index)
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
         squares, methods = 0.0, []
-        for piece in _parts(guard, entry, repairer):
+        for piece in doubts.pieces(index):
             tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
             if not unproven[tiles].any():
                 continue
-            found = (
-                memory[0].part(piece, entry)
-                if memory
-                else _located(guard, examination, index, piece, known, statistics)
-            )
+            found = memory[0].part(piece, entry) if memory else doubts.located(index, piece, statistics)
             found = found.outside(changed[tiles], piece, stream.tile)
             result = estimate(
                 examination.overlay.read(entry.name, piece.start, piece.start + piece.nbytes),
@@ -193,7 +148,7 @@ def _diagnosed(
                 rule=repairer,
                 shape=shape,
                 recollection=memory[1].part(piece, entry) if memory else None,
-                mapped=known is not None,
+                mapped=doubts.mapped,
                 sound=examination.sound,
             )
             verdicts[tiles] = np.where(unproven[tiles], _verdicts(result, piece, stream.tile, regrown), verdicts[tiles])
@@ -217,24 +172,18 @@ def _diagnosed(
 
 
 def _put_in_proportion(
-    guard: GuardFile,
-    overlay: Overlay,
-    index: int,
-    unproven: NDArray[np.bool_],
-    known: Known | None,
-    report: TensorReport,
-    *,
-    apply: bool,
+    doubts: Doubts, index: int, unproven: NDArray[np.bool_], report: TensorReport, *, apply: bool
 ) -> TensorReport:
     """Of a tensor's unproven weights, the absurd ones take its median, or zero. Others stay as found, zeros too."""
+    guard, overlay, mask = doubts.guard, doubts.examination.overlay, doubts.mask(index)
     entry = guard.entries[index]
     content = overlay.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).view(entry.shape)
     by_weight = np.repeat(unproven, guard.stream.tile // stored.element_size())[: stored.numel()]
     tiles = torch.from_numpy(by_weight).view(entry.shape)
     absurd, typical, deviation = absurd_weights(stored)
-    if known is not None:
-        tiles &= ~known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool))
+    if mask is not None:
+        tiles &= ~mask
         absurd &= ~mildly_damaged(stored, tiles, absurd)
     missing = (tiles & absurd).flatten()
     if not missing.any():
@@ -251,66 +200,6 @@ def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """These tiles, and all that share a digest with any of them."""
     bundle_of = guard.stream.bundle_of
     return np.isin(bundle_of, bundle_of[tiles])
-
-
-def _parts(guard: GuardFile, entry: Entry, rule: Repairer | None) -> Iterable[Entry]:
-    """The pieces of a tensor: a rule needs it whole, and there is none for a large one."""
-    return [Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)] if rule else pieces(entry, guard.stream.tile)
-
-
-def _located(
-    guard: GuardFile, examination: Examination, index: int, piece: Entry, known: Known | None, statistics: Statistics
-) -> Located:
-    """What is to be distrusted of a piece."""
-    entry = guard.entries[index]
-    doubtful = _doubtful(guard, examination, index, piece)
-    content = examination.overlay.read(entry.name, piece.start, piece.start + piece.nbytes)
-    if known is None and statistics.all_finite and not statistics.zeros and doubtful.all() and not content.any():
-        every = torch.ones(piece.shape, dtype=torch.bool)  # as `locate` would say: no zero of these can be right
-        return Located(every, ~every, every, every, ~every)
-    mask = None
-    if known is not None:  # tensors that the test does not name are all good
-        mask = part_of(known.get(entry.name, torch.ones(entry.shape, dtype=torch.bool)), piece, entry)
-    return locate(
-        content,
-        piece,
-        doubtful,
-        tile=guard.stream.tile,
-        sound=examination.sound,
-        statistics=statistics,
-        rule=RuleTier.rule_of(guard, index)[1],
-        known=mask,
-    )
-
-
-def _located_whole(
-    guard: GuardFile, examination: Examination, index: int, known: Known | None, statistics: Statistics
-) -> Located:
-    """What is to be distrusted of a tensor, piece by piece."""
-    entry = guard.entries[index]
-    found = [
-        _located(guard, examination, index, piece, known, statistics)
-        for piece in _parts(guard, entry, RuleTier.rule_of(guard, index)[1])
-    ]
-    masks = ([of.doubtful, of.bounded, of.missing, of.certain, of.kept] for of in found)
-    return Located(*(torch.cat([part.flatten() for part in of]).view(entry.shape) for of in zip(*masks, strict=True)))
-
-
-def _doubtful(guard: GuardFile, examination: Examination, index: int, piece: Entry) -> NDArray[np.bool_]:
-    """Symbols of a piece that neither digest nor parity proves."""
-    stream, shape = guard.stream, guard.manifest.parity
-    start = stream.starts[index] + piece.start // SYMBOL
-    stop = start + -(-piece.nbytes // SYMBOL)
-    tiles = stream.tiles_of_tensor(index).start + piece.start // stream.tile
-    per_tile = stream.tile // SYMBOL
-    count = -(-piece.nbytes // stream.tile)
-    doubtful = np.repeat(examination.unproven[tiles : tiles + count], per_tile)[: stop - start]
-    if examination.unsolved is None or shape is None:
-        return doubtful
-    failed = examination.unsolved.doubtful(start, stop, shape)
-    failed |= np.repeat(examination.changed[tiles : tiles + count], per_tile)[: stop - start]
-    explained = np.repeat(examination.unsolved.explained[tiles : tiles + count], per_tile)[: stop - start]
-    return doubtful & (failed | ~explained)
 
 
 def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArray[np.int64]:
