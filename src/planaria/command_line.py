@@ -1,5 +1,6 @@
 """The `planaria` command. Errors are one line on stderr; the exit code says what kind."""
 
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from planaria.errors import (
     VerificationFailed,
 )
 from planaria.files import printable
+from planaria.guard_inputs import as_flags
 
 WRONG_USAGE = 3
 STOPPING = (signal.SIGTERM, signal.SIGHUP)  # what service managers and closed terminals send
@@ -87,9 +89,19 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.", i
 @application.callback()
 def common(threads: Threads = None, version: Version = False) -> None:
     """Options of every command."""
-    import torch
+    if "torch" not in sys.modules:  # it reads this when it is loaded: not every command needs it
+        os.environ["OMP_NUM_THREADS"] = str(threads or min(2, _cores()))
+    else:
+        import torch
 
-    torch.set_num_threads(threads or min(2, torch.get_num_threads()))
+        torch.set_num_threads(threads or min(2, torch.get_num_threads()))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, int(limit)) if limit.isdecimal() and int(limit) else cores
 
 
 def main() -> None:
@@ -157,5 +169,5 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _complain(name: str, message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(
-        f"{name}: " + printable(" ".join(message.split())), style="red", markup=False, highlight=False
+        f"{name}: " + printable(as_flags(" ".join(message.split()))), style="red", markup=False, highlight=False
     )

@@ -11,6 +11,20 @@ if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
     from torch import Tensor
 
 KEY_VARIABLE = "PLANARIA_KEY"
+FLAGS = {  # what the library calls its arguments, and the commands theirs
+    "force=True": "--force",
+    "key=KEY": f"--key-file or {KEY_VARIABLE}",
+    "known=MASK": "--known",
+    "faulty=MASK": "--faulty",
+    "planaria.new_key()": "`planaria key -o FILE`",
+}
+
+
+def as_flags(text: str) -> str:
+    """A message of the library with its arguments named as on the command line."""
+    for argument, flag in FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
 
 
 def require_output(output: Path, *inputs: Path | None) -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planaria.files import printable
+from planaria.guard_inputs import as_flags
 from planaria.tables import markdown
 
 if TYPE_CHECKING:  # `planaria --help` should not wait for PyTorch
@@ -127,4 +128,4 @@ def show_report(report: "Report") -> None:
     if lines:
         head = ["tensor", "damaged tiles", *VERDICTS[1:]]
         show([*head, "weights estimated", "expected error", "bound", "method"], lines)
-    print(printable(str(report)))
+    print(printable(as_flags(str(report))))

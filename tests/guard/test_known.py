@@ -133,7 +133,7 @@ def test_a_mask_that_calls_most_of_what_matches_bad_is_refused_with_the_count(mo
     for action in (guard.check, guard.repair):
         with pytest.raises(InvalidInput) as refused:
             action(tensors, known={name: known})
-        assert bad in str(refused.value) and "--faulty" in str(refused.value)
+        assert bad in str(refused.value) and "faulty=MASK" in str(refused.value)
     assert same(tensors, before)
     assert guard.check(tensors, faulty={name: known}).verdict == "intact"
     assert guard.check(tensors, known={name: known}, force=True).verdict == "intact"

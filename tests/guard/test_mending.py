@@ -89,5 +89,5 @@ def test_a_guard_that_is_not_the_keys_is_not_trusted(
         with pytest.raises(UntrustedGuard, match=f"made {told}.* may have been put in the place"):
             load()
     if key:
-        with pytest.raises(InvalidInput, match="--key-file"):
+        with pytest.raises(InvalidInput, match="key=KEY"):
             Guard.from_bytes(content)

@@ -94,7 +94,7 @@ def examine(
     if sound and not force:
         raise LooksDifferent(
             f"{int(unproven.sum())} of {len(unproven)} tiles changed and yet all weights look sound: this is a "
-            "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with --force."
+            "fine-tuned or another model and not a damaged one. Protect it anew, or repair it with force=True."
         )
     changed = np.zeros_like(unproven)
     if known is None and not force:
@@ -105,7 +105,7 @@ def examine(
         damaged = unproven.copy()
         damaged[stream.tiles_of(overlay.symbols)] = True
     notes = [note_on(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
-    trained = "trained rather than damaged (protect anew, or --force)"
+    trained = "trained rather than damaged (protect anew, or force=True)"
     notes += [note_on(stream, changed, "tensor looks", "tensors look", trained)]
     return Examination(overlay, struck, damaged, unproven, changed, unsolved, sound, tuple(filter(None, notes)))
 

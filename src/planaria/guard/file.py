@@ -207,7 +207,7 @@ class GuardFile:
 def check_key(key: bytes | None) -> None:
     """Raises `InvalidInput` unless `key` is None or 32 bytes."""
     if key is not None and len(key) != KEY_BYTES:
-        raise InvalidInput(f"A key is {KEY_BYTES} bytes, not {len(key)}. Make one with `planaria key -o FILE`.")
+        raise InvalidInput(f"A key is {KEY_BYTES} bytes, not {len(key)}. Make one: planaria.new_key().")
 
 
 def fingerprint(key: bytes | None) -> str:
@@ -219,7 +219,7 @@ def _check_fingerprint(manifest: Manifest, key: bytes | None) -> None:
     if manifest.key == fingerprint(key):
         return
     if key is None:
-        raise InvalidInput("This guard was made with a key. Give it by --key-file or PLANARIA_KEY.")
+        raise InvalidInput("This guard was made with a key. Give it: key=KEY.")
     if manifest.key:
         came, key_of_it = "with another key", "give the key that it was made with"
     else:

@@ -155,8 +155,8 @@ def _require_showing(
 
 
 ADVICE = (
-    "it may be upside down. True means good in known (--known); pass it as faulty (--faulty) if True means bad, or "
-    "force it if it is right."
+    "it may be upside down. True means good in known=MASK; pass it as faulty=MASK if True means bad, or say force=True "
+    "if it is right."
 )
 
 

@@ -61,5 +61,5 @@ def require_weights(guard: GuardFile, examination: Examination, files: Mapping[s
         if what is not None:
             raise InvalidFile(
                 f"{printable(path)} is {what}, not a model, and is lost past what the guard restores exactly: fetch it "
-                "again. Nothing was written; --force estimates its weights."
+                "again. Nothing was written; force=True estimates its weights."
             )
