@@ -153,18 +153,18 @@ def _stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for one in handled:
-            signal.signal(one, signal.SIG_IGN)
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)
         raise _Stopped(number)
 
-    handled = {one: handler for one in STOPPING if (handler := signal.getsignal(one)) != signal.SIG_IGN}
+    handled = {each: handler for each in STOPPING if (handler := signal.getsignal(each)) != signal.SIG_IGN}
     try:
-        for one in handled:
-            signal.signal(one, stop)
+        for each in handled:
+            signal.signal(each, stop)
         yield
     finally:
-        for one, handler in handled.items():
-            signal.signal(one, handler or signal.SIG_DFL)
+        for each, handler in handled.items():
+            signal.signal(each, handler or signal.SIG_DFL)
 
 
 def _complain(name: str, message: str) -> None:

@@ -53,7 +53,11 @@ def torch_dtypes() -> "dict[str, torch.dtype]":
     """Those that this torch has, by the names of safetensors."""
     import torch
 
-    return {name: getattr(torch, of.torch) for name, of in DTYPES.items() if of.torch and hasattr(torch, of.torch)}
+    return {
+        name: getattr(torch, dtype.torch)
+        for name, dtype in DTYPES.items()
+        if dtype.torch and hasattr(torch, dtype.torch)
+    }
 
 
 def integers(weight: "Tensor") -> "Tensor":

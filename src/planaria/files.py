@@ -127,8 +127,10 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
     """Removes the temporary folders of this prefix that nobody holds a lock in."""
-    with os.scandir(parent) as there:
-        folders = [Path(one) for one in there if one.name.startswith(prefix) and one.is_dir(follow_symlinks=False)]
+    with os.scandir(parent) as listing:
+        folders = [
+            Path(found) for found in listing if found.name.startswith(prefix) and found.is_dir(follow_symlinks=False)
+        ]
     for folder in folders:
         with suppress(OSError):  # of another user, or already gone
             lock = _lock(folder, required=True)

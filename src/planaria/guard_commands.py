@@ -90,12 +90,12 @@ def protect(
             explain=lines.append,
         )
         guard.save(output)
-    told = {"explanation": lines} if explain else {}
+    explanation = {"explanation": lines} if explain else {}
     if json_output:
-        print(json.dumps({"model": str(model), "guard": str(output), **described(guard), **told}))
+        print(json.dumps({"model": str(model), "guard": str(output), **described(guard), **explanation}))
     else:
         show_guard(guard, everything=everything)
-        print("".join(f"- {printable(line)}\n" for line in told.get("explanation", ())), end="")
+        print("".join(f"- {printable(line)}\n" for line in explanation.get("explanation", ())), end="")
     print(f"wrote {output}", file=sys.stderr)
 
 

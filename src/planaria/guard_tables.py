@@ -35,7 +35,7 @@ def described(guard: "GuardFile") -> dict[str, Any]:
     from planaria.guard.container import survives_a_lost_page
     from planaria.guard.tiers import TIERS
 
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "version": guard.manifest.version,
         "keyed": guard.key is not None,
         "bytes": guard.size,
@@ -53,22 +53,22 @@ def described(guard: "GuardFile") -> dict[str, Any]:
         "unknown_tiers": list(guard.unknown),
     }
     for tier in TIERS.values():
-        told |= tier.describe(guard)
-    return told
+        facts |= tier.describe(guard)
+    return facts
 
 
 def show_guard(guard: "GuardFile", *, everything: bool) -> None:
     """Prints what a guard holds and promises, with its largest tensors, or all."""
     from planaria.guard.tiers import TIERS, RuleTier
 
-    told = described(guard)
-    files = ", ".join(name for name in told["files"] if name) or "a model in memory"
-    size = f"{len(told['tensors']):,} tensors, {guard.protected_bytes:,} bytes"
+    facts = described(guard)
+    files = ", ".join(name for name in facts["files"] if name) or "a model in memory"
+    size = f"{len(facts['tensors']):,} tensors, {guard.protected_bytes:,} bytes"
     print(printable(f"Guard of {files}: {size}; format {guard.manifest.version}.") + "\n")
-    of = 100 / max(guard.protected_bytes, 1)
+    percent = 100 / max(guard.protected_bytes, 1)
     show(
         ["tier", "bytes", "% of model"],
-        [[name, f"{size:,}", f"{size * of:.3f}"] for name, size in [*told["tiers"].items(), ("all", guard.size)]],
+        [[name, f"{size:,}", f"{size * percent:.3f}"] for name, size in [*facts["tiers"].items(), ("all", guard.size)]],
     )
     lines = []
     for index, entry in sorted(enumerate(guard.entries), key=lambda item: -item[1].nbytes):

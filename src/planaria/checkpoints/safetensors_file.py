@@ -78,11 +78,11 @@ class SafetensorsFile(Checkpoint):
         self.writable = writable
 
     def truncated(self) -> Mapping[str, tuple[int, int]]:
-        there = self._size() - len(self.headers[self.path.name])
+        present = self._size() - len(self.headers[self.path.name])
         return {
-            name: (max(0, there - entry.start), entry.nbytes)
+            name: (max(0, present - entry.start), entry.nbytes)
             for name, entry in self.entries.items()
-            if entry.nbytes and entry.start + entry.nbytes > there
+            if entry.nbytes and entry.start + entry.nbytes > present
         }
 
     def wrong_length(self) -> bool:
@@ -194,6 +194,6 @@ class SafetensorsFile(Checkpoint):
         return content, {name: found[name] for name in expected}, False
 
 
-def _nearly_equal(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+def _nearly_equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     """Whether at most one bit in 512 differs, which is about one bit for every tensor of a header."""
-    return int(np.bitwise_count(one ^ other).sum()) <= max(1, len(one) // 64)
+    return int(np.bitwise_count(first ^ second).sum()) <= max(1, len(first) // 64)

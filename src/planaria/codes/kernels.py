@@ -131,8 +131,8 @@ def divide(rows, remainder, picks, start, stop):
 
 
 @njit
-def _product(one, other, exp, log):
-    return np.int64(exp[log[one] + log[other]]) if one != 0 and other != 0 else np.int64(0)
+def _product(left, right, exp, log):
+    return np.int64(exp[log[left] + log[right]]) if left != 0 and right != 0 else np.int64(0)
 
 
 @njit

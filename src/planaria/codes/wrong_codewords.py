@@ -49,5 +49,5 @@ def wrong_codeword_log2(
 def _log2_choose(
     among: Float64[np.ndarray, " words"], chosen: Float64[np.ndarray, " words"]
 ) -> Float64[np.ndarray, " words"]:
-    of = [torch.lgamma(torch.from_numpy(part + 1)).numpy() for part in (among, chosen, among - chosen)]
-    return (of[0] - of[1] - of[2]) / log(2)
+    gammas = [torch.lgamma(torch.from_numpy(part + 1)).numpy() for part in (among, chosen, among - chosen)]
+    return (gammas[0] - gammas[1] - gammas[2]) / log(2)

@@ -88,9 +88,9 @@ class _Comparison:
         upper, lower = number.view("<u4").astype(np.float64).T[::-1]
         top = np.where(upper > 0, np.frexp(upper)[1] + 31, np.frexp(lower)[1] - 1)
         population = np.unpackbits(flips, axis=1).sum(1)
-        told = top > 0
+        sampled = top > 0
         self.sampled += len(top)
-        self.below += float(((population[told] - 1) / top[told]).sum())
+        self.below += float(((population[sampled] - 1) / top[sampled]).sum())
         self.highest += np.bincount(top.clip(0), minlength=64)
         self.equal += int(np.unique(kept, axis=0, return_counts=True)[1].max(initial=0))
 
@@ -163,11 +163,11 @@ def _in_rows_of(overlay: Overlay, index: int, tiles: NDArray[np.bool_]) -> NDArr
     low, high = np.searchsorted(overlay.symbols, stream.starts[index : index + 2])
     symbols = overlay.symbols[low:high]
     row = entry.nbytes // entry.shape[0] if len(entry.shape) > 1 else 1
-    of = np.repeat(tiles[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
-    rows = np.logical_or.reduceat(of, np.arange(0, entry.nbytes, row))
+    chosen = np.repeat(tiles[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
+    rows = np.logical_or.reduceat(chosen, np.arange(0, entry.nbytes, row))
     within = (symbols - stream.starts[index]) * SYMBOL
     last = np.minimum(within + SYMBOL, entry.nbytes) - 1
-    return symbols[rows[within // row] | rows[last // row] | of[within]]
+    return symbols[rows[within // row] | rows[last // row] | chosen[within]]
 
 
 def _trained_symbols(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArray[np.bool_]) -> NDArray[np.int64]:

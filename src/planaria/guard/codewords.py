@@ -48,10 +48,12 @@ class _Words:
         return cls(empty, empty, np.empty(0, np.uint16), empty, np.empty(0, bool))
 
     def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "_Words":
-        return _Words(*(getattr(self, of.name)[which] for of in fields(self)))
+        return _Words(*(getattr(self, column.name)[which] for column in fields(self)))
 
     def __add__(self, other: "_Words") -> "_Words":
-        return _Words(*(np.concatenate([getattr(self, of.name), getattr(other, of.name)]) for of in fields(self)))
+        return _Words(
+            *(np.concatenate([getattr(self, column.name), getattr(other, column.name)]) for column in fields(self))
+        )
 
 
 class CodewordSolver:
@@ -102,9 +104,9 @@ class CodewordSolver:
         # With how many erasures a codeword was last decoded: of all unproven symbols, of suspects, of these unspared.
         self._tried = {way: np.full(count, UNTRIED) for way in ("unknown", "whole", "spared", "suspects")}
         odd = (
-            start + of.nbytes // SYMBOL
-            for start, of in zip(stream.starts, stream.entries, strict=False)
-            if of.nbytes % SYMBOL
+            start + entry.nbytes // SYMBOL
+            for start, entry in zip(stream.starts, stream.entries, strict=False)
+            if entry.nbytes % SYMBOL
         )
         self._padded = np.array(list(odd), np.int64)
         self._dirty = np.zeros(stream.tiles, bool)  # tiles in which corrections changed
@@ -124,39 +126,39 @@ class CodewordSolver:
             self._tried["whole"][few] = places[few]
             self._decode("whole", few, self._symbols_of(few))
             return True
-        some = self.failed & (self._tried["unknown"] == UNTRIED)
-        if some.any():
-            self._tried["unknown"][some] = 0
-            self._decode("unknown", some, np.empty(0, np.int64))
+        chosen = self.failed & (self._tried["unknown"] == UNTRIED)
+        if chosen.any():
+            self._tried["unknown"][chosen] = 0
+            self._decode("unknown", chosen, np.empty(0, np.int64))
             return True
         listed = self._listed_suspects()
         counts = np.bincount(self._interleaving.codewords_of(listed), minlength=len(self.failed))
         for way in ("spared", "suspects"):
-            some = self.failed & (counts > 0) & (counts != self._tried[way])
-            if some.any():
-                self._tried[way][some] = counts[some]
-                self._decode(way, some, listed[some[self._interleaving.codewords_of(listed)]])
+            chosen = self.failed & (counts > 0) & (counts != self._tried[way])
+            if chosen.any():
+                self._tried[way][chosen] = counts[chosen]
+                self._decode(way, chosen, listed[chosen[self._interleaving.codewords_of(listed)]])
                 return True
         return False
 
-    def _decode(self, way: str, some: NDArray[np.bool_], erased: NDArray[np.int64]) -> None:
+    def _decode(self, way: str, chosen: NDArray[np.bool_], erased: NDArray[np.int64]) -> None:
         """Decodes these codewords with these symbols, ascending, as erasures, and takes in what is admissible."""
         spare = min(SPARE, self.shape.check) if way == "spared" else 0
         places = self._places()
         for segment, remainder in self._remainders.items():
             own = self._interleaving.within(segment)
-            if not some[own].any():
+            if not chosen[own].any():
                 continue
             start, stop = self._interleaving.bounds(segment)
             within = erased[(erased >= start) & (erased < stop)] - start
             found = self._code.decode(
-                np.where(some[own], remainder, 0).astype(np.uint16),
+                np.where(chosen[own], remainder, 0).astype(np.uint16),
                 self._interleaving.rows(segment),
                 erasures=(within // self.shape.width, within % self.shape.width),
                 spare=spare,
                 threads=self._threads,
             )
-            solved = some[own] & remainder.any(0)
+            solved = chosen[own] & remainder.any(0)
             solved[found.failed] = False
             codewords = own.start + solved.nonzero()[0]
             words = self._admissible(segment, found, within + start)
@@ -306,12 +308,12 @@ class CodewordSolver:
         """Counts these corrections, which are proven, as part of what was found."""
         for segment, remainder in self._remainders.items():
             own = self._interleaving.within(segment)
-            ours = settled[(settled.codeword >= own.start) & (settled.codeword < own.stop)]
-            if not len(ours.at):
+            within = settled[(settled.codeword >= own.start) & (settled.codeword < own.stop)]
+            if not len(within.at):
                 continue
-            columns, column = np.unique(ours.codeword - own.start, return_inverse=True)
+            columns, column = np.unique(within.codeword - own.start, return_inverse=True)
             rows = np.zeros((self._interleaving.rows(segment), len(columns)), np.uint16)
-            rows[(ours.at - self._interleaving.bounds(segment)[0]) // self.shape.width, column] = ours.value
+            rows[(within.at - self._interleaving.bounds(segment)[0]) // self.shape.width, column] = within.value
             remainder[:, columns] ^= self._code.feed(rows)
             self.failed[own] &= remainder.any(0)
 

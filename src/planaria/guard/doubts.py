@@ -97,9 +97,17 @@ class Doubts:
     def located_whole(self, index: int, statistics: Statistics) -> Located:
         """What is to be distrusted of a tensor, piece by piece."""
         found = [self.located(index, piece, statistics) for piece in self.pieces(index)]
-        masks = ([of.doubtful, of.bounded, of.missing, of.certain, of.kept] for of in found)
+        masks = (
+            [piece_masks.doubtful, piece_masks.bounded, piece_masks.missing, piece_masks.certain, piece_masks.kept]
+            for piece_masks in found
+        )
         shape = self.guard.entries[index].shape
-        return Located(*(torch.cat([part.flatten() for part in of]).view(shape) for of in zip(*masks, strict=True)))
+        return Located(
+            *(
+                torch.cat([part.flatten() for part in piece_masks]).view(shape)
+                for piece_masks in zip(*masks, strict=True)
+            )
+        )
 
     def settle_parts_of_weights(self) -> None:
         """Of weights that the parity corrected in part: what keeps them from becoming worse than they were found.

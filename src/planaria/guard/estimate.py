@@ -70,9 +70,9 @@ class Recollection:
 
     def within(self, statistics: Statistics) -> "Recollection":
         """With bounds on both sides of what the ladder bounds on one: no weight is beyond the intact range."""
-        told = self.told
-        low = torch.where(told, self.low.clamp_min(statistics.lowest), self.low)
-        high = torch.where(told, self.high.clamp_max(statistics.highest), self.high)
+        bounded = self.told
+        low = torch.where(bounded, self.low.clamp_min(statistics.lowest), self.low)
+        high = torch.where(bounded, self.high.clamp_max(statistics.highest), self.high)
         return replace(self, low=torch.minimum(low, high), high=high)
 
     def part(self, piece: Entry, entry: Entry) -> "Recollection":

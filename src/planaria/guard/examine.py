@@ -110,13 +110,13 @@ def examine(
     return Examination(overlay, struck, damaged, unproven, changed, unsolved, sound, tuple(filter(None, notes)))
 
 
-def note_on(stream: Stream, tiles: NDArray[np.bool_], one: str, many: str, told: str) -> str:
+def note_on(stream: Stream, tiles: NDArray[np.bool_], singular: str, plural: str, what: str) -> str:
     """A sentence on the tensors that hold any of these tiles, with the names of the first few; "" if there are none."""
     names = [entry.name for at, entry in enumerate(stream.entries) if tiles[stream.tiles_of_tensor(at)].any()]
     if not names:
         return ""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{len(names):,} {one if len(names) == 1 else many} {told}: {', '.join(names[:NAMED])}{more}"
+    return f"{len(names):,} {singular if len(names) == 1 else plural} {what}: {', '.join(names[:NAMED])}{more}"
 
 
 def _coherent(guard: GuardFile, overlay: Overlay, unproven: NDArray[np.bool_]) -> bool:
@@ -125,14 +125,17 @@ def _coherent(guard: GuardFile, overlay: Overlay, unproven: NDArray[np.bool_]) -
         return False
     intact, squares, sizes = np.zeros((3, len(guard.entries)))
     for index, piece in pieces_holding(guard.stream, unproven.nonzero()[0]):
-        of = guard.statistics(index)
-        if of is None:
+        statistics = guard.statistics(index)
+        if statistics is None:
             continue
         weight = weights_of(overlay.read(piece.name, piece.start, piece.start + piece.nbytes), piece)
-        largest = FAR_OUT * max(abs(of.lowest), abs(of.highest))
-        if not bool((weight.abs() <= largest).all()) or float((weight == 0).double().mean()) > of.zeros + ZEROED:
+        largest = FAR_OUT * max(abs(statistics.lowest), abs(statistics.highest))
+        if (
+            not bool((weight.abs() <= largest).all())
+            or float((weight == 0).double().mean()) > statistics.zeros + ZEROED
+        ):
             return False
-        intact[index] = of.rms
+        intact[index] = statistics.rms
         squares[index] += float(weight.double().square().sum())
         sizes[index] += weight.numel()
     rms = np.sqrt(squares / np.maximum(sizes, 1))

@@ -106,8 +106,8 @@ def _damaged(own: Header, content: bytes, expected: Mapping[str, Entry]) -> bool
     else:  # of characters beyond ASCII, tools write either the bytes or an escape
         written = [json.dumps(right.name, ensure_ascii=escaped)[1:-1].encode() for escaped in (False, True)]
         found_as = [raw for name, raw, _ in _entries_in(content) if name == wrong.name]
-        pairs = [(one, other) for one in written for other in found_as]
-    return any(len(one) == len(other) and _distance(one, other) == 1 for one, other in pairs)
+        pairs = [(left, candidate) for left in written for candidate in found_as]
+    return any(len(left) == len(candidate) and _distance(left, candidate) == 1 for left, candidate in pairs)
 
 
 def _nearly_equal(content: bytes, given: bytes) -> bool:
@@ -115,9 +115,9 @@ def _nearly_equal(content: bytes, given: bytes) -> bool:
     return len(content) >= len(given) and _distance(content[: len(given)], given) <= max(1, len(given) // 64)
 
 
-def _distance(one: bytes, other: bytes) -> int:
+def _distance(left: bytes, right: bytes) -> int:
     """In bits; both are of one length."""
-    return int(np.bitwise_count(np.frombuffer(one, np.uint8) ^ np.frombuffer(other, np.uint8)).sum())
+    return int(np.bitwise_count(np.frombuffer(left, np.uint8) ^ np.frombuffer(right, np.uint8)).sum())
 
 
 def _layout_of(header: Header) -> Layout:
@@ -176,11 +176,11 @@ def _arranged(spans: Mapping[str, list[int]], expected: Mapping[str, Entry]) -> 
     """Every way to lay the tensors end to end that keeps to one of the places told of each."""
     total = sum(entry.nbytes for entry in expected.values())
     empty = {name: 0 for name, entry in expected.items() if not entry.nbytes}
-    told = {name: starts for name, starts in spans.items() if name not in empty}
-    if not told:
+    known = {name: starts for name, starts in spans.items() if name not in empty}
+    if not known:
         return
-    for chosen in islice(product(*told.values()), MOST_CANDIDATES):
-        placed = dict(zip(told, chosen, strict=True))
+    for chosen in islice(product(*known.values()), MOST_CANDIDATES):
+        placed = dict(zip(known, chosen, strict=True))
         gaps, stop = [], 0
         for name in sorted(placed, key=lambda name: placed[name]):
             gaps.append((stop, placed[name]))
@@ -221,8 +221,8 @@ class _Laid:
         """Bytes `[start, stop)` of a tensor; 0 past the end of the file."""
         stop = self.expected[name].nbytes if stop is None else stop
         content = np.zeros(stop - start, np.uint8)
-        there = os.pread(self.file, stop - start, self.layout.begin + self.layout.starts[name] + start)
-        content[: len(there)] = np.frombuffer(there, np.uint8)
+        present = os.pread(self.file, stop - start, self.layout.begin + self.layout.starts[name] + start)
+        content[: len(present)] = np.frombuffer(present, np.uint8)
         return content
 
 
@@ -235,8 +235,8 @@ def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout
         content = _Laid(file, layout, expected)
         if "digest.tiles" in guard.arrays:
             tiles = [stream.tiles_of_tensor(tensor) for tensor in sorted(held)]
-            some = np.unique([at for of in tiles if of.stop > of.start for at in (of.start, of.stop - 1)])
-            bundles = np.unique(stream.bundle_of[some])
+            edges = np.unique([at for tile in tiles if tile.stop > tile.start for at in (tile.start, tile.stop - 1)])
+            bundles = np.unique(stream.bundle_of[edges])
             bundles = bundles[np.linspace(0, len(bundles) - 1, min(len(bundles), MOST_BUNDLES)).astype(np.int64)]
             whole = [bundle for bundle in bundles if _tensors_of(guard, int(bundle)) <= held]
             chosen = np.array(whole, np.int64)

@@ -46,7 +46,7 @@ def unpack_headers(packed: bytes, sizes: Sequence[int], *, bare: bool) -> list[b
     if len(content) != size or not stream.eof:
         raise InvalidGuard("The guard's headers have another size than its manifest says.")
     ends = list(accumulate(sizes))
-    return [content[end - one : end] for end, one in zip(ends, sizes, strict=True)]
+    return [content[end - nbytes : end] for end, nbytes in zip(ends, sizes, strict=True)]
 
 
 def _bare(header: bytes) -> bytes:
@@ -82,4 +82,4 @@ def _nbytes(dtype: bytes, shape: bytes) -> int:
     axes = shape.split(b",") if shape else []
     if not all(axes):
         return 0
-    return prod(map(int, axes)) * (of.bits if (of := DTYPES.get(dtype.decode())) else 0) // 8
+    return prod(map(int, axes)) * (known.bits if (known := DTYPES.get(dtype.decode())) else 0) // 8

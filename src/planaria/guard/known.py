@@ -122,7 +122,7 @@ def require_plausible(guard: GuardFile, overlay: Overlay, damaged: NDArray[np.bo
             raise InvalidInput(_upside_down(f"weights of {name!r}", count))
         if good.size >= FEWEST and _most(count.bad, count.weights) and tiles.any():
             _require_showing(guard, overlay, index, tiles, ~good)
-        total = _Count(*(one + other for one, other in zip(total, count, strict=True)))
+        total = _Count(*(left + right for left, right in zip(total, count, strict=True)))
     if total.contradicted:
         raise InvalidInput(_upside_down("of the weights it names", total))
 
@@ -131,19 +131,19 @@ def _require_showing(
     guard: GuardFile, overlay: Overlay, index: int, tiles: NDArray[np.bool_], bad: NDArray[Any]
 ) -> None:
     """Raises `InvalidInput` if weights that cannot be right are, in damaged tiles, nearly all marked good."""
-    of, entry, tile = guard.statistics(index), guard.entries[index], guard.stream.tile
-    if of is None:
+    statistics, entry, tile = guard.statistics(index), guard.entries[index], guard.stream.tile
+    if statistics is None:
         return
     weights, showing = np.zeros((2, 2), np.int64)  # of those marked good and of those marked bad
     for piece in pieces(entry, tile):
         within = tiles[piece.start // tile : -(-(piece.start + piece.nbytes) // tile)]
         if not within.any():
             continue
-        broken = of.broken(weights_of(overlay.read(entry.name, piece.start, piece.start + piece.nbytes), piece))
+        broken = statistics.broken(weights_of(overlay.read(entry.name, piece.start, piece.start + piece.nbytes), piece))
         start = piece.start * bad.size // entry.nbytes
         marked = bad[start : start + broken.numel()]
-        there = np.repeat(within, max(1, tile * bad.size // entry.nbytes))[: len(marked)]
-        for side, of_side in enumerate((there & ~marked, there & marked)):
+        damaged = np.repeat(within, max(1, tile * bad.size // entry.nbytes))[: len(marked)]
+        for side, of_side in enumerate((damaged & ~marked, damaged & marked)):
             weights[side] += of_side.sum()
             showing[side] += (of_side & broken.flatten().numpy()).sum()
     rates = showing / np.maximum(weights, 1)

@@ -259,8 +259,8 @@ def _rounded(weight: Float[Tensor, "*weight"], doubtful: Bool[Tensor, "*weight"]
         return False
     others = doubtful & (weight != 0) & weight.isfinite()
     beside = others & spread(by_tile(zeros, RUN) > 0, RUN, weight)
-    for some, share in ((others, 0.0), (beside, SMALL_BESIDE)):
-        sizes = weight[some].abs().double().sort().values
+    for weights, share in ((others, 0.0), (beside, SMALL_BESIDE)):
+        sizes = weight[weights].abs().double().sort().values
         few = int(share * len(sizes))
         if len(sizes) and 0.8 * len(sizes) * float(sizes[few]) / max(statistics.rms, 1e-300) > 2 * few + UNLIKELY:
             return True
@@ -281,8 +281,8 @@ def _zeroed(
     crowded = (count > expected + 5 * expected.sqrt() + 1) & (count > 2 * expected)
     proven = by_tile(doubtful, per_tile) == 0
     if zeros and proven.any() and crowded.any():
-        there = by_tile(zero, per_tile) / by_tile(torch.ones_like(zero), per_tile)
-        crowded &= count / by_tile(open_, per_tile).clamp_min(1) > there[proven].max()
+        share = by_tile(zero, per_tile) / by_tile(torch.ones_like(zero), per_tile)
+        crowded &= count / by_tile(open_, per_tile).clamp_min(1) > share[proven].max()
     found = spread(crowded, per_tile, weight) & zero
     # Zeros may stand close together, as rows that were never trained. Are they those that are known to have been?
     left = zeros * zero.numel() - int((zero & ~doubtful).sum())

@@ -275,7 +275,7 @@ def _remembers(memory: MemoryShape) -> bool:
 
 
 def _ascending(indices: Sequence[Any]) -> bool:
-    return all(_whole(index, 0, 2**32) for index in indices) and all(one < other for one, other in pairwise(indices))
+    return all(_whole(index, 0, 2**32) for index in indices) and all(left < right for left, right in pairwise(indices))
 
 
 def _number(value: Any, low: float, high: float) -> bool:

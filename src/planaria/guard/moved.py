@@ -68,8 +68,8 @@ def put_back(
     order = np.argsort(now, kind="stable")
     at = np.searchsorted(now[order], stored[units]).clip(max=len(order) - 1)
     sources = order[at]
-    there = now[sources] == stored[units]
-    targets, sources = _tile_by_tile(overlay.stream, unit_of, units[there], sources[there])
+    exists = now[sources] == stored[units]
+    targets, sources = _tile_by_tile(overlay.stream, unit_of, units[exists], sources[exists])
     if len(targets):
         _write(overlay, targets, sources, unproven, proven)
         restored = targets[~unproven[targets]]
@@ -110,8 +110,8 @@ def _tile_by_tile(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The tiles of these units, ascending, and where the content of each is found, in units made up alike."""
 
-    def bounds(of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.searchsorted(unit_of, of), np.searchsorted(unit_of, of, side="right")
+    def bounds(units: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.searchsorted(unit_of, units), np.searchsorted(unit_of, units, side="right")
 
     (begins, ends), (others, others_end) = bounds(units), bounds(sources)
     as_many = ends - begins == others_end - others
@@ -142,14 +142,14 @@ def _write(
     stream = overlay.stream
     found = [(np.empty(0, np.int64), np.empty(0, np.uint16))]
     for target, source, count in _runs(stream, targets, sources):
-        (name, start, stop), (other, other_start, _) = (
+        (name, start, stop), (origin, other_start, _) = (
             next(stream.bytes_of(np.arange(first, first + count))) for first in (target, source)
         )
         for begin in range(0, stop - start, CHUNK):
             end = min(begin + CHUNK, stop - start)
             padded = np.zeros(-(-(end - begin) // SYMBOL) * SYMBOL, np.uint8)
             padded[: end - begin] = overlay.read(name, start + begin, start + end)
-            padded[: end - begin] ^= overlay.read(other, other_start + begin, other_start + end)
+            padded[: end - begin] ^= overlay.read(origin, other_start + begin, other_start + end)
             values = padded.view("<u2")
             changed = values.nonzero()[0]
             found.append((stream.start_of(name) + (start + begin) // SYMBOL + changed, values[changed]))
@@ -190,12 +190,12 @@ def _exchanged(
     solved: set[int] = set()
     trials = 0
     for target, source in (pair for tiles in alike.values() for pair in permutations(tiles, 2)):
-        bundle, other = (int(stream.bundle_of[tile]) for tile in (target, source))
+        bundle, partner = (int(stream.bundle_of[tile]) for tile in (target, source))
         if bundle in solved:
             continue
         if (trials := trials + 1) > MOST_TRIALS:
             break
-        instead = {target: source} if bundle != other else {target: source, source: target}
+        instead = {target: source} if bundle != partner else {target: source, source: target}
         if _matches_exchanged(guard, overlay, bundle, instead):
             solved.add(bundle)
             found |= instead

@@ -125,7 +125,7 @@ def _moments(
 ) -> dict[str, Tensor]:
     """Second moments by the names of the checkpoint's entries. Raises `InvalidInput` on others than this model's."""
     shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
-    shapes |= {other: shapes[name] for other, name in checkpoint.aliases.items()}
+    shapes |= {alias: shapes[name] for alias, name in checkpoint.aliases.items()}
     if calibration is None:
         return {}
     if isinstance(calibration, (str, PathLike)):

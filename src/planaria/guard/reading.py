@@ -52,7 +52,7 @@ def require_weights(guard: GuardFile, examination: Examination, files: Mapping[s
             continue
         header = guard.headers[name]
         held = [stream.tiles_of_tensor(stream.index[entry.name]) for entry in parse_bare_header(header).entries]
-        tiles = np.concatenate([np.arange(of.start, of.stop) for of in held])
+        tiles = np.concatenate([np.arange(span.start, span.stop) for span in held])
         if not examination.unproven[tiles].any():
             continue
         what = foreign(path, header=len(header))

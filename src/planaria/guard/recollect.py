@@ -61,22 +61,25 @@ def memory_of(guard: GuardFile) -> Memory | None:
     if shape is None:
         return None
     nothing = np.zeros(0, np.uint8)
-    there = [of for of in shape.tensors if not of.hinted or f"hint.{of.tensor}" in guard.arrays]
+    kept = [shape_of for shape_of in shape.tensors if not shape_of.hinted or f"hint.{shape_of.tensor}" in guard.arrays]
     # Its residuals are what hints leave: without one of them the ladder tells nothing.
-    climbs = "ladder" in guard.arrays and all(of in there for of in shape.tensors if of.laddered)
+    climbs = "ladder" in guard.arrays and all(shape_of in kept for shape_of in shape.tensors if shape_of.laddered)
     tensors = []
-    for of in there:
-        entry, content = guard.entries[of.tensor], guard.arrays.get(f"hint.{of.tensor}", nothing).view(np.uint8)
-        end = len(content) - PRIOR_BYTES * of.prior
+    for shape_of in kept:
+        entry, content = (
+            guard.entries[shape_of.tensor],
+            guard.arrays.get(f"hint.{shape_of.tensor}", nothing).view(np.uint8),
+        )
+        end = len(content) - PRIOR_BYTES * shape_of.prior
         tensors.append(
             Remembered(
                 name=entry.name,
                 shape=entry.shape,
-                codec=of.codec or None,
-                space=tuple(of.space),
+                codec=shape_of.codec or None,
+                space=tuple(shape_of.space),
                 content=content[:end],
                 prior=content[end:],
-                laddered=bool(of.laddered) and climbs,
+                laddered=bool(shape_of.laddered) and climbs,
             )
         )
     return Memory(tensors, LadderTier.ladder_of(guard) if climbs else None, shape.strengths if climbs else ())
@@ -97,24 +100,24 @@ def _recollect(
     damaged = {guard.entries[index].name: found for index, found in located.items()}
     errors = {guard.entries[entry.tensor].name: entry.error for entry in shape.tensors}
 
-    def weights(of: Memory) -> dict[str, Tensor]:
-        return {one.name: weights_of(overlay.read(one.name), entries[one.name]) for one in of.tensors}
+    def weights(kept: Memory) -> dict[str, Tensor]:
+        return {member.name: weights_of(overlay.read(member.name), entries[member.name]) for member in kept.tensors}
 
-    laddered = _of(memory, {of.name for of in memory.tensors if of.laddered}, ladder=True)
-    told = _climbed(laddered, weights(laddered), damaged, mapped=mapped, threads=threads) if laddered.tensors else {}
+    laddered = _of(memory, {kept.name for kept in memory.tensors if kept.laddered}, ladder=True)
+    climbed = _climbed(laddered, weights(laddered), damaged, mapped=mapped, threads=threads) if laddered.tensors else {}
     recollections = {}
-    for of in memory.tensors:
-        if of.name not in damaged:
+    for kept in memory.tensors:
+        if kept.name not in damaged:
             continue
-        hinted = _of(memory, {of.name}, ladder=False)
+        hinted = _of(memory, {kept.name}, ladder=False)
         tensor = weights(hinted)
-        found, bounds = damaged[of.name], told.get(of.name)
-        weight, index = tensor[of.name], index_of[of.name]
-        nothing = torch.full(of.shape, torch.inf, dtype=torch.float64)
+        found, bounds = damaged[kept.name], climbed.get(kept.name)
+        weight, index = tensor[kept.name], index_of[kept.name]
+        nothing = torch.full(kept.shape, torch.inf, dtype=torch.float64)
         low, high = (-nothing, nothing) if bounds is None else (bounds.low, bounds.high)
         bounded = low.isfinite() | high.isfinite()
-        error = errors[of.name] if of.codec is not None or of.prior.size else None
-        sketch = of.hint.double().view(of.shape)
+        error = errors[kept.name] if kept.codec is not None or kept.prior.size else None
+        sketch = kept.hint.double().view(kept.shape)
         contradicted = torch.zeros_like(found.kept)
         statistics = guard.statistics(index)
         if not mapped and error is not None and statistics is not None:
@@ -125,7 +128,7 @@ def _recollect(
         sound = ~missing & weight.isfinite()
         if statistics is not None:  # what cannot be right tells nothing of its neighbours
             sound &= ~statistics.broken(weight)
-        value = hinted.recall(tensor, {of.name: sound})[0][of.name].value
+        value = hinted.recall(tensor, {kept.name: sound})[0][kept.name].value
         if bounds is not None:
             value = torch.where(bounded, bounds.value, value)
         recollections[index] = Recollection(value, low, high, sketch, contradicted, error)
@@ -198,8 +201,8 @@ def _climbed(
     def share(missing: Masks) -> float:
         return sum(int(mask.sum()) for mask in missing.values()) / weights
 
-    doubtful = {name: of.doubtful for name, of in found.items()}
-    missing = {name: of.missing | of.bounded for name, of in found.items()}
+    doubtful = {name: doubts.doubtful for name, doubts in found.items()}
+    missing = {name: doubts.missing | doubts.bounded for name, doubts in found.items()}
     proven: dict[str, Recalled] = {}
     if not mapped and share(doubtful) <= memory.strengths[0]:
         proven, _ = recall(doubtful, spare=0)
@@ -217,17 +220,17 @@ def _climbed(
     return {name: _narrower(likely[name], proven[name]) if proven else likely[name] for name in found}
 
 
-def _narrower(one: Recalled, other: Recalled) -> Recalled:
+def _narrower(first: Recalled, second: Recalled) -> Recalled:
     """What both together tell: the value is that of the first where it has bounds."""
-    told = one.low.isfinite() | one.high.isfinite()
-    value = torch.where(told, one.value, other.value)
-    return Recalled(value, torch.maximum(one.low, other.low), torch.minimum(one.high, other.high))
+    bounded = first.low.isfinite() | first.high.isfinite()
+    value = torch.where(bounded, first.value, second.value)
+    return Recalled(value, torch.maximum(first.low, second.low), torch.minimum(first.high, second.high))
 
 
 def _of(memory: Memory, names: set[str], *, ladder: bool) -> Memory:
     """The part of a memory that is of these tensors: only their ladder, or all but it."""
     nothing = np.zeros(0, np.uint8)
-    tensors = [of for of in memory.tensors if of.name in names]
+    tensors = [kept for kept in memory.tensors if kept.name in names]
     if ladder:
-        return Memory([replace(of, prior=nothing) for of in tensors], memory.ladder, memory.strengths)
-    return Memory([replace(of, laddered=False) for of in tensors])
+        return Memory([replace(kept, prior=nothing) for kept in tensors], memory.ladder, memory.strengths)
+    return Memory([replace(kept, laddered=False) for kept in tensors])

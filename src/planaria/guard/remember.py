@@ -63,14 +63,14 @@ def remember(making: "Making") -> None:
         memory = planner.remember(nbytes, expect=making.expect, shares=shares)
         manifest, arrays = _stored(memory, planner.weights, making)
         size = making.size(manifest, arrays)
-        columns = ladder_columns([stream.entries[stream.index[of.name]] for of in memory.tensors if of.laddered])
+        columns = ladder_columns([stream.entries[stream.index[kept.name]] for kept in memory.tensors if kept.laddered])
         if manifest.memory is None or columns > LARGEST_EXPANSION * size:
             break
         if size <= allowed:
             for line in memory.reasons:
                 making.say(f"memory: {line}")
-            for of in memory.tensors:
-                making.say(_line(of, memory, planner.weights[of.name], moments.get(of.name)))
+            for kept in memory.tensors:
+                making.say(_line(kept, memory, planner.weights[kept.name], moments.get(kept.name)))
             making.add(manifest, arrays)
             return
         nbytes -= max(int(1.1 * (size - allowed)), nbytes // 100)
@@ -129,56 +129,58 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
     """The memory as the guard has it."""
     shapes: list[RememberedShape] = []
     arrays: Arrays = {}
-    for of in memory.tensors:
-        index, hinted = making.stream.index[of.name], of.codec is not None or bool(of.prior.size)
+    for kept in memory.tensors:
+        index, hinted = making.stream.index[kept.name], kept.codec is not None or bool(kept.prior.size)
         if hinted:
-            arrays[f"hint.{index}"] = np.concatenate([of.content, of.prior])
-        if hinted or of.laddered:
-            space = of.space if of.prior.size or of.codec == "low frequency" else ()
-            error = float(f"{_rms(_left(of, weights[of.name])):.3g}")
+            arrays[f"hint.{index}"] = np.concatenate([kept.content, kept.prior])
+        if hinted or kept.laddered:
+            space = kept.space if kept.prior.size or kept.codec == "low frequency" else ()
+            error = float(f"{_rms(_left(kept, weights[kept.name])):.3g}")
             shapes.append(
-                RememberedShape(index, of.codec or "", space, int(of.laddered), int(bool(of.prior.size)), error)
+                RememberedShape(index, kept.codec or "", space, int(kept.laddered), int(bool(kept.prior.size)), error)
             )
     if not shapes:
         return making.manifest, {}
     if memory.ladder is not None:
         arrays["ladder"] = memory.ladder.to_bytes()
-    shape = MemoryShape(tensors=tuple(shapes), strengths=tuple(float(f"{one:.4g}") for one in memory.strengths))
+    shape = MemoryShape(
+        tensors=tuple(shapes), strengths=tuple(float(f"{strength:.4g}") for strength in memory.strengths)
+    )
     return replace(making.manifest, version=max(making.manifest.version, 2), memory=shape), arrays
 
 
-def _left(of: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:
+def _left(kept: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:
     """What the hint leaves of a tensor."""
-    return weight.reshape(of.matrix).double() - of.decode()
+    return weight.reshape(kept.matrix).double() - kept.decode()
 
 
 def _rms(matrix: Float[Tensor, "rows columns"]) -> float:
     return float(matrix.square().mean().sqrt())
 
 
-def _line(of: Remembered, memory: Memory, weight: Tensor, moments: Tensor | None) -> str:
+def _line(kept: Remembered, memory: Memory, weight: Tensor, moments: Tensor | None) -> str:
     """What was remembered of a tensor and what that buys."""
-    told = []
-    if of.codec is not None:
-        size = of.content.nbytes
+    parts = []
+    if kept.codec is not None:
+        size, bits = kept.content.nbytes, 8 * kept.content.nbytes / weight.numel()
         before, after = (
             float((matrix * (matrix if moments is None else matrix @ moments.double())).sum())
-            for matrix in (weight.reshape(of.matrix).double(), _left(of, weight))
+            for matrix in (weight.reshape(kept.matrix).double(), _left(kept, weight))
         )
-        told.append(
-            f"hint ({of.codec}), {size:,} bytes, {8 * size / weight.numel():.2g} bits a weight: with all weights lost "
+        parts.append(
+            f"hint ({kept.codec}), {size:,} bytes, {bits:.2g} bits a weight: with all weights lost "
             f"{1 - after / max(before, 1e-300):.0%} of the output's energy is kept"
         )
-    if of.prior.size:
-        told.append(f"prior, {of.prior.nbytes} bytes, tells more where neighbours survive")
-    if of.laddered and memory.ladder is not None:
-        place = [one.name for one in memory.tensors if one.laddered].index(of.name)
+    if kept.prior.size:
+        parts.append(f"prior, {kept.prior.nbytes} bytes, tells more where neighbours survive")
+    if kept.laddered and memory.ladder is not None:
+        place = [member.name for member in memory.tensors if member.laddered].index(kept.name)
         for stage, strength in zip(memory.ladder.stages, memory.strengths, strict=True):
             rungs = stage.rungs[place]
             covered = rungs[rungs > 0]
             cells = np.mean([len(thresholds(int(rung))) + 1 for rung in covered]) if len(covered) else 0
-            told.append(
+            parts.append(
                 f"ladder: {len(covered):,} of {len(rungs):,} columns to about {cells:.0f} cells each, with up to "
                 f"{strength:.0%} of all weights missing"
             )
-    return f"{of.name}: " + ("; ".join(told) or "nothing: its bytes do more for other tensors")
+    return f"{kept.name}: " + ("; ".join(parts) or "nothing: its bytes do more for other tensors")

@@ -64,16 +64,16 @@ def diagnose(
     doubts.settle_parts_of_weights()
     remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
-        of.tensor: doubts.located_whole(of.tensor, statistics)
-        for of in remembered
-        if examination.unproven[guard.stream.tiles_of_tensor(of.tensor)].any()
-        and (statistics := guard.statistics(of.tensor)) is not None
+        kept.tensor: doubts.located_whole(kept.tensor, statistics)
+        for kept in remembered
+        if examination.unproven[guard.stream.tiles_of_tensor(kept.tensor)].any()
+        and (statistics := guard.statistics(kept.tensor)) is not None
     }
-    told = recollect(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
+    recollected = recollect(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
     gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
-        memory = (located[index], told[index]) if index in told else None
+        memory = (located[index], recollected[index]) if index in recollected else None
         tensors.append(_diagnosed(doubts, index, memory, apply=action == "repair"))
         if action == "repair" and flush:
             gate.admit(examination.overlay)

@@ -133,7 +133,7 @@ def frozen_for(
     tensor: int,
     space: tuple[int, ...],
     *,
-    told: float,
+    explained: float,
     tile_cells: int,
     moments: Float[Tensor, "inputs inputs"] | None,
     seed: int,
@@ -144,7 +144,7 @@ def frozen_for(
 
     Args:
         space: the sheet that a neuron's inputs make, if they make one; convolutions bring their own.
-        told: share of a weight's variance that neighbours tell, see `choose_space`; of kernels it says little.
+        explained: share of a weight's variance that its neighbours explain, see `choose_space`; of kernels it says little.
         moments: second moments of the layer's inputs; without them, those of natural images.
     """
     grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
@@ -152,8 +152,8 @@ def frozen_for(
     if not takes(grid) or weight.numel() * cells**2 > MOST_FROZEN_WORK:
         return None
     most = max(1, FROZEN_CELLS * neurons // weight.numel())
-    some = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
-    matrix = weight[some].reshape(-1, cells).float()
+    rows = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
+    matrix = weight[rows].reshape(-1, cells).float()
     rules = [
         _measured(
             RegrowFrozen(shipped(name), Sheet(grid)),
@@ -169,7 +169,7 @@ def frozen_for(
         )
         for name in ((KERNELS, SHEETS) if min(grid) < SMALLEST_SHEET else (SHEETS,))
     ]
-    least = LEAST_VARIANCE if has_kernels(weight.shape) else max(CLOSE * told, LEAST_VARIANCE)
+    least = LEAST_VARIANCE if has_kernels(weight.shape) else max(CLOSE * explained, LEAST_VARIANCE)
     sound = [rule for rule in rules if 1 - rule.shape.errors[0] ** 2 >= least and not rule.harms]
     return min(sound, key=lambda rule: sum(rule.shape.errors), default=None)
 
@@ -239,10 +239,10 @@ def _measured(
             error = repairer.restore(matrix, known, record) - matrix
             squares.append(error[~known].double().square().mean() / unit)
             if moments is not None:
-                outputs.append([output_error(one.double(), known, moments.double()) for one in (error, matrix)])
+                outputs.append([output_error(output.double(), known, moments.double()) for output in (error, matrix)])
         apart = float(torch.stack(squares).mean().sqrt())
-        ours, of_zeros = (sum(pair) for pair in zip(*outputs, strict=True)) if outputs else (0, 0)
-        return round(apart, 4), apart >= 1 or bool(ours > of_zeros)
+        by_rule, of_zeros = (sum(pair) for pair in zip(*outputs, strict=True)) if outputs else (0, 0)
+        return round(apart, 4), apart >= 1 or bool(by_rule > of_zeros)
 
     def lost_tiles() -> Bool[Tensor, "rows columns"]:
         starts = torch.arange(0, matrix.numel(), tile_cells)
@@ -290,9 +290,9 @@ class Stored(Repairer):
 
     def _on_matrices(self, function: Callable[..., Tensor], visible: Tensor, known: Tensor) -> Tensor:
         columns = self.columns or visible[0].numel()
-        matrix, there = visible.reshape(-1, columns), known.reshape(-1, columns)
+        matrix, mask = visible.reshape(-1, columns), known.reshape(-1, columns)
         try:
-            return function(matrix, there, self.record).view(visible.shape)
+            return function(matrix, mask, self.record).view(visible.shape)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by numbers that no fit gives
             raise InvalidGuard("The guard's rule cannot be run: its numbers are not those of a fit.") from error
 
@@ -327,10 +327,10 @@ def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
     if content.nbytes != template.nbytes:
         raise InvalidGuard(f"A rule of this shape takes {template.nbytes} bytes, not {content.nbytes}.")
     tensors, start = {}, 0
-    for name, of in template.tensors.items():
-        part = torch.from_numpy(content[start : start + of.nbytes].copy())
-        tensors[name] = part.view(of.dtype).view(of.shape)
-        start += of.nbytes
+    for name, blank in template.tensors.items():
+        part = torch.from_numpy(content[start : start + blank.nbytes].copy())
+        tensors[name] = part.view(blank.dtype).view(blank.shape)
+        start += blank.nbytes
     return Stored(repairer, Record(tensors))
 
 

@@ -38,35 +38,35 @@ def absurd_weights(weight: Shaped[Tensor, "*weight"]) -> tuple[Bool[Tensor, "*we
     """
     values = weight.double()
     finite, magnitude, vector = values.isfinite(), values.abs().log2(), weight.dim() < 2
-    told = finite & (values != 0)
+    usable = finite & (values != 0)
     as_found = not vector and (_held_no_numbers(values) or _destroyed(weight))
-    usual = None if as_found else _usual_sizes(values[told], vector=vector)
+    usual = None if as_found else _usual_sizes(values[usable], vector=vector)
     nothing = torch.zeros(weight.shape, dtype=torch.bool)
     if usual is None:
         return nothing, 0.0, 0.0
     least, most = usual
-    signs = [(values > 0)[told].double().mean(), (values < 0)[told].double().mean()]
-    one_sign = vector and bool(told.any()) and min(signs) < max(ODD, 1.5 / max(int(told.sum()), SHORT))
-    small = told & one_sign & (magnitude < least)  # else as good as zero
+    signs = [(values > 0)[usable].double().mean(), (values < 0)[usable].double().mean()]
+    one_sign = vector and bool(usable.any()) and min(signs) < max(ODD, 1.5 / max(int(usable.sum()), SHORT))
+    small = usable & one_sign & (magnitude < least)  # else as good as zero
     if small.any():
         _, place, count = magnitude[small].round().unique(return_inverse=True, return_counts=True)
         small[small.clone()] = count[place] < REPEATED
-    large = told & (magnitude > most)
-    next_to = told & ~large & (magnitude > most - NEXT)
+    large = usable & (magnitude > most)
+    next_to = usable & ~large & (magnitude > most - NEXT)
     # These may be the usual ones, or the tail of some.
     if large.double().mean() > (1 - MAJORITY if vector else RARE) or next_to.sum() > large.sum():
-        large = told & (magnitude > ENORMOUS)
+        large = usable & (magnitude > ENORMOUS)
     if not vector and large.any():
         large &= ~_padding(large, values)
     if vector and (small | large | ~finite).sum() < 2:  # one may be a floor that was set
         small &= False
     absurd = ~finite | small | large
     if one_sign and signs[1] < 0.5:  # scales and variances are positive; what is negative throughout is neither
-        least = _least_that_lost_its_sign(magnitude[told & (values > 0) & ~absurd])
-        absurd |= told & (values < 0) & (magnitude > least)
+        least = _least_that_lost_its_sign(magnitude[usable & (values > 0) & ~absurd])
+        absurd |= usable & (values < 0) & (magnitude > least)
     rest = values[~absurd]
     if len(rest) < (MAJORITY_OF_VECTOR if vector else MAJORITY) * values.numel():  # nothing is known of what is typical
-        absurd = (~finite | (told & (magnitude > ENORMOUS))) if vector else nothing
+        absurd = (~finite | (usable & (magnitude > ENORMOUS))) if vector else nothing
         rest = values[~absurd]
     if not len(rest):
         return absurd, 0.0, 0.0
@@ -84,9 +84,9 @@ def mildly_damaged(
     So it is if hardly any of the weights named is absurd. Bits that flip, and random ones, would show in more of them.
     """
     values = weight.double()
-    told = named & values.isfinite() & (values != 0)
-    few = (absurd & named).sum() * LEAST_SHOWING < told.sum()
-    return absurd & told & (values.abs().log2() <= ENORMOUS) & few
+    usable = named & values.isfinite() & (values != 0)
+    few = (absurd & named).sum() * LEAST_SHOWING < usable.sum()
+    return absurd & usable & (values.abs().log2() <= ENORMOUS) & few
 
 
 def _least_that_lost_its_sign(magnitude: Float64[Tensor, " values"]) -> float:
@@ -102,7 +102,7 @@ def _destroyed(weight: Shaped[Tensor, "*weight"]) -> bool:
     if weight.element_size() > 1:
         return False
     patterns = torch.arange(256).to(torch.uint8).view(weight.dtype).double()
-    no_numbers = [1 - float(of.isfinite().double().mean()) for of in (weight.double(), patterns)]
+    no_numbers = [1 - float(numbers.isfinite().double().mean()) for numbers in (weight.double(), patterns)]
     return bool(no_numbers[0] > no_numbers[1] / 4 > 0)
 
 

@@ -50,8 +50,8 @@ class DigestTier(Tier):
         if not (making.manifest.lean and odd):
             return
         shapes = {name: array.shape for name, array in making.arrays.items() if name != "headers"}
-        told = replace(making.manifest, version=NOT_FINITE, not_finite=odd)
-        laid_out = _with_finest_tile(told, making.checkpoint, making.allowed)
+        manifest = replace(making.manifest, version=NOT_FINITE, not_finite=odd)
+        laid_out = _with_finest_tile(manifest, making.checkpoint, making.allowed)
         _require_room(laid_out, making.allowed)
         read = making.arrays
         making.manifest, making.stream, making.arrays = laid_out
@@ -93,7 +93,7 @@ def lay_out(manifest: Manifest, checkpoint: Checkpoint, allowed: int) -> LaidOut
     if min(sizes) > allowed and (odd := _not_finite(checkpoint, lean)):  # to name a size that does
         lean = _with_finest_tile(replace(lean[0], version=NOT_FINITE, not_finite=odd), checkpoint, allowed)
         plain = lean if manifest.key else plain
-    _require_room(min(plain, lean, key=lambda of: _size(of[0], of[2])), allowed)
+    _require_room(min(plain, lean, key=lambda plan: _size(plan[0], plan[2])), allowed)
     return plain if sizes[0] <= min(allowed, sizes[1] + LEAN_SAVES * allowed) else lean
 
 
@@ -241,8 +241,8 @@ def proven_tiles(guard: "GuardFile", overlay: Overlay, tiles: NDArray[np.int64])
     if "digest.tiles" not in guard.arrays:
         groups = np.unique(stream.group_of[stream.tensors_of(tiles)])
         whole = [group for group in groups if _matches(guard, overlay, int(group))]
-        bounds = [stream.tiles_of_tensor(of) for group in whole for of in stream.tensors_in(group)]
-        return np.concatenate([np.empty(0, np.int64), *(np.arange(of.start, of.stop) for of in bounds)])
+        bounds = [stream.tiles_of_tensor(span) for group in whole for span in stream.tensors_in(group)]
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(span.start, span.stop) for span in bounds)])
     bundles = np.unique(stream.bundle_of[tiles])
     digests = bundle_digests(overlay, stream, bundles, key=guard.key)
     return stream.tiles_in(bundles[(digests == guard.arrays["digest.tiles"][bundles]).all(1)])

@@ -31,19 +31,19 @@ class HintTier(Tier):
         for name in hints:
             require_array(guard, name, np.uint8, (guard.arrays[name].size,))
         remembered = guard.manifest.memory.tensors if guard.manifest.memory else ()
-        if hints != {f"hint.{of.tensor}" for of in remembered if of.hinted}:
+        if hints != {f"hint.{kept.tensor}" for kept in remembered if kept.hinted}:
             raise InvalidGuard("The guard's hints are not those that its manifest names.")
-        for of in remembered:
-            entry = guard.entries[of.tensor] if of.tensor < len(guard.entries) else None
+        for kept in remembered:
+            entry = guard.entries[kept.tensor] if kept.tensor < len(guard.entries) else None
             if entry is None or not remembers(entry):
-                raise InvalidGuard(f"The guard remembers tensor {of.tensor}, of which no memory is made.")
-            columns, cells = prod(entry.shape[1:]), prod(of.space)
-            if columns % cells or (of.codec == "low frequency" and columns != cells):
+                raise InvalidGuard(f"The guard remembers tensor {kept.tensor}, of which no memory is made.")
+            columns, cells = prod(entry.shape[1:]), prod(kept.space)
+            if columns % cells or (kept.codec == "low frequency" and columns != cells):
                 raise InvalidGuard(
-                    f"The guard remembers {columns} columns of {entry.name!r} as laid out over {of.space}."
+                    f"The guard remembers {columns} columns of {entry.name!r} as laid out over {kept.space}."
                 )
-            content = guard.arrays[f"hint.{of.tensor}"].size if of.hinted else 0
-            if content < PRIOR_BYTES * of.prior or (content > PRIOR_BYTES * of.prior) != bool(of.codec):
+            content = guard.arrays[f"hint.{kept.tensor}"].size if kept.hinted else 0
+            if content < PRIOR_BYTES * kept.prior or (content > PRIOR_BYTES * kept.prior) != bool(kept.codec):
                 raise InvalidGuard(f"The guard's hint of {entry.name!r} takes {content} bytes, which cannot be.")
 
     def describe(self, guard: "GuardFile") -> dict[str, Any]:
@@ -52,29 +52,29 @@ class HintTier(Tier):
         if shape is None:
             return {"memory": None}
         tensors = {
-            guard.entries[of.tensor].name: {
-                "hint": of.codec or None,
-                "prior": bool(of.prior),
-                "ladder": bool(of.laddered),
-                "error": of.error,
+            guard.entries[kept.tensor].name: {
+                "hint": kept.codec or None,
+                "prior": bool(kept.prior),
+                "ladder": bool(kept.laddered),
+                "error": kept.error,
             }
-            for of in shape.tensors
+            for kept in shape.tensors
         }
         return {"memory": {"strengths": [] if "ladder" in guard.lost else list(shape.strengths), "tensors": tensors}}
 
     def promises(self, guard: "GuardFile") -> Iterator[str]:
         shape = guard.manifest.memory
-        if hinted := sum(of.hinted for of in shape.tensors) if shape else 0:
+        if hinted := sum(kept.hinted for kept in shape.tensors) if shape else 0:
             yield f"Hints of {hinted:,} tensors: what is lost of them is estimated, be it all."
 
     def kept_of(self, guard: "GuardFile", tensor: int) -> str:
-        of = remembered_of(guard, tensor)
-        if of is None or f"hint.{tensor}" in guard.lost:
+        kept = remembered_of(guard, tensor)
+        if kept is None or f"hint.{tensor}" in guard.lost:
             return ""
-        return ", ".join([f"{of.codec} hint"] * bool(of.codec) + ["prior"] * of.prior)
+        return ", ".join([f"{kept.codec} hint"] * bool(kept.codec) + ["prior"] * kept.prior)
 
 
 def remembered_of(guard: "GuardFile", tensor: int) -> RememberedShape | None:
     """What is remembered of a tensor, if anything is."""
     shape = guard.manifest.memory
-    return next((of for of in shape.tensors if of.tensor == tensor), None) if shape else None
+    return next((kept for kept in shape.tensors if kept.tensor == tensor), None) if shape else None

@@ -32,7 +32,7 @@ class LadderTier(Tier):
         shape = guard.manifest.memory
         if "ladder" in guard.arrays:
             require_array(guard, "ladder", np.uint8, (guard.arrays["ladder"].size,))
-        covered = [guard.entries[of.tensor] for of in shape.tensors if of.laddered] if shape else []
+        covered = [guard.entries[kept.tensor] for kept in shape.tensors if kept.laddered] if shape else []
         if bool(covered) != ("ladder" in guard.arrays):
             raise InvalidGuard(
                 f"The guard's ladder is of {len(covered)} tensors, and {'' if covered else 'not '}missing."
@@ -47,25 +47,27 @@ class LadderTier(Tier):
         if shape is None or not shape.strengths or "ladder" in guard.lost:
             return
         strongest, *finer = [f"{100 * strength:.3g}" for strength in shape.strengths]
-        covered = sum(of.laddered for of in shape.tensors)
+        covered = sum(kept.laddered for kept in shape.tensors)
         yield (
             f"Ladder over {covered:,} tensors: up to {strongest} % of their weights may be missing, and are restored "
             f"between bounds{'; finer ones up to ' + ', '.join(finer) + ' %' if finer else ''}."
         )
 
     def kept_of(self, guard: "GuardFile", tensor: int) -> str:
-        of = remembered_of(guard, tensor)
-        return "ladder" if of is not None and of.laddered and "ladder" not in guard.lost else ""
+        kept = remembered_of(guard, tensor)
+        return "ladder" if kept is not None and kept.laddered and "ladder" not in guard.lost else ""
 
     @staticmethod
     def ladder_of(guard: "GuardFile") -> Ladder | None:
         """As stored; None without one. Raises `InvalidGuard`."""
         shape = guard.manifest.memory
-        covered = [] if shape is None else [guard.entries[of.tensor].shape for of in shape.tensors if of.laddered]
+        covered = [] if shape is None else [guard.entries[kept.tensor].shape for kept in shape.tensors if kept.laddered]
         if shape is None or not covered:
             return None
         try:
-            ladder = Ladder.from_bytes(guard.arrays["ladder"].view(np.uint8), [matrix_shape(one) for one in covered])
+            ladder = Ladder.from_bytes(
+                guard.arrays["ladder"].view(np.uint8), [matrix_shape(entry_shape) for entry_shape in covered]
+            )
         except InvalidInput as error:
             raise InvalidGuard(f"The guard's ladder is not sound: {error}") from error
         if len(ladder.stages) != len(shape.strengths):

@@ -126,9 +126,9 @@ def _lost_symbols(restoring: "Restoring") -> NDArray[np.float64] | None:
     guard, cut = restoring.guard, restoring.checkpoint.truncated()
     stream = guard.stream
     lost = np.zeros(stream.tiles)
-    for name, (there, nbytes) in cut.items():
+    for name, (present, nbytes) in cut.items():
         index, bounds = stream.index[name], stream.tiles_of_tensor(stream.index[name])
-        first, statistics = -(-there // stream.tile), guard.statistics(index)
+        first, statistics = -(-present // stream.tile), guard.statistics(index)
         weights = stream.tile * prod(guard.entries[index].shape) / nbytes
         lost[bounds.start + first : bounds.stop] = 1.0 if statistics is None else weights * (1 - statistics.zeros)
     return lost if cut else None
@@ -145,9 +145,9 @@ def _broken_symbols(restoring: "Restoring", tiles: NDArray[np.int64]) -> NDArray
             whole = known[piece.name].flatten()
             nbytes, count = guard.entries[index].nbytes, whole.numel()
             broken = ~whole[piece.start * count // nbytes : (piece.start + piece.nbytes) * count // nbytes]
-        elif (of := guard.statistics(index)) is not None:
+        elif (statistics := guard.statistics(index)) is not None:
             content = restoring.overlay.read(piece.name, piece.start, piece.start + piece.nbytes)
-            broken = of.broken(weights_of(content, piece)).flatten()
+            broken = statistics.broken(weights_of(content, piece)).flatten()
         else:
             continue
         weights = broken.numpy().nonzero()[0]

@@ -137,7 +137,7 @@ class _Planning:
             weights,
             index,
             space,
-            told=predicted,
+            explained=predicted,
             tile_cells=self._tile_cells(entry),
             moments=making.moments.get(entry.name),
             seed=making.seed,
