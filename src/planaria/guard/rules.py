@@ -144,7 +144,8 @@ def frozen_for(
 
     Args:
         space: the sheet that a neuron's inputs make, if they make one; convolutions bring their own.
-        explained: share of a weight's variance that its neighbours explain, see `choose_space`; of kernels it says little.
+        explained: share of a weight's variance that its neighbours explain, see `choose_space`; it says little of
+            kernels.
         moments: second moments of the layer's inputs; without them, those of natural images.
     """
     grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
