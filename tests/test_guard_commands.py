@@ -198,6 +198,12 @@ def test_a_model_in_the_guards_place_is_exit_code_four(folder: Path, planaria: P
     assert planaria("inspect", folder / "model.safetensors").failed_with(4)
 
 
+@pytest.mark.parametrize("command", [(), ("damage",)])
+def test_without_arguments_the_help_is_all_that_is_said(command: tuple[str, ...], planaria: Planaria) -> None:
+    said = planaria(*command)
+    assert said.code == 3 and "Usage: planaria" in said.out and said.err == ""
+
+
 @pytest.mark.parametrize(
     "command",
     [

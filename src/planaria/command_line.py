@@ -130,7 +130,8 @@ def run_as_command(application: typer.Typer, *, name: str) -> NoReturn:
         # Usage errors come from the parser's own copy of click, whose classes are not ours to import.
         if not hasattr(error, "format_message"):
             raise
-        _complain(name, error.format_message())
+        if message := error.format_message():  # without arguments the help was printed, and nothing is left to say
+            _complain(name, message)
         code = WRONG_USAGE
     sys.exit(code if isinstance(code, int) else 0)
 
