@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import drawn, mask, moving, same_bits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -155,21 +155,16 @@ def _ends_and_gradients(
     return [end.detach(), *gradients]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-@settings(max_examples=12)
-@given(steps=st.integers(2, 12), data=st.data())
-def test_a_run_in_two_halves_equals_one_run(
-    recipe: Recipe, implementation: str, steps: int, data: st.DataObject
-) -> None:
-    half = data.draw(st.integers(1, steps - 1))
-    automaton = moving(recipe)
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_a_run_is_its_steps_one_after_the_other(recipe: Recipe, dimensions: int) -> None:
+    automaton = moving(recipe, dimensions=dimensions)
     with torch.no_grad():
-        start = started(automaton, drawn(2, 5, 6), mask(2, 5, 6))
-        whole = automaton.run(start, steps=steps, implementation=implementation)
-        middle = automaton.run(start, steps=half, implementation=implementation)
-        end = automaton.run(middle, steps=steps - half, first=half, implementation=implementation)
-    assert torch.equal(end, whole)
+        state = started(automaton, drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions]))
+        end = automaton.run(state, steps=6, seed=5, implementation="plain")
+        for index in range(6):
+            state = automaton.step(state, index=index, seed=5)
+    assert torch.equal(end, state)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -191,12 +186,11 @@ def test_the_seed_of_a_run_decides_who_fires_and_the_automatons_own_is_the_defau
     assert not torch.equal(ends[3], ends[4])
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_cooling_scales_each_step_by_its_index(implementation: str) -> None:
+def test_cooling_scales_each_step_by_its_index() -> None:
     automaton = moving(replace(DEFAULT, cooling=0.5))
     with torch.no_grad():
         start = automaton.start(drawn(1, 5, 5), mask(1, 5, 5))
-        changes = [automaton.run(start, steps=1, first=at, implementation=implementation) - start for at in (0, 1, 3)]
+        changes = [automaton.step(start, index=at) - start for at in (0, 1, 3)]
     torch.testing.assert_close(changes[1], changes[0] / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(changes[2], changes[0] / 8, rtol=1e-4, atol=1e-6)
 

@@ -75,7 +75,7 @@ def guarding(file: Path) -> Guard:
 @pytest.fixture
 def small(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small model in the place of all-MiniLM-L6-v2, no rules, and a small encoder."""
-    monkeypatch.setattr(guard, "model_file", lambda name: file)
+    monkeypatch.setattr(guard_subjects, "model_file", lambda name: file)
     monkeypatch.setattr(guard, "protect", plain)
     sizes = {"WORDS": 1000, "WIDTH": 16, "HEADS": 2, "INNER": 32, "LAYERS": 1, "BATCH": 1, "TOKENS": 4, "BUDGET": 0.03}
     for name, size in sizes.items():

@@ -139,7 +139,6 @@ class Automaton(nn.Module):
         state: Float[Tensor, "batch channels *space"],
         *,
         steps: int | None = None,
-        first: int = 0,
         seed: int | None = None,
         checkpoint: bool = False,
         implementation: Implementation = "auto",
@@ -149,7 +148,6 @@ class Automaton(nn.Module):
         Args:
             state: from `start`, or an earlier run's result.
             steps: at least 1.
-            first: index of the first step; a run of 5 and then one of 7 with `first=5` equals one of 12.
             seed: of the firing; the automaton's own by default.
             checkpoint: keep only every sqrt(steps)-th state for the backward pass and compute the others again:
                 less memory for a third more time, same gradients.
@@ -175,7 +173,7 @@ class Automaton(nn.Module):
             )
         segment = max(1, round(steps**0.5)) if checkpoint else 1
         if implementation != "plain" and not changed and fused.supports(state):
-            return self._run_fused(state, steps, first, seed, segment)
+            return self._run_fused(state, steps, seed, segment)
 
         def advance(state: Tensor, begin: int, end: int) -> Tensor:
             for index in range(begin, end):
@@ -183,9 +181,9 @@ class Automaton(nn.Module):
             return state
 
         if not checkpoint:
-            return advance(state, first, first + steps)
-        for begin in range(first, first + steps, segment):
-            end = min(begin + segment, first + steps)
+            return advance(state, 0, steps)
+        for begin in range(0, steps, segment):
+            end = min(begin + segment, steps)
             state = recompute(advance, state, begin, end, use_reentrant=False, preserve_rng_state=False)
         return state
 
@@ -210,7 +208,7 @@ class Automaton(nn.Module):
             return "the filters were changed"
         return None
 
-    def _run_fused(self, state: Tensor, steps: int, first: int, seed: int | None, segment: int) -> Tensor:
+    def _run_fused(self, state: Tensor, steps: int, seed: int | None, segment: int) -> Tensor:
         weight: Tensor = self.rule.delta_weight
         bias: Tensor = self.rule.delta_bias
         if not self.recipe.outputs_fixed:  # the kernels take a row for every channel and skip the fixed ones
@@ -224,8 +222,8 @@ class Automaton(nn.Module):
             delta_bias=bias,
             fixed=self.fixed,
             laplacian=self.recipe.laplacian,
-            gains=[self.recipe.cooling**index for index in range(first, first + steps)],
-            fire=lambda offset: self._acting(state, first + offset, seed),
+            gains=[self.recipe.cooling**index for index in range(steps)],
+            fire=lambda index: self._acting(state, index, seed),
             checkpoint_every=segment,
         )
 
