@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +169,27 @@ def test_threads_change_no_bit(case: Case) -> None:
         results.append(with_gradients(fused, case, case.tensors()))
     for other in results[1:]:
         assert all(same_bits(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_answers_as_those_that_load_what_it_compiled(tmp_path: Path) -> None:
+    code = """
+import hashlib, torch
+from planaria.automaton import DEFAULT, Automaton
+from planaria.streams import generator
+automaton = Automaton(DEFAULT)
+with torch.no_grad():
+    automaton.rule.delta_weight.normal_(0, 0.05, generator=generator(0, "rule"))
+    weight = torch.randn(5, 9, 11, generator=generator(0, "weight"))
+    end = automaton.run(automaton.start(weight, weight > 0), implementation="fused")
+print(hashlib.sha256(end.numpy().tobytes()).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, later = (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=300)
+        for _ in range(2)
+    )
+    assert any(tmp_path.rglob("*.nbc")) and first.stdout == later.stdout
 
 
 def test_with_and_without_gradients_agree() -> None:

@@ -46,6 +46,9 @@ TILE = 4  # rows a dense tile computes at once; also vectors side by side in it:
 # Infinities and NaNs keep their meaning (no "fast"): a diverging hidden channel must not leak through a mask.
 _FLAGS = {"contract", "reassoc", "nsz"}
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+# What a kernel calls is compiled into it. Else the process that compiles would call the function as it was compiled by
+# itself, and those that load the kernel from numba's cache as it was compiled within: two codes, which round otherwise.
+_inlined = njit(fastmath=_FLAGS, forceinline=True)
 
 
 class Rule(NamedTuple):
@@ -176,13 +179,13 @@ def _outer_tile(typing: Any, left: Any, row: Any, right: Any, column: Any, tiles
 # --- Kernels: pieces on one run --------------------------------------------------------------------------------------
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _dense(weight, bias, inputs, out, floor):
     for row in range(0, weight.shape[0], TILE):
         _dense_tile(weight, bias, row, inputs, out, floor)
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _outer(left, right, tiles):
     place = 0
     for row in range(0, left.shape[0], TILE):
@@ -191,7 +194,7 @@ def _outer(left, right, tiles):
             place += 1
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _scratch(rows):
     """Zeros (rows, RUN) on a cache line's boundary: a vector that straddles two lines takes twice as long to load."""
     flat = np.zeros(rows * RUN + LANES, np.float32)
@@ -206,7 +209,7 @@ def _rows(line, start, pitch):
     return line[first - pitch : last - pitch], line[first:last], line[first + pitch : last + pitch]
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _perceive(state, start, pitch, laplacian, work, features):
     """Features of a run.  The filters are products of a column and a row: columns first, into work, then rows."""
     channels = state.shape[0]
@@ -227,7 +230,7 @@ def _perceive(state, start, pitch, laplacian, work, features):
                 features[3 * channels + c, x] = mean - mid[x + 1]
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _gather(slopes, start, pitch, laplacian, inside, work, grad):
     """grad += the transposed filters of the features' slopes: a Sobel filter is odd, the Laplacian even."""
     channels = grad.shape[0]
@@ -252,7 +255,7 @@ def _gather(slopes, start, pitch, laplacian, inside, work, grad):
             out[x] = out[x] + same[x] + across if cell[x] != 0 else np.float32(0)
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _move(state, delta, live, gain, fixed, start, moved):
     """Add the change where there is one to add.  A cell that stays is copied: its bits are those of the input."""
     on = live[start : start + RUN]
@@ -270,7 +273,7 @@ def _move(state, delta, live, gain, fixed, start, moved):
                 new[x] = old[x] + delta[c - fixed, x] * (gain * on[x]) if on[x] != 0 else old[x]
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _delta_slopes(state, grad, live, gain, fixed, start, slopes, total):
     """Gradient of the change of every moving channel, and its sum over the run added to total."""
     on = live[start : start + RUN]
@@ -282,7 +285,7 @@ def _delta_slopes(state, grad, live, gain, fixed, start, slopes, total):
         total[m] += _sum(slopes[m])
 
 
-@njit(fastmath=_FLAGS)
+@_inlined
 def _sum(values):
     total = np.float32(0)
     for x in range(RUN):
@@ -290,7 +293,7 @@ def _sum(values):
     return total
 
 
-@njit(fastmath=_FLAGS)
+@njit(fastmath=_FLAGS)  # inlined, its sums would round otherwise than they always have
 def _rectify_slopes(hidden, slopes, total):
     for j in range(hidden.shape[0]):
         for x in range(RUN):
