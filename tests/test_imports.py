@@ -50,7 +50,7 @@ ALLOWED = {
     "guard_tables": {"guard"},
     "hints": set(),
     "layouts": set(),
-    "memory": {"hints", "codes", "repairers", "layouts"},
+    "memory": {"hints", "codes", "repairers"},
     "repairers": {"layouts"},
     "scrubber": {"guard", "checkpoints", "detectors"},
     "stationary": set(),

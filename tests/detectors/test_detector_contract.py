@@ -22,7 +22,6 @@ Maker = Callable[[], Detector]
 
 MEMBERS: dict[str, Maker] = {
     "outlier": Outlier,
-    "outlier, at a rate": lambda: Outlier(rate=0.1),
     "residual of the mean": lambda: Residual(MeanFill()),
     "residual of the mean, at a rate": lambda: Residual(MeanFill(), rate=0.1),
     "flipped bit": lambda: FlippedBit(MeanFill()),
@@ -170,7 +169,6 @@ def test_detectors_refuse_integers_and_what_is_not_finite(make: Maker, unchecked
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
     for make in (
-        Outlier,
         lambda *, rate: Residual(MeanFill(), rate=rate),
         lambda *, rate: FlippedBit(MeanFill(), rate=rate),
     ):
