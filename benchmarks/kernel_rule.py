@@ -6,10 +6,11 @@ and minimum over masks. No method stores anything but kriging with the layer's o
 
 from planaria.frozen import shipped
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, RegrowFrozen, SurvivorKriging, ZeroFill
+from planaria.repairers import RegrowFrozen
 from planaria.tables import markdown
 from planaria_lab.bench.repair_table import missing_r2, stored_faults
 from planaria_lab.campaigns.subjects import subject
+from planaria_lab.repairers import Kriging, SurvivorKriging, ZeroFill
 
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 MASKS = 10

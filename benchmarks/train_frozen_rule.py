@@ -22,9 +22,9 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.fit import second_moments
-from planaria.fit.population import PopulationSchedule, fit_population
 from planaria.progress import progress_bar
 from planaria_lab import datasets
+from planaria_lab.frozen import PopulationSchedule, fit_population, save_rule
 from planaria_lab.zoo import Population, open_zoo
 from planaria_lab.zoo.building import standardised
 from planaria_lab.zoo.population import SETTINGS, read_json
@@ -57,7 +57,7 @@ def main() -> None:
                 moments[kind] = second_moments(standardised(images.train_images[:IMAGES], images))
     with progress_bar("rule") as progress:
         rule = fit_population(kinds, name=arguments.name, moments=moments, schedule=schedule, progress=progress)
-    rule.save(arguments.output)
+    save_rule(rule, arguments.output)
     print(rule.card)
 
 

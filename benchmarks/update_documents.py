@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from planaria_lab.bench import engine, guard, memory, tables, variations
+from planaria_lab.bench import engine, guard_tables, memory, tables, variations
 from planaria_lab.bench.frontier import tables as frontier
 from planaria_lab.bench.population import tables as population
 from planaria_lab.campaigns import tables as campaigns
@@ -67,7 +67,7 @@ def blocks() -> dict[Path, dict[str, str]]:
     speed = engine.table(result("engine"))
     return {
         ROOT / "README.md": {
-            "guard-table": guard.overview(result("guard")),
+            "guard-table": guard_tables.overview(result("guard")),
             "tinymlp-table": tables.accuracy_table(tinymlp, "A", rates=["0.5", "0.7", "0.9"], methods=CONTRAST),
             "engine-table": speed,
         },
@@ -75,7 +75,7 @@ def blocks() -> dict[Path, dict[str, str]]:
             "tinymlp": tables.repair_tables(tinymlp),
             "variations": variations.tables(result("variations")),
             "engine": speed,
-            "guard": guard.tables(result("guard")),
+            "guard": guard_tables.tables(result("guard")),
             "frontier": frontier.overview(result("frontier")),
             "memory": memory.tables(result("memory")),
         },

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import planaria
 from planaria.errors import InvalidInput
 from planaria.records import Record
-from planaria.repairers import ZeroFill
+from planaria_lab.repairers import ZeroFill
 
 PLAIN = ("digest", "parity")
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import drawn, mask, moving, same_bits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton, Recipe, firing_cells
+from planaria.automaton import DEFAULT, Automaton, Recipe, firing_cells
 from planaria.errors import InvalidInput
+from planaria.frozen import RECIPE as HINTED
+from planaria_lab.reference import REFERENCE
 
-SURVEYED = replace(HINTED, name="hinted and surveyed", channels=9, modes=DEFAULT.modes)
-RECIPES = [DEFAULT, REFERENCE, HINTED, SURVEYED]
+RECIPES = [DEFAULT, REFERENCE, HINTED]
 IMPLEMENTATIONS = ["plain", "fused"]
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 4, 3)}
 
@@ -108,18 +109,6 @@ def test_missing_weights_start_at_the_hint_which_is_a_fixed_channel() -> None:
     assert not torch.equal(automaton.run(state)[:, 0], state[:, 0]), "this rule moves missing cells"
 
 
-def test_a_survey_is_taken_of_what_the_hint_left_open() -> None:
-    automaton = moving(SURVEYED)
-    weight, known, hint = drawn(3, 6, 7), mask(3, 6, 7), drawn(3, 6, 7, name="hint")
-    state = automaton.start(weight, known, hint)
-    left = automaton.survey(torch.where(known, weight - hint, 0.0), known)
-    assert torch.equal(state[:, 2], hint)
-    torch.testing.assert_close(state[:, 3], left[:, 0])
-    torch.testing.assert_close(state[:, 4], hint + left[:, 1])
-    assert torch.equal(state[:, 0], torch.where(known, weight, state[:, 4]))
-    assert left[:, 1].abs().min() > 0
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_known_cells_rest_where_the_recipe_says_so(implementation: str) -> None:
     known = mask(2, 6, 6)
@@ -166,33 +155,16 @@ def _ends_and_gradients(
     return [end.detach(), *gradients]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-@settings(max_examples=12)
-@given(steps=st.integers(2, 12), data=st.data())
-def test_a_run_in_two_halves_equals_one_run(
-    recipe: Recipe, implementation: str, steps: int, data: st.DataObject
-) -> None:
-    half = data.draw(st.integers(1, steps - 1))
-    automaton = moving(recipe)
-    with torch.no_grad():
-        start = started(automaton, drawn(2, 5, 6), mask(2, 5, 6))
-        whole = automaton.run(start, steps=steps, implementation=implementation)
-        middle = automaton.run(start, steps=half, implementation=implementation)
-        end = automaton.run(middle, steps=steps - half, first=half, implementation=implementation)
-    assert torch.equal(end, whole)
-
-
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_a_rollout_starts_at_the_state_and_ends_where_the_run_ends(recipe: Recipe, dimensions: int) -> None:
+def test_a_run_is_its_steps_one_after_the_other(recipe: Recipe, dimensions: int) -> None:
     automaton = moving(recipe, dimensions=dimensions)
     with torch.no_grad():
-        start = started(automaton, drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions]))
-        states = list(automaton.rollout(start, steps=6, seed=5))
-        assert len(states) == 7
-        assert torch.equal(states[0], start)
-        assert torch.equal(states[-1], automaton.run(start, steps=6, seed=5, implementation="plain"))
+        state = started(automaton, drawn(2, *SPACES[dimensions]), mask(2, *SPACES[dimensions]))
+        end = automaton.run(state, steps=6, seed=5, implementation="plain")
+        for index in range(6):
+            state = automaton.step(state, index=index, seed=5)
+    assert torch.equal(end, state)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -214,12 +186,11 @@ def test_the_seed_of_a_run_decides_who_fires_and_the_automatons_own_is_the_defau
     assert not torch.equal(ends[3], ends[4])
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_cooling_scales_each_step_by_its_index(implementation: str) -> None:
+def test_cooling_scales_each_step_by_its_index() -> None:
     automaton = moving(replace(DEFAULT, cooling=0.5))
     with torch.no_grad():
         start = automaton.start(drawn(1, 5, 5), mask(1, 5, 5))
-        changes = [automaton.run(start, steps=1, first=at, implementation=implementation) - start for at in (0, 1, 3)]
+        changes = [automaton.step(start, index=at) - start for at in (0, 1, 3)]
     torch.testing.assert_close(changes[1], changes[0] / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(changes[2], changes[0] / 8, rtol=1e-4, atol=1e-6)
 
@@ -261,7 +232,7 @@ def test_a_weight_and_mask_that_do_not_fit_are_refused(unchecked: None) -> None:
 
 def test_a_hint_and_its_channel_come_together_and_in_the_weights_shape(unchecked: None) -> None:
     weight, known = drawn(1, 2, 3), mask(1, 2, 3)
-    with pytest.raises(InvalidInput, match="'hinted' has 1 hint channels, and no hint was given"):
+    with pytest.raises(InvalidInput, match="'frozen' has 1 hint channels, and no hint was given"):
         Automaton(HINTED).start(weight, known)
     with pytest.raises(InvalidInput, match="'default' has 0 hint channels, and a hint was given"):
         Automaton(DEFAULT).start(weight, known, weight)
@@ -278,8 +249,6 @@ def test_a_state_step_count_or_implementation_that_does_not_fit_is_refused(unche
     for wrong in (torch.zeros(1, 3, 3, 3), torch.zeros(1, DEFAULT.channels, 3)):
         with pytest.raises(InvalidInput, match=r"start\(\)"):
             automaton.run(wrong)
-        with pytest.raises(InvalidInput, match=r"start\(\)"):
-            next(iter(automaton.rollout(wrong)))
     with pytest.raises(InvalidInput, match="'fast'"):
         automaton.run(state, implementation="fast")  # type: ignore[arg-type]
 

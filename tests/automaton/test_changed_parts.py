@@ -9,8 +9,9 @@ from helpers import drawn, mask, moving, same_bits
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from planaria.automaton import DEFAULT, REFERENCE, Automaton, Perception, Recipe, Rule
+from planaria.automaton import DEFAULT, Automaton, Perception, Recipe, Rule
 from planaria.errors import InvalidInput
+from planaria_lab.reference import REFERENCE
 
 Change = Callable[[Automaton], object]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from planaria.automaton import kernels
+from planaria.automaton.fused import run, supports
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def plain(case: Case, state: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Ten
 
 def fused(case: Case, state: Tensor, *rule: Tensor, every: int = 1) -> Tensor:
     names = ("hidden_weight", "hidden_bias", "delta_weight", "delta_bias")
-    return kernels.run(
+    return run(
         state,
         **dict(zip(names, rule, strict=True)),
         fixed=case.fixed,
@@ -165,6 +169,27 @@ def test_threads_change_no_bit(case: Case) -> None:
         results.append(with_gradients(fused, case, case.tensors()))
     for other in results[1:]:
         assert all(same_bits(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_answers_as_those_that_load_what_it_compiled(tmp_path: Path) -> None:
+    code = """
+import hashlib, torch
+from planaria.automaton import DEFAULT, Automaton
+from planaria.streams import generator
+automaton = Automaton(DEFAULT)
+with torch.no_grad():
+    automaton.rule.delta_weight.normal_(0, 0.05, generator=generator(0, "rule"))
+    weight = torch.randn(5, 9, 11, generator=generator(0, "weight"))
+    end = automaton.run(automaton.start(weight, weight > 0), implementation="fused")
+print(hashlib.sha256(end.numpy().tobytes()).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, later = (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=300)
+        for _ in range(2)
+    )
+    assert any(tmp_path.rglob("*.nbc")) and first.stdout == later.stdout
 
 
 def test_with_and_without_gradients_agree() -> None:
@@ -264,7 +289,7 @@ def test_a_mask_changed_before_the_way_back_is_an_error() -> None:
     state, *rule = case.tensors()[:-1]
     mask = torch.ones(case.batch, case.height, case.width)
     names = ("hidden_weight", "hidden_bias", "delta_weight", "delta_bias")
-    final = kernels.run(state.requires_grad_(), **dict(zip(names, rule, strict=True)), fixed=1, laplacian=True,
+    final = run(state.requires_grad_(), **dict(zip(names, rule, strict=True)), fixed=1, laplacian=True,
                         gains=[1.0], fire=lambda step: mask)  # fmt: skip
     mask.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -272,11 +297,11 @@ def test_a_mask_changed_before_the_way_back_is_an_error() -> None:
 
 
 def test_supports() -> None:
-    assert kernels.supports(torch.zeros(1, 3, 1, 1))
-    assert not kernels.supports(torch.zeros(1, 3, 1, 1, dtype=torch.float64))
-    assert not kernels.supports(torch.zeros(0, 3, 1, 1))
-    assert not kernels.supports(torch.zeros(3, 1, 1))
-    assert not kernels.supports(torch.zeros(1, 3, 1, 1, device="meta"))
+    assert supports(torch.zeros(1, 3, 1, 1))
+    assert not supports(torch.zeros(1, 3, 1, 1, dtype=torch.float64))
+    assert not supports(torch.zeros(0, 3, 1, 1))
+    assert not supports(torch.zeros(3, 1, 1))
+    assert not supports(torch.zeros(1, 3, 1, 1, device="meta"))
 
 
 @pytest.mark.parametrize("wrong", [{"fixed": 0}, {"fixed": 8}, {"laplacian": False}, {"checkpoint_every": 0}])
@@ -284,4 +309,4 @@ def test_refuses_nonsense(wrong: dict[str, int]) -> None:
     state, w1, b1, w2, b2, _ = Case().tensors()
     options: dict[str, int] = {"fixed": 1, "laplacian": True, "checkpoint_every": 1, **wrong}
     with pytest.raises(ValueError, match="channels"):
-        kernels.run(state, hidden_weight=w1, hidden_bias=b1, delta_weight=w2, delta_bias=b2, gains=[1.0], **options)
+        run(state, hidden_weight=w1, hidden_bias=b1, delta_weight=w2, delta_bias=b2, gains=[1.0], **options)

@@ -24,7 +24,7 @@ from planaria.checkpoints import open_checkpoint
 from planaria.errors import DataNotFound, InvalidFile, InvalidInput, LooksDifferent
 from planaria.guard import Guard, Report, TensorReport, protect
 from planaria_lab import command_line
-from planaria_lab.bench import guard, guard_memory, guard_speed
+from planaria_lab.bench import guard, guard_campaign, guard_memory, guard_speed, guard_subjects, guard_tables, par2
 from planaria_lab.bench.statistics import median, proportion
 
 TENSORS = {
@@ -40,7 +40,11 @@ SETTINGS = guard.Settings(
     pairs=2,
     gigabytes=0.001,
     guards=[
-        {"models": [guard.MINILM], "budgets": [0.02, 0.03], "damages": ["1 weight", "50 % of encoder.weight erased"]}
+        {
+            "models": [guard_subjects.MINILM],
+            "budgets": [0.02, 0.03],
+            "damages": ["1 weight", "50 % of encoder.weight erased"],
+        }
     ],
 )
 plain = partial(protect, tiers=("digest", "parity"))
@@ -58,9 +62,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject(file: Path) -> guard.Subject:
+def subject(file: Path) -> guard_subjects.Subject:
     with open_checkpoint(file) as checkpoint:
-        return guard.Subject("small", file, {name: TENSORS[name] for name in checkpoint.entries}, None)
+        return guard_subjects.Subject("small", file, {name: TENSORS[name] for name in checkpoint.entries}, None)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def guarding(file: Path) -> Guard:
 @pytest.fixture
 def small(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small model in the place of all-MiniLM-L6-v2, no rules, and a small encoder."""
-    monkeypatch.setattr(guard, "model_file", lambda name: file)
+    monkeypatch.setattr(guard_subjects, "model_file", lambda name: file)
     monkeypatch.setattr(guard, "protect", plain)
     sizes = {"WORDS": 1000, "WIDTH": 16, "HEADS": 2, "INNER": 32, "LAYERS": 1, "BATCH": 1, "TOKENS": 4, "BUDGET": 0.03}
     for name, size in sizes.items():
@@ -103,14 +107,14 @@ class Lying:
         return Report(action="repair", tensors=tensors, tile=4096)
 
 
-def attacked(subject: guard.Subject, by: Any, damage: str, *, runs: int = 3, seed: int = 0) -> dict[str, Any]:
-    result = guard.campaign(subject, by, damage, runs=runs, seed=seed, tell=quiet)
+def attacked(subject: guard_subjects.Subject, by: Any, damage: str, *, runs: int = 3, seed: int = 0) -> dict[str, Any]:
+    result = guard_campaign.campaign(subject, by, damage, runs=runs, seed=seed, tell=quiet)
     return json.loads(json.dumps(result, allow_nan=False))
 
 
 @pytest.mark.parametrize("damage", ["1 bit", "10 weights", "bit error rate 1e-5", "run of 1 KiB"])
 def test_damage_that_the_parity_covers_is_seen_and_restored_in_every_run(
-    subject: guard.Subject, guarding: Guard, damage: str
+    subject: guard_subjects.Subject, guarding: Guard, damage: str
 ) -> None:
     found = attacked(subject, guarding, damage)
     assert found["restored"]["guard"]["count"] == found["restored"]["guard"]["of"] == 3
@@ -120,7 +124,7 @@ def test_damage_that_the_parity_covers_is_seen_and_restored_in_every_run(
 
 
 def test_damage_past_the_parity_is_counted_as_inexact_and_never_as_silent(
-    subject: guard.Subject, guarding: Guard
+    subject: guard_subjects.Subject, guarding: Guard
 ) -> None:
     found = attacked(subject, guarding, "bit error rate 2e-2")
     assert found["restored"]["guard"]["count"] == 0 and found["exact"]["guard"]["mean"] < 1
@@ -129,7 +133,7 @@ def test_damage_past_the_parity_is_counted_as_inexact_and_never_as_silent(
     assert found["error"]["unrepaired"] is None or found["error"]["unrepaired"] > 1e3
 
 
-def test_a_campaign_leaves_the_model_alone_and_repeats_itself(subject: guard.Subject, guarding: Guard) -> None:
+def test_a_campaign_leaves_the_model_alone_and_repeats_itself(subject: guard_subjects.Subject, guarding: Guard) -> None:
     before = {name: tensor.clone() for name, tensor in subject.tensors.items()}
     one, other, third = (attacked(subject, guarding, "run of 20 KiB", seed=seed) for seed in (0, 0, 1))
     assert all(same_bits(tensor, before[name]) for name, tensor in subject.tensors.items())
@@ -138,14 +142,14 @@ def test_a_campaign_leaves_the_model_alone_and_repeats_itself(subject: guard.Sub
     assert one == other != third
 
 
-def test_damage_that_a_guard_neither_repairs_nor_reports_is_told(subject: guard.Subject) -> None:
+def test_damage_that_a_guard_neither_repairs_nor_reports_is_told(subject: guard_subjects.Subject) -> None:
     found = attacked(subject, Lying(), "7 weights")
     assert found["unseen"] == found["silent"] == 3 * 7
     assert found["restored"]["guard"]["count"] == 0 and found["exact"]["guard"]["mean"] == 0
     assert found["error"]["guard"] == found["error"]["unrepaired"]
 
 
-def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard.Subject) -> None:
+def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard_subjects.Subject) -> None:
     def wrong_repair(model: Mapping[str, Tensor]) -> None:
         for name, tensor in model.items():
             tensor.copy_(subject.tensors[name])
@@ -155,11 +159,11 @@ def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard.Sub
     assert found["restored"]["guard"]["count"] == 0 and found["silent"] == 3 and found["unseen"] == 3
 
 
-def test_a_repair_that_had_to_be_forced_is_told(subject: guard.Subject) -> None:
+def test_a_repair_that_had_to_be_forced_is_told(subject: guard_subjects.Subject) -> None:
     assert attacked(subject, Lying(refuses=True), "1 weight")["refused"] == 3
 
 
-def test_erased_weights_that_are_known_are_those_that_are_not(subject: guard.Subject, guarding: Guard) -> None:
+def test_erased_weights_that_are_known_are_those_that_are_not(subject: guard_subjects.Subject, guarding: Guard) -> None:
     unknown, known = (
         attacked(subject, guarding, f"50 % of encoder.weight erased{how}", runs=1) for how in ("", ", known")
     )
@@ -170,7 +174,7 @@ def test_erased_weights_that_are_known_are_those_that_are_not(subject: guard.Sub
 
 @pytest.mark.slow
 def test_without_a_rule_a_network_is_as_accurate_as_one_whose_erased_weights_are_zero() -> None:
-    tiny = guard.load_subject("TinyMLP A")
+    tiny = guard_subjects.load_subject("TinyMLP A")
     found = attacked(tiny, plain(tiny.file, budget=0.03), "50 % of fc1.weight erased, known", runs=2)
     accuracy = found["accuracy"]
     assert accuracy["intact"] == pytest.approx(96.72, abs=0.01)
@@ -181,28 +185,28 @@ def test_without_a_rule_a_network_is_as_accurate_as_one_whose_erased_weights_are
 @given(nbytes=st.integers(1, 10**8), share=st.floats(0.001, 0.3))
 def test_every_choice_of_par2_keeps_to_its_bytes_and_its_number_of_blocks(nbytes: int, share: float) -> None:
     allowed = int(share * nbytes)
-    for one in guard.Blocks.choices(nbytes, allowed):
+    for one in par2.Blocks.choices(nbytes, allowed):
         assert one.size % 4 == 0 and one.size * (one.count - 1) < nbytes <= one.size * one.count
-        assert 1 <= one.count <= guard.PAR2_MOST_BLOCKS and one.recovery >= 1
-        assert one.nbytes <= allowed < one.nbytes + guard.PAR2_RECOVERY + one.size
+        assert 1 <= one.count <= par2.PAR2_MOST_BLOCKS and one.recovery >= 1
+        assert one.nbytes <= allowed < one.nbytes + par2.PAR2_RECOVERY + one.size
 
 
 @pytest.mark.parametrize("damage", ["30 weights", "bit error rate 1e-3", "run of 3 KiB", "0 bits"])
-def test_broken_blocks_are_those_whose_bytes_differ(subject: guard.Subject, damage: str) -> None:
-    faults = guard.drawn(damage, subject.tensors, streams.generator(0, damage))
+def test_broken_blocks_are_those_whose_bytes_differ(subject: guard_subjects.Subject, damage: str) -> None:
+    faults = guard_subjects.drawn(damage, subject.tensors, streams.generator(0, damage))
     model = faults.replay(subject.tensors)
 
     def content(tensors: Mapping[str, Tensor]) -> bytes:
         return b"".join(tensors[name].view(torch.uint8).numpy().tobytes() for name in subject.tensors)
 
     intact, broken = content(subject.tensors), content(model)
-    choices = [guard.Blocks(size, -(-subject.nbytes // size), 1) for size in (4, 52, 1000, 2**17)]
-    for size, count in guard._broken_blocks(subject, faults, choices).items():
+    choices = [par2.Blocks(size, -(-subject.nbytes // size), 1) for size in (4, 52, 1000, 2**17)]
+    for size, count in par2.broken_blocks(subject, faults, choices).items():
         starts = range(0, len(intact), size)
         assert count == sum(intact[at : at + size] != broken[at : at + size] for at in starts)
 
 
-def test_par2_recovers_as_many_blocks_as_it_has_and_else_nothing(subject: guard.Subject) -> None:
+def test_par2_recovers_as_many_blocks_as_it_has_and_else_nothing(subject: guard_subjects.Subject) -> None:
     few, many = (attacked(subject, Lying(), damage) for damage in ("1 weight", "5000 weights"))
     assert few["restored"]["par2"]["count"] == 3 and few["error"]["par2"] == 0
     assert many["restored"]["par2"]["count"] == 0 and many["exact"]["par2"]["mean"] == 0
@@ -211,24 +215,24 @@ def test_par2_recovers_as_many_blocks_as_it_has_and_else_nothing(subject: guard.
 
 
 def test_the_real_par2_does_as_its_rule_says_or_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = guard.par2_rule(tell=quiet)
+    found = par2.par2_rule(tell=quiet)
     if found["program"] is not None:
         assert all(case["as_modelled"] for case in found["cases"])
         assert {case["recovered"] for case in found["cases"]} == {True, False}
-    monkeypatch.setattr(guard.shutil, "which", lambda *_, **__: None)
-    assert guard.par2_rule(tell=quiet) == {"program": None}
-    assert "no par2 is installed" in guard._rule_table({"program": None})
+    monkeypatch.setattr(par2.shutil, "which", lambda *_, **__: None)
+    assert par2.par2_rule(tell=quiet) == {"program": None}
+    assert "no par2 is installed" in guard_tables._rule_table({"program": None})
 
 
-def test_false_alarms_are_counted_by_the_way_to_the_model(subject: guard.Subject, guarding: Guard) -> None:
-    assert set(guard.false_alarms(subject, guarding, checks=2, tell=quiet)["alarms"].values()) == {0}
+def test_false_alarms_are_counted_by_the_way_to_the_model(subject: guard_subjects.Subject, guarding: Guard) -> None:
+    assert set(guard_campaign.false_alarms(subject, guarding, checks=2, tell=quiet)["alarms"].values()) == {0}
     flipped = subject.tensors | {"flags": ~subject.tensors["flags"]}
-    found = guard.false_alarms(replace(subject, tensors=flipped), guarding, checks=2, tell=quiet)
+    found = guard_campaign.false_alarms(replace(subject, tensors=flipped), guarding, checks=2, tell=quiet)
     assert found["alarms"] == {"file": 0, "module": 2, "state dict": 2}
 
 
 def test_a_module_of_tensors_has_them_as_its_state_dict() -> None:
-    state = guard.module_of(TENSORS).state_dict()
+    state = guard_subjects.module_of(TENSORS).state_dict()
     assert state.keys() == TENSORS.keys()
     assert all(state[name].data_ptr() == tensor.data_ptr() for name, tensor in TENSORS.items())
 
@@ -238,23 +242,23 @@ def test_every_damage_that_comes_with_the_package_is_understood() -> None:
     assert settings.campaigns >= 100
     tensors = {"fc1.weight": drawn(300, 400)}
     for damage in {damage for group in settings.guards for damage in group["damages"]}:
-        faults = guard.drawn(damage, tensors, streams.generator(0, damage)).tensors["fc1.weight"]
+        faults = guard_subjects.drawn(damage, tensors, streams.generator(0, damage)).tensors["fc1.weight"]
         if "weight" in damage.split()[1]:
             assert len(faults.index) == int(damage.split()[0])
         if damage.endswith(("erased", "known")):
             assert len(faults.index) == float(damage.split()[0]) / 100 * 120_000
     with pytest.raises(InvalidInput, match="all weights of it"):
-        guard.drawn("all weights of it", tensors, streams.generator(0, ""))
+        guard_subjects.drawn("all weights of it", tensors, streams.generator(0, ""))
 
 
 def test_a_model_that_is_not_installed_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(guard_subjects.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataNotFound, match=r"planaria-lab\[bench\]"):
-        guard.model_file(guard.MINILM)
+        guard_subjects.model_file(guard_subjects.MINILM)
     for unknown in ("TinyMLP Z", "another"):
         with pytest.raises(InvalidInput, match=unknown[-1]):
-            guard.model_file(unknown)
-    assert load_file(guard.model_file("TinyMLP B"))["fc1.weight"].shape == (128, 784)
+            guard_subjects.model_file(unknown)
+    assert load_file(guard_subjects.model_file("TinyMLP B"))["fc1.weight"].shape == (128, 784)
 
 
 @pytest.mark.usefixtures("small")
@@ -267,11 +271,11 @@ def test_a_run_in_parts_is_a_run_of_all_and_has_a_line_for_each_damage() -> None
     assert all(whole["points"][name] is point for name, point in first["points"].items())
     whole = json.loads(json.dumps(whole, allow_nan=False))
     assert all({"commit", "time", "machine"} <= point["provenance"].keys() for point in whole["points"].values())
-    written = guard.tables(whole)
+    written = guard_tables.tables(whole)
     assert written.count("| 1 weight | 1 | 2 of 2 (34.2 to 100.0 %) | 100.00 % (100.00 %) | 0 | 0 |") == 2
     assert written.count("| 50 % of encoder.weight erased |") == 4
     assert written.count("| 0 of 2 | 0 of 2 | 0 of 2 |") == 2
-    assert "| 1 weight | 1 | 2 of 2 | 2 of 2 | 100.00 % | 0 | 0 of 2 |" in guard.overview(whole)
+    assert "| 1 weight | 1 | 2 of 2 | 2 of 2 | 100.00 % | 0 | 0 of 2 |" in guard_tables.overview(whole)
     with pytest.raises(InvalidInput, match="'nothing'"):
         guard.run(SETTINGS, only="nothing", progress=quiet)
 
@@ -289,7 +293,7 @@ def test_speed_scrubber_and_memory_are_measured_and_written() -> None:
     assert scrubber["overhead"]["count"] == 2 and scrubber["overhead"]["median"] < 1
     assert memory["guard_bytes"] <= guard_memory.BUDGET * memory["nbytes"]
     assert all(peak["peak"] >= peak["tiny"] > 0 for peak in memory["peaks"].values())
-    written = guard.tables(result)
+    written = guard_tables.tables(result)
     for title in ("**Speed**", "**Scrubber**", "**Memory**", "| protect |", "Measured with planaria"):
         assert title in written
 
@@ -337,9 +341,9 @@ def test_the_command_adds_to_what_is_in_its_folder(tmp_path: Path, monkeypatch: 
 
     assert planaria("--only", " 2 %, 1 weight") == planaria("--only", " 3 %, 1 weight") == 0
     result = json.loads((tmp_path / "guard.json").read_text())
-    assert list(result["points"]) == [f"campaign: {guard.MINILM}, {budget} %, 1 weight" for budget in (2, 3)]
+    assert list(result["points"]) == [f"campaign: {guard_subjects.MINILM}, {budget} %, 1 weight" for budget in (2, 3)]
     assert all(point["restored"]["guard"]["of"] == 2 for point in result["points"].values())
-    assert (tmp_path / "guard.md").read_text() == guard.tables(result)
+    assert (tmp_path / "guard.md").read_text() == guard_tables.tables(result)
     (tmp_path / "guard.json").write_text("[]")
     assert planaria("--only", "1 weight") == 6
 

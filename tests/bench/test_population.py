@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from helpers import drawn
 
 from planaria.errors import InvalidFile, InvalidInput
-from planaria.repairers import ZeroFill
 from planaria.streams import generator
 from planaria_lab import datasets
 from planaria_lab.bench.population import networks, run, sheets, tables, zoos
@@ -21,6 +20,7 @@ from planaria_lab.bench.population.remembered import nearness
 from planaria_lab.bench.population.settings import Settings
 from planaria_lab.bench.repair_table import missing_r2
 from planaria_lab.network_repairers import NeuronWiener
+from planaria_lab.repairers import ZeroFill
 from planaria_lab.zoo import MLP
 
 SETTINGS = Settings.packaged()

@@ -7,12 +7,13 @@ import pytest
 import torch
 from helpers import drawn, mask, moving, same_bits
 
-from planaria.automaton import DEFAULT, REFERENCE
+from planaria.automaton import DEFAULT
 from planaria.errors import InvalidInput
 from planaria.fit import Fit
 from planaria.repairers import Regrow
 from planaria_lab.bench import repair_table, tinymlp
 from planaria_lab.bench.experiment import Experiment
+from planaria_lab.reference import REFERENCE
 
 
 def test_r2_is_one_for_the_truth_and_zero_for_the_missing_weights_mean() -> None:

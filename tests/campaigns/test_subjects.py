@@ -9,7 +9,7 @@ from planaria.damages import WholeWeight
 from planaria.errors import DataNotFound
 from planaria.streams import generator
 from planaria_lab.attacks import BitSearch
-from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.campaigns.defences import Restored
 from planaria_lab.campaigns.measures import measured
 from planaria_lab.campaigns.subjects import Classifier, subject

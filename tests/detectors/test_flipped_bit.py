@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from planaria.detectors import FlippedBit, Residual
-from planaria.detectors.flipped_bit import positions, with_bit_flipped
+from planaria.detectors import Residual
 from planaria.errors import InvalidInput
 from planaria.layouts import Sheet
-from planaria.repairers import MeanFill, RowKriging
+from planaria_lab.detectors import FlippedBit
+from planaria_lab.detectors.flipped_bit import positions, with_bit_flipped
+from planaria_lab.repairers import MeanFill, RowKriging
 
 SHEETS = Sheet((12, 12))
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

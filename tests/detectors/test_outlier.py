@@ -100,13 +100,6 @@ def test_the_limits_are_the_largest_scores_of_long_lines_by_the_definition(shape
     assert Outlier().prepare(weight).tensors["limits"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_higher_rate_finds_more() -> None:
-    weight, places = drawn(64, 80), mask(64, 80, share=0.05)
-    broken = torch.where(places, 4 * drawn(64, 80, name="broken"), weight)
-    found = [int((~Outlier(rate=rate).find(broken, Outlier(rate=rate).prepare(weight))).sum()) for rate in (0.0, 0.01)]
-    assert found[1] > 1.1 * found[0]
-
-
 def test_the_record_has_twenty_bytes_whatever_the_size() -> None:
     for shape in [(), (5,), (64, 80), (40, 2, 30)]:
         assert Outlier().prepare(drawn(*shape)).nbytes == 20

@@ -11,7 +11,7 @@ from planaria.detectors import Outlier, Predictor, Residual
 from planaria.errors import InvalidInput
 from planaria.layouts import Sheet
 from planaria.records import Record
-from planaria.repairers import Kriging, MeanFill, NeighbourFill
+from planaria_lab.repairers import Kriging, MeanFill, NeighbourFill
 
 SHEETS = Sheet((12, 12))
 

@@ -1,20 +1,22 @@
 """Learning a rule."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, Recipe
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
+from planaria.frozen import RECIPE as HINTED
 from planaria.layouts import Flat, Layout, Sheet
-from planaria.repairers import MeanFill, Regrow
+from planaria.repairers import Regrow
 from planaria.streams import generator
 from planaria_lab import datasets
+from planaria_lab.reference import REFERENCE
+from planaria_lab.repairers import MeanFill
 
 SHORT = Schedule(iterations=5, lengths=(3, 5), check_every=2, long_rollout=1)
 RECIPES = pytest.mark.parametrize("recipe", [DEFAULT, REFERENCE], ids=lambda recipe: recipe.name)
@@ -69,7 +71,7 @@ def test_a_fit_without_improvement_stops_early_and_keeps_the_best_rule() -> None
 
 @pytest.mark.parametrize(
     ("layout", "shape"),
-    [(Flat(), (6, 8)), (Sheet((8,)), (6, 8)), (Sheet((2, 2), channels=2), (6, 8)), (Sheet((2, 4)), (1, 8))],
+    [(Flat(), (6, 8)), (Sheet((8,)), (6, 8)), (Sheet((2, 2, 2)), (6, 8)), (Sheet((2, 4)), (1, 8))],
 )
 @RECIPES
 def test_rules_are_fitted_in_one_two_and_three_dimensions(
@@ -159,69 +161,6 @@ def test_moments_of_other_inputs_are_refused(shape: tuple[int, ...], unchecked: 
         fit_rule(drawn(2, 25), layout=Sheet((5, 5)), schedule=SHORT, moments=torch.zeros(shape))
 
 
-BLURRED = smooth_sheets(24, 8, 8) + 0.5 * drawn(24, 64, name="blur")
-LEARNING = Schedule(iterations=200, learning_rate=1e-2, check_every=50, warm_start=False, lengths=(8, 8))
-
-
-def repaired(fit: Fit, weight: torch.Tensor, known: torch.Tensor, layout: Layout, hint: torch.Tensor) -> torch.Tensor:
-    repairer = Regrow(fit.automaton, layout, precision="single", hint=hint)
-    return repairer.restore(weight, known, repairer.prepare(weight))
-
-
-def test_a_fit_with_a_hint_starts_at_the_hint_and_ends_better_at_any_rate() -> None:
-    weight, layout = smooth_sheets(24, 8, 8), Sheet((8, 8))
-    fit = fit_rule(weight, layout=layout, recipe=HINTED, schedule=LEARNING, hint=BLURRED)
-    bare = (BLURRED.clamp(weight.min(), weight.max()) - weight).square().mean() / weight.var(correction=0)
-    assert math.isclose(fit.held_out[0][1], float(bare), rel_tol=0.1)
-    for share in (0.5, 0.1, 0.0):
-        known = mask(24, 64, share=share, seed=9)
-        errors = [
-            float((one - weight)[~known].square().mean())
-            for one in (repaired(fit, weight, known, layout, BLURRED), BLURRED)
-        ]
-        assert errors[0] < 0.8 * errors[1]
-
-
-@pytest.mark.parametrize("modes", [0, 3])
-def test_a_rule_worse_than_the_bare_hint_is_given_up_for_the_hint(modes: int) -> None:
-    """Nothing is better than a hint that is the weight itself, and a warm start does something."""
-    weight, layout = smooth_sheets(6, 5, 5), Sheet((5, 5))
-    recipe = replace(HINTED, channels=9, modes=modes)
-    fit = fit_rule(weight, layout=layout, recipe=recipe, schedule=SHORT, hint=weight)
-    assert min(loss for _, loss in fit.held_out) > 0
-    known = torch.zeros(6, 25, dtype=torch.bool)
-    torch.testing.assert_close(repaired(fit, weight, known, layout, weight), weight)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "hint", "told"),
-    [
-        (HINTED, None, "no hint was given"),
-        (DEFAULT, drawn(2, 25), "a hint was given"),
-        (HINTED, drawn(25, 2), r"\(2, 25\), not \(25, 2\)"),
-        (HINTED, drawn(2, 5, 5), r"\(2, 25\), not \(2, 5, 5\)"),
-        (HINTED, torch.full((2, 25), float("nan")), "50 of its numbers"),
-    ],
-)
-def test_a_hint_that_does_not_fit_is_refused(
-    recipe: Recipe, hint: torch.Tensor | None, told: str, unchecked: None
-) -> None:
-    with pytest.raises(InvalidInput, match=told):
-        fit_rule(drawn(2, 25), layout=Sheet((5, 5)), recipe=recipe, schedule=SHORT, hint=hint)
-
-
-def test_answers_mix_into_the_loss_and_move_the_rule() -> None:
-    weight, inputs, readout = smooth_sheets(12, 6, 6), drawn(50, 36), drawn(12, 5, seed=3)
-
-    def answers(first: torch.Tensor) -> torch.Tensor:
-        return torch.relu(inputs @ first.T) @ readout
-
-    def fitted(share: float, of: Callable[[torch.Tensor], torch.Tensor] | None = answers) -> Fit:
-        schedule = replace(SHORT, behaviour_share=share)
-        return fit_rule(weight, layout=Sheet((6, 6)), schedule=schedule, answers=of)
-
-    plain, without, half, whole = fitted(0.5, None), fitted(0.0), fitted(0.5), fitted(1.0)
-    assert plain.losses == without.losses and plain.held_out == without.held_out
-    assert half.losses[0] == pytest.approx((without.losses[0] + whole.losses[0]) / 2, rel=1e-5)
-    assert not same_bits(whole.automaton.rule.delta_weight, plain.automaton.rule.delta_weight)
-    assert fitted(1.0, lambda first: torch.ones(3, 2) + 0 * first.sum()).losses == [0.0] * 5, "they say nothing of it"
+def test_a_recipe_that_starts_from_a_hint_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no hint was given"):
+        fit_rule(drawn(2, 25), layout=Sheet((5, 5)), recipe=HINTED, schedule=SHORT)

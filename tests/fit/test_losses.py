@@ -6,7 +6,7 @@ from helpers import drawn, mask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planaria.fit import divergence, missing_error, output_error, second_moments
+from planaria.fit import missing_error, output_error, second_moments
 
 SPACES = [(12,), (3, 4), (2, 3, 2)]
 
@@ -66,12 +66,3 @@ def test_second_moments_are_uncentred_and_single(dtype: torch.dtype) -> None:
     expected = torch.stack([torch.outer(one, one) for one in inputs.float()]).mean(0)
     assert moments.dtype == torch.float32
     torch.testing.assert_close(moments, expected)
-
-
-def test_the_divergence_is_that_of_distributions_and_knows_no_offset() -> None:
-    given, right = drawn(6, 4), drawn(6, 4, seed=1)
-    probabilities, expected = right.softmax(-1), 0.0
-    for row in range(6):
-        expected += float((probabilities[row] * (right[row].log_softmax(-1) - given[row].log_softmax(-1))).sum()) / 6
-    assert float(divergence(given, right)) == pytest.approx(expected, rel=1e-5)
-    assert float(divergence(right + 3, right)) == pytest.approx(0, abs=1e-6)

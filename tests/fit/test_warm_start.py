@@ -6,14 +6,16 @@ import pytest
 import torch
 from helpers import drawn, mask, same_bits, smooth_sheets
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton, Recipe
+from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.fit import Schedule, fit_rule
 from planaria.fit.warm_start import GATE, LEAK, MOMENTUM, PULL, SMOOTHING, can_warm_start, warm_start
+from planaria.frozen import RECIPE as HINTED
 from planaria.layouts import Sheet
 from planaria.streams import generator
+from planaria_lab.reference import REFERENCE
 
 POSSIBLE = [DEFAULT, replace(DEFAULT, modes=0), replace(DEFAULT, channels=6), replace(DEFAULT, hidden=8)]
-POSSIBLE += [HINTED, replace(HINTED, channels=9, modes=14)]
+POSSIBLE += [HINTED]
 IMPOSSIBLE = [
     REFERENCE,
     replace(DEFAULT, laplacian=False),

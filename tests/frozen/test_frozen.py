@@ -1,30 +1,18 @@
-"""Frozen rules: the prior, the file, the shipped rule, and learning one."""
-
-import json
-from dataclasses import replace
-from pathlib import Path
+"""Frozen rules: the prior, and those that come with the package."""
 
 import pytest
 import torch
 from helpers import drawn, mask, same_bits
-from safetensors.torch import load, save
+from populations import smooth
 
-from planaria.automaton import Automaton
-from planaria.errors import InvalidFile, InvalidInput
-from planaria.fit.population import PopulationSchedule, fit_population, learned_prior
-from planaria.frozen import RECIPE, FrozenRule, Prior, shipped
+from planaria.errors import InvalidInput
+from planaria.frozen import Prior, shipped
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, Record, RegrowFrozen, SurvivorKriging, ZeroFill
+from planaria.repairers import Record, RegrowFrozen
 from planaria.streams import generator
-
-SMALL = PopulationSchedule(surveys=4, grids=6, iterations=3, tensors=1, batch=2, held_out=2)
-
-
-def smooth(networks: int, grids: int, side: int, seed: int = 0) -> list[torch.Tensor]:
-    """Grids whose neighbours are alike."""
-    waves = torch.stack([torch.cos(torch.pi / side * (torch.arange(side) + 0.5) * wave) for wave in range(3)])
-    mixed = drawn(networks, grids, 3, 3, seed=seed, name="mixture")
-    return list(torch.einsum("ngab,ax,by->ngxy", mixed, waves, waves) + 0.1 * drawn(networks, grids, side, side))
+from planaria_lab.frozen import learned_prior
+from planaria_lab.frozen.unknown import prior_without
+from planaria_lab.repairers import Kriging, SurvivorKriging, ZeroFill
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +53,7 @@ def test_a_taught_kind_repairs_better_than_an_unknown_one(prior: Prior) -> None:
     def error(of: Prior) -> float:
         return float((of.surveyed(grids, known).mean - grids)[~known].square().mean())
 
-    assert error(prior) < error(prior.without(0)) < float(grids[~known].square().mean())
+    assert error(prior) < error(prior_without(prior, 0)) < float(grids[~known].square().mean())
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
@@ -98,75 +86,6 @@ def test_grids_that_no_prior_is_for_are_refused(prior: Prior) -> None:
         Prior(torch.zeros(1, 2, 4, 4), torch.zeros(2, 4, 4))
     with pytest.raises(InvalidInput, match="negative"):
         Prior(torch.zeros(1, 2, 4, 4), -torch.ones(1, 4, 4))
-
-
-def test_a_rule_is_learned_saved_and_read_again(tmp_path: Path) -> None:
-    kinds = {"one": smooth(6, 8, 8), "other": smooth(6, 8, 8, seed=1)}
-    rule = fit_population(kinds, name="test-1", schedule=SMALL, moments={"one": torch.eye(64)})
-    again = fit_population(kinds, name="test-1", schedule=SMALL, moments={"one": torch.eye(64)})
-    assert rule.to_bytes() == again.to_bytes()
-    rule.save(tmp_path / "rule.safetensors")
-    read = FrozenRule.load(tmp_path / "rule.safetensors")
-    assert read.name == "test-1" and read.card == rule.card and read.nbytes == rule.nbytes
-    grids, known = smooth(1, 5, 8, seed=3)[0], mask(5, 8, 8)
-    torch.testing.assert_close(read.repaired(grids, known), rule.repaired(grids, known), rtol=0.05, atol=0.05)
-
-
-def test_a_rule_may_be_larger_and_says_so_in_its_file(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, channels=12, hidden=40, steps=5)
-    rule = fit_population({"one": smooth(6, 8, 8)}, name="test-1", schedule=SMALL, recipe=recipe)
-    rule.save(tmp_path / "rule.safetensors")
-    read = FrozenRule.load(tmp_path / "rule.safetensors")
-    assert read.automaton.recipe == recipe and read.automaton.parameter_count > 2 * Automaton(RECIPE).parameter_count
-    grids, known = smooth(1, 5, 8, seed=3)[0], mask(5, 8, 8)
-    torch.testing.assert_close(read.repaired(grids, known), rule.repaired(grids, known), rtol=0.05, atol=0.05)
-    with pytest.raises(InvalidInput, match="channels, hidden, steps"):
-        fit_population({"one": smooth(6, 8, 8)}, name="test-1", schedule=SMALL, recipe=replace(recipe, fire_rate=0.5))
-
-
-def test_populations_that_teach_nothing_are_refused() -> None:
-    good = smooth(5, 6, 8)
-    for kinds in ({}, {"few": good[:3]}, {"mixed": [*good, drawn(6, 4, 4)]}, {"broken": [*good, good[0] * torch.nan]}):
-        with pytest.raises(InvalidInput):
-            fit_population(kinds, name="test-1", schedule=SMALL)
-    with pytest.raises(InvalidInput, match="moments"):
-        fit_population({"one": good}, name="test-1", schedule=SMALL, moments={"one": torch.eye(3)})
-    with pytest.raises(InvalidInput, match="surveys"):
-        PopulationSchedule(surveys=0)
-
-
-def test_files_that_are_no_rule_are_refused(tmp_path: Path) -> None:
-    content = shipped("sheet-1").to_bytes()
-    tensors = load(content)
-
-    def about(**changed: object) -> dict[str, str]:
-        return {"rule": json.dumps({"version": "1", "name": "sheet-1", "card": {}} | changed)}
-
-    hostile = {
-        "empty": b"",
-        "cut": content[: len(content) // 2],
-        "no version": save(tensors),
-        "newer": save(tensors, about(version="2")),
-        "no fields": save({name: of for name, of in tensors.items() if name != "prior.fields"}, about()),
-        "other shift": save(tensors | {"shift": torch.zeros(2, 2)}, about()),
-        "not finite": save(tensors | {"shift": tensors["shift"] * torch.nan}, about()),
-        "other automaton": save(tensors | {"automaton.rule.delta_bias": torch.zeros(99)}, about()),
-        "card no object": save(tensors, about(card=[1])),
-        "no JSON": save(tensors, {"rule": "{"}),
-        "of another size": save(tensors, about(size={"hidden": 25})),
-        "of no size": save(tensors, about(size={"hidden": 0})),
-        "of few channels": save(tensors, about(size={"channels": 1})),
-        "immense": save(tensors, about(size={"hidden": 2**40})),
-        "of another kind": save(tensors, about(size={"fire_rate": 1})),
-        "size no object": save(tensors, about(size=[5])),
-    }
-    for name, broken in hostile.items():
-        path = tmp_path / f"{name}.safetensors"
-        path.write_bytes(broken)
-        with pytest.raises(InvalidFile):
-            FrozenRule.load(path)
-    with pytest.raises(InvalidFile):
-        FrozenRule.load(tmp_path / "nowhere")
 
 
 def test_the_shipped_rule_beats_what_stores_and_what_stores_nothing() -> None:

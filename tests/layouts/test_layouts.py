@@ -24,10 +24,8 @@ def fitting(draw: st.DrawFn) -> tuple[Callable[[], Layout], tuple[int, int], tup
     if draw(st.booleans()):
         shape = (rows, draw(st.integers(0, 6)))
         return Flat, shape, (1, *shape)
-    space = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
-    channels = draw(st.integers(1, 3))
-    depth = (channels,) if channels > 1 else ()
-    return partial(Sheet, space, channels=channels), (rows, channels * math.prod(space)), (rows, *depth, *space)
+    space = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    return partial(Sheet, space), (rows, math.prod(space)), (rows, *space)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -51,7 +49,7 @@ def test_a_weight_comes_back_bit_for_bit(
 
 def test_a_sheet_is_the_image_of_a_neurons_inputs() -> None:
     images = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
-    assert torch.equal(Sheet((4, 5), channels=3).to_grid(images.flatten(1)), images)
+    assert torch.equal(Sheet((3, 4, 5)).to_grid(images.flatten(1)), images)
     assert torch.equal(Sheet((4, 5)).to_grid(images[:, 0].flatten(1)), images[:, 0])
 
 
@@ -62,13 +60,13 @@ def test_a_weight_of_another_rank_is_refused(layout: Layout, shape: tuple[int, .
         layout.to_grid(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("layout", "needed"), [(Sheet((2, 3)), 6), (Sheet((2, 3), channels=2), 12)])
+@pytest.mark.parametrize(("layout", "needed"), [(Sheet((2, 3)), 6), (Sheet((2, 2, 3)), 12)])
 def test_a_sheet_refuses_another_number_of_inputs_and_says_how_many_it_takes(layout: Sheet, needed: int) -> None:
     with pytest.raises(InvalidInput, match=rf"take {needed} inputs.*\(4, {needed + 1}\)"):
         layout.to_grid(torch.zeros(4, needed + 1))
 
 
-@pytest.mark.parametrize(("space", "channels"), [((), 1), ((0, 3), 1), ((2, -1), 1), ((2, 3), 0)])
-def test_a_sheet_needs_axes_and_channels(space: tuple[int, ...], channels: int) -> None:
+@pytest.mark.parametrize("space", [(), (0, 3), (2, -1)])
+def test_a_sheet_needs_axes(space: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match="at least 1"):
-        Sheet(space, channels=channels)
+        Sheet(space)

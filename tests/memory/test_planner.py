@@ -140,36 +140,6 @@ def test_moments_spend_the_bytes_where_they_count() -> None:
         assert wrong[:32].mean() < 0.5 * wrong[32:].mean()
 
 
-@pytest.mark.long
-def test_a_judge_has_the_last_word() -> None:
-    weights, _ = sheets()
-    seen: list[dict[str, Tensor]] = []
-
-    def judge(tensors: dict[str, Tensor]) -> float:
-        seen.append(tensors)
-        return float(len(seen))  # likes whatever comes last
-
-    Planner(weights, judge=judge).remember(800, expect=0.5, shares=(0.5,))
-    assert len(seen) > 1
-    for tensors in seen:
-        for name, weight in weights.items():
-            assert tensors[name].shape == weight.shape and tensors[name].dtype == torch.float32
-            assert 0.3 < (tensors[name] == weight).float().mean() < 0.7  # known weights stay
-
-
-@pytest.mark.long
-def test_a_judge_says_how_much_each_tensor_counts() -> None:
-    weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64), "matrix": 0.5 * drawn(32, 48, name="matrix")}
-
-    def judge(tensors: dict[str, Tensor]) -> float:
-        return 1 / (1 + float((tensors["matrix"] - weights["matrix"]).square().mean()))
-
-    plain, told = (Planner(weights, judge=one).remember(800, expect=0.5) for one in (None, judge))
-    assert plain.nbytes <= 800 and told.nbytes <= 800
-    merits = [sum(judge(restored(memory, weights, 0.5, seed)) for seed in range(3)) / 3 for memory in (plain, told)]
-    assert 1 - merits[1] < 0.7 * (1 - merits[0])
-
-
 def test_what_survivors_tell_is_remembered_where_there_are_survivors() -> None:
     weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64)}
     planner = Planner(weights, spaces={"images": (8, 8)})

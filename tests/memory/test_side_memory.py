@@ -87,8 +87,8 @@ def test_what_missing_weights_hold_does_not_matter() -> None:
 
 def test_the_result_does_not_depend_on_threads() -> None:
     known, memory = masks(0.35), memory_of(WEIGHTS)
-    one, other = (memory.restore(damaged(WEIGHTS, known), known, threads=threads) for threads in (1, 2))
-    assert all(same_bits(one[name], other[name]) for name in WEIGHTS)
+    one, other = (memory.recall(damaged(WEIGHTS, known), known, threads=threads)[0] for threads in (1, 2))
+    assert all(same_bits(one[name].value, other[name].value) for name in WEIGHTS)
 
 
 def test_a_wrong_known_weight_contradicts() -> None:

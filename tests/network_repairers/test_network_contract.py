@@ -11,7 +11,6 @@ from torch import Tensor
 
 import planaria_lab.network_repairers
 from planaria.errors import InvalidInput
-from planaria.repairers import MeanFill, ZeroFill
 from planaria.streams import generator
 from planaria_lab.network_repairers import (
     Behaviour,
@@ -24,6 +23,7 @@ from planaria_lab.network_repairers import (
     NeuronWiener,
     ZooMean,
 )
+from planaria_lab.repairers import MeanFill, ZeroFill
 from planaria_lab.zoo import MLP, Population
 
 NETWORKS = 12

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers import drawn
 from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat
-from planaria.repairers import Kriging, ZeroFill
 from planaria.streams import generator
 from planaria_lab.network_repairers import (
     Behaviour,
@@ -22,7 +22,8 @@ from planaria_lab.network_repairers import (
     equivariant_network,
 )
 from planaria_lab.network_repairers.chain import Chain
-from planaria_lab.network_repairers.fitting import drawn_masks
+from planaria_lab.network_repairers.fitting import divergence, drawn_masks
+from planaria_lab.repairers import Kriging, ZeroFill
 from planaria_lab.zoo import MLP, Population, SmallCNN
 
 DEEP = {"net.10.bias": (3,), "net.10.weight": (3, 5), "net.0.weight": (6, 4), "net.0.bias": (6,)}
@@ -150,3 +151,12 @@ def test_behaviour_wants_inputs_and_a_share() -> None:
     for inputs, share in ((torch.zeros(0, 64), 0.5), (torch.zeros(1, 64), 1.5)):
         with pytest.raises(InvalidInput, match="share"):
             Behaviour(MLP(8), inputs, share)
+
+
+def test_the_divergence_is_that_of_distributions_and_knows_no_offset() -> None:
+    given, right = drawn(6, 4), drawn(6, 4, seed=1)
+    probabilities, expected = right.softmax(-1), 0.0
+    for row in range(6):
+        expected += float((probabilities[row] * (right[row].log_softmax(-1) - given[row].log_softmax(-1))).sum()) / 6
+    assert float(divergence(given, right)) == pytest.approx(expected, rel=1e-5)
+    assert float(divergence(right + 3, right)) == pytest.approx(0, abs=1e-6)

@@ -1,25 +1,23 @@
-"""Every repairer there is, for a layout and weights of a shape: what the contract suite runs over."""
+"""Every repairer there is, the library's and the laboratory's: what the contract suite runs over."""
 
 from collections.abc import Callable
 
 import torch
 from helpers import drawn, moving
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, Recipe
 from planaria.frozen import RECIPE, FrozenRule, Prior
 from planaria.frozen.prior import TOLD
 from planaria.layouts import Flat, Layout, Sheet
-from planaria.repairers import (
+from planaria.repairers import Regrow, RegrowFrozen, Repairer, SpectralKriging
+from planaria_lab.reference import REFERENCE
+from planaria_lab.repairers import (
     Kriging,
     LowRank,
     MeanFill,
     NeighbourFill,
-    Regrow,
-    RegrowFrozen,
-    Repairer,
     RescaledZero,
     RowKriging,
-    SpectralKriging,
     SurvivorKriging,
     ZeroFill,
 )
@@ -29,8 +27,7 @@ Maker = Callable[[Layout, tuple[int, int]], Repairer]
 
 def _regrow(recipe: Recipe, precision: str) -> Maker:
     def make(layout: Layout, shape: tuple[int, int]) -> Repairer:
-        hint = drawn(*shape, name="hint") if recipe.hints else None
-        return Regrow(moving(recipe, dimensions=layout.dimensions), layout, precision=precision, hint=hint)
+        return Regrow(moving(recipe, dimensions=layout.dimensions), layout, precision=precision)
 
     return make
 
@@ -61,6 +58,5 @@ MEMBERS: dict[str, Maker] = {
     "regrow, single": _regrow(DEFAULT, "single"),
     "regrow, half": _regrow(DEFAULT, "half"),
     "regrow, byte": _regrow(DEFAULT, "byte"),
-    "regrow, hinted": _regrow(HINTED, "half"),
     "regrow, frozen": lambda layout, shape: RegrowFrozen(frozen(), layout if layout.dimensions == 2 else Flat()),
 }

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Layout, Sheet
-from planaria.repairers import Kriging, MeanFill, Record
+from planaria.repairers import Record
+from planaria_lab.repairers import Kriging, MeanFill
 
 GRIDS = {
     "sheets": (Sheet((4, 5)), (6, 20)),
     "flat": (Flat(), (7, 6)),
     "lines": (Sheet((11,)), (5, 11)),
-    "volumes": (Sheet((3, 4), channels=3), (6, 36)),
-    "four axes": (Sheet((2, 3, 2), channels=2), (6, 24)),
+    "volumes": (Sheet((3, 3, 4)), (6, 36)),
+    "four axes": (Sheet((2, 2, 3, 2)), (6, 24)),
     "one cell": (Sheet((1,)), (9, 1)),
 }
 on_every_grid = pytest.mark.parametrize(("layout", "shape"), GRIDS.values(), ids=GRIDS.keys())

@@ -4,7 +4,8 @@ import pytest
 import torch
 from helpers import drawn, mask, same_bits
 
-from planaria.repairers import LowRank, MeanFill, Record
+from planaria.repairers import Record
+from planaria_lab.repairers import LowRank, MeanFill
 
 
 def relative_error(shape: tuple[int, int], rank: int) -> float:

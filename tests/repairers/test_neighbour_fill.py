@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planaria.layouts import Flat, Layout, Sheet
-from planaria.repairers import NeighbourFill, Record
+from planaria.repairers import Record
+from planaria_lab.repairers import NeighbourFill
 
 
 @pytest.mark.parametrize(
     ("layout", "shape"),
-    [(Flat(), (6, 7)), (Sheet((3, 4)), (5, 12)), (Sheet((9,)), (4, 9)), (Sheet((2, 3), channels=3), (4, 18))],
+    [(Flat(), (6, 7)), (Sheet((3, 4)), (5, 12)), (Sheet((9,)), (4, 9)), (Sheet((3, 2, 3)), (4, 18))],
 )
 @given(share=st.sampled_from([0.05, 0.3, 0.7]), seed=st.integers(0, 50))
 def test_a_missing_cell_becomes_the_mean_of_its_known_neighbours(

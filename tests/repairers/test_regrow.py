@@ -4,11 +4,12 @@ import pytest
 import torch
 from helpers import drawn, mask, moving, same_bits
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Automaton
+from planaria.automaton import DEFAULT, Automaton
 from planaria.automaton.normalisation import Normalisation
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Sheet
 from planaria.repairers import Record, Regrow
+from planaria_lab.reference import REFERENCE
 
 SHEETS = Sheet((4, 5))
 
@@ -114,40 +115,3 @@ def test_every_record_holds_tensors_alone() -> None:
     record = Regrow(Automaton(DEFAULT), SHEETS).prepare(drawn(6, 20))
     assert isinstance(record, Record)
     assert all(isinstance(tensor, torch.Tensor) and not tensor.requires_grad for tensor in record.tensors.values())
-
-
-def test_a_new_rule_fills_with_the_hint_clipped_to_the_intact_range() -> None:
-    weight, known, hint = drawn(6, 20), mask(6, 20), 2 * drawn(6, 20, name="hint")
-    repairer = Regrow(Automaton(HINTED), SHEETS, hint=hint)
-    restored = repairer.restore(weight, known, repairer.prepare(weight))
-    expected = hint.clamp(weight.min(), weight.max())
-    assert not torch.equal(expected, hint)
-    torch.testing.assert_close(restored[~known], expected[~known])
-
-
-def test_another_hint_is_another_repair_and_never_in_the_record() -> None:
-    weight, known, automaton = drawn(6, 20), mask(6, 20), moving(HINTED)
-    repairers = [Regrow(automaton, SHEETS, hint=drawn(6, 20, seed=seed, name="hint")) for seed in (0, 1)]
-    records = [repairer.prepare(weight) for repairer in repairers]
-    assert records[0].nbytes == 2 * automaton.parameter_count + 16
-    assert all(same_bits(records[0][name], records[1][name]) for name in records[0].tensors)
-    restored = [repairer.restore(weight, known, records[0]) for repairer in repairers]
-    assert not torch.equal(*restored)
-
-
-def test_a_hint_and_its_channel_come_together(unchecked: None) -> None:
-    with pytest.raises(InvalidInput, match="'default' has 0 hint channels"):
-        Regrow(Automaton(DEFAULT), SHEETS, hint=drawn(6, 20))
-    with pytest.raises(InvalidInput, match="'hinted' has 1 hint channels"):
-        Regrow(Automaton(HINTED), SHEETS)
-
-
-def test_a_hint_of_another_shape_or_not_finite_is_refused_before_anything_is_stored() -> None:
-    weight = drawn(6, 20)
-    with pytest.raises(InvalidInput, match=r"\(6, 20\), not \(20, 6\)"):
-        Regrow(Automaton(HINTED), SHEETS, hint=drawn(20, 6)).prepare(weight)
-    with pytest.raises(InvalidInput, match="120 of its numbers"):
-        Regrow(Automaton(HINTED), SHEETS, hint=torch.full((6, 20), float("inf"))).prepare(weight)
-    record = Regrow(Automaton(HINTED), SHEETS, hint=weight).prepare(weight)
-    with pytest.raises(InvalidInput, match=r"\(6, 20\), not \(5, 20\)"):
-        Regrow(Automaton(HINTED), SHEETS, hint=drawn(5, 20)).restore(weight, mask(6, 20), record)

@@ -6,7 +6,7 @@ from helpers import drawn, mask
 
 from planaria.errors import InvalidInput
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, RowKriging
+from planaria_lab.repairers import Kriging, RowKriging
 
 
 def test_without_a_share_it_is_kriging() -> None:

@@ -10,7 +10,8 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.repairers import Record, SpectralKriging, ZeroFill
+from planaria.repairers import Record, SpectralKriging
+from planaria_lab.repairers import ZeroFill
 
 SPACES = [((4, 5), (6, 20)), ((11,), (5, 11)), ((2, 3, 2), (6, 24)), ((1,), (9, 4))]
 on_every_space = pytest.mark.parametrize(("space", "shape"), SPACES, ids=str)

@@ -5,7 +5,8 @@ import torch
 from helpers import drawn, mask, smooth_sheets
 
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, MeanFill, Record, SurvivorKriging
+from planaria.repairers import Record
+from planaria_lab.repairers import Kriging, MeanFill, SurvivorKriging
 
 
 def test_it_notes_nothing() -> None:

@@ -104,12 +104,13 @@ def guard(
 ) -> None:
     """What guards restore of real models, beside par2; false alarms, speed, memory, scrubber. Hours; see --only."""
     from planaria_lab.bench import guard as measure
+    from planaria_lab.bench.guard_tables import tables
 
     folder = make_folder(output)
     settings = replace(measure.Settings.packaged(), campaigns=campaigns, gigabytes=gigabytes)
     with progress_bar("guard") as progress:
         result = measure.run(settings, only=only, earlier=measure.earlier(folder), progress=progress)
-    _finish("guard", result, measure.tables(result), folder, json_output)
+    _finish("guard", result, tables(result), folder, json_output)
 
 
 @bench.command()

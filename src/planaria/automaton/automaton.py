@@ -1,6 +1,5 @@
 """The neural cellular automaton: perceive, update, fire, clamp, and again."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from planaria import streams
-from planaria.automaton import kernels
+from planaria.automaton import fused
 from planaria.automaton.firing import firing_cells
 from planaria.automaton.perception import Perception, unchanged_filters
 from planaria.automaton.recipes import Recipe
@@ -79,8 +78,8 @@ class Automaton(nn.Module):
     ) -> Float[Tensor, "batch channels *space"]:
         """The first state: hidden channels at 0, missing weights at what is expected of them.
 
-        That is 0, or the hint; a survey, which is taken of what the hint left open, adds its posterior mean. If there
-        is a hint or a survey, the last fixed channel is this expectation.
+        That is 0, the hint, or the survey's posterior mean. If there is a hint or a survey, the last fixed channel is
+        this expectation.
 
         What a missing cell holds is never looked at. The survey averages over the whole batch, so grids of one tensor
         belong into one call.
@@ -88,7 +87,7 @@ class Automaton(nn.Module):
         Args:
             weight: grids in the automaton's units, see `Normalisation`.
             known: where `weight` is trusted.
-            hint: a coarse sketch of the intact `weight`, finite, in the same units, if the recipe has a channel for it.
+            hint: what to start from, finite, in the same units, if the recipe has a channel for it.
 
         Raises:
             InvalidInput: if shapes differ or are not those of the automaton's grids, or if there is a hint and no
@@ -116,9 +115,7 @@ class Automaton(nn.Module):
         if hint is not None:
             state[:, HINT] = hint
         if self.survey:
-            surveyed = self.survey(state[:, WEIGHT] if hint is None else state[:, WEIGHT] - hint, known)
-            if hint is not None:
-                surveyed[:, -1] += hint
+            surveyed = self.survey(state[:, WEIGHT], known)
             state[:, 1 + self.fixed - SURVEYED : 1 + self.fixed] = surveyed
             state[:, WEIGHT] = torch.where(known, weight, surveyed[:, -1])
         return state
@@ -142,7 +139,6 @@ class Automaton(nn.Module):
         state: Float[Tensor, "batch channels *space"],
         *,
         steps: int | None = None,
-        first: int = 0,
         seed: int | None = None,
         checkpoint: bool = False,
         implementation: Implementation = "auto",
@@ -152,7 +148,6 @@ class Automaton(nn.Module):
         Args:
             state: from `start`, or an earlier run's result.
             steps: at least 1.
-            first: index of the first step; a run of 5 and then one of 7 with `first=5` equals one of 12.
             seed: of the firing; the automaton's own by default.
             checkpoint: keep only every sqrt(steps)-th state for the backward pass and compute the others again:
                 less memory for a third more time, same gradients.
@@ -165,7 +160,7 @@ class Automaton(nn.Module):
         steps = self._check(state, steps)
         if implementation not in ("auto", "plain", "fused"):
             raise InvalidInput(f'implementation is "auto", "plain" or "fused", not {implementation!r}.')
-        if implementation == "fused" and not kernels.supports(state):
+        if implementation == "fused" and not fused.supports(state):
             raise InvalidInput(
                 f"Fused kernels run on CPU float32 grids of 2 dimensions, not {state.device.type} {state.dtype} of "
                 f'shape {tuple(state.shape)}. Use implementation="auto".'
@@ -177,8 +172,8 @@ class Automaton(nn.Module):
                 'Use implementation="auto".'
             )
         segment = max(1, round(steps**0.5)) if checkpoint else 1
-        if implementation != "plain" and not changed and kernels.supports(state):
-            return self._run_fused(state, steps, first, seed, segment)
+        if implementation != "plain" and not changed and fused.supports(state):
+            return self._run_fused(state, steps, seed, segment)
 
         def advance(state: Tensor, begin: int, end: int) -> Tensor:
             for index in range(begin, end):
@@ -186,25 +181,15 @@ class Automaton(nn.Module):
             return state
 
         if not checkpoint:
-            return advance(state, first, first + steps)
-        for begin in range(first, first + steps, segment):
-            end = min(begin + segment, first + steps)
+            return advance(state, 0, steps)
+        for begin in range(0, steps, segment):
+            end = min(begin + segment, steps)
             state = recompute(advance, state, begin, end, use_reentrant=False, preserve_rng_state=False)
         return state
 
     def forward(self, state: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
         """`run` with its defaults, for what calls modules."""
         return self.run(state)
-
-    def rollout(
-        self, state: Float[Tensor, "batch channels *space"], *, steps: int | None = None, seed: int | None = None
-    ) -> Iterator[Float[Tensor, "batch channels *space"]]:
-        """Yields the given state and then every state up to the last: `steps + 1` of them. For pictures."""
-        steps = self._check(state, steps)
-        yield state
-        for index in range(steps):
-            state = self.step(state, index=index, seed=seed)
-            yield state
 
     def _changed(self) -> str | None:
         """What of this automaton is not what the fused kernels compute, in words; None if all of it is."""
@@ -223,13 +208,13 @@ class Automaton(nn.Module):
             return "the filters were changed"
         return None
 
-    def _run_fused(self, state: Tensor, steps: int, first: int, seed: int | None, segment: int) -> Tensor:
+    def _run_fused(self, state: Tensor, steps: int, seed: int | None, segment: int) -> Tensor:
         weight: Tensor = self.rule.delta_weight
         bias: Tensor = self.rule.delta_bias
         if not self.recipe.outputs_fixed:  # the kernels take a row for every channel and skip the fixed ones
             weight = torch.cat([weight[:1], weight.new_zeros(self.fixed, weight.shape[1]), weight[1:]])
             bias = torch.cat([bias[:1], bias.new_zeros(self.fixed), bias[1:]])
-        return kernels.run(
+        return fused.run(
             state,
             hidden_weight=self.rule.hidden_weight,
             hidden_bias=self.rule.hidden_bias,
@@ -237,8 +222,8 @@ class Automaton(nn.Module):
             delta_bias=bias,
             fixed=self.fixed,
             laplacian=self.recipe.laplacian,
-            gains=[self.recipe.cooling**index for index in range(first, first + steps)],
-            fire=lambda offset: self._acting(state, first + offset, seed),
+            gains=[self.recipe.cooling**index for index in range(steps)],
+            fire=lambda index: self._acting(state, index, seed),
             checkpoint_every=segment,
         )
 

@@ -1,7 +1,7 @@
 """Which cells act at a step: a pure function of (seed, step, cell).
 
-A counter-based hash instead of a stateful generator, so that CPU and GPU, plain and checkpointed, whole and resumed
-runs fire the same cells, and nothing has to be stored to replay one.
+A counter-based hash instead of a stateful generator, so that CPU and GPU, plain and checkpointed runs fire the same
+cells, and nothing has to be stored to replay one.
 """
 
 from collections.abc import Sequence

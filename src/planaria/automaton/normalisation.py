@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria.errors import InvalidInput
-
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -30,17 +28,6 @@ class Normalisation:
 
     def apply(self, weight: Float[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
         return (weight - self.mean) / self.scale if self.scale > 0 else torch.zeros_like(weight)
-
-    def apply_to_hint(self, hint: Float[Tensor, "..."], shape: tuple[int, ...]) -> Float[Tensor, "*weight"]:
-        """The hint of a weight of `shape`, in the same units, clipped to the range of the intact weights; float32.
-
-        Raises `InvalidInput` if it has another shape or is not finite.
-        """
-        if tuple(hint.shape) != shape:
-            raise InvalidInput(f"A hint has its weight's shape {shape}, not {tuple(hint.shape)}.")
-        if not hint.isfinite().all():
-            raise InvalidInput(f"A hint is finite; {int((~hint.isfinite()).sum())} of its numbers are not.")
-        return self.apply(hint.float().clamp(self.low, self.high))
 
     def undo(self, normalised: Float[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
         """Back to weights, clipped to the range of the intact ones; what is not a number becomes the mean."""

@@ -1,6 +1,6 @@
-"""Automata by name: the talk's, and those that planaria uses."""
+"""Automata by name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planaria.errors import InvalidInput
 
@@ -16,9 +16,9 @@ class Recipe:
         steps: steps of a repair.
         laplacian: whether cells also perceive the Laplacian (Sobel filters alone hold no average).
         fire_rate: probability that a cell acts at a step.
-        hints: channels for a decoded hint: 0, or 1 where repairs are given one and start from it.
-        modes: smooth fields in the automaton's survey of the survivors, see `survey.py`; 0 for no survey. Their
-            coefficients are parameters beside the rule's.
+        hints: channels for a hint: 0, or 1 where repairs are given one and start from it.
+        modes: smooth fields in the automaton's survey of the survivors, see `survey.py`; 0 for no survey, as with a
+            hint. Their coefficients are parameters beside the rule's.
         frequencies: cosine frequencies of a field along each axis.
         cooling: step `t` is scaled by `cooling ** t`. Below 1 the sum of all steps is finite, so a rollout of any
             length converges; at 1 nothing bounds a rollout longer than those trained on.
@@ -51,25 +51,18 @@ class Recipe:
             raise InvalidInput(
                 f"A recipe has at least 0 modes of at least 1 frequency, not {self.modes} of {self.frequencies}."
             )
+        if self.hints and self.modes:
+            raise InvalidInput(f"A recipe starts from a hint or from a survey, not from {self.modes} modes and a hint.")
         if self.steps < 1:
             raise InvalidInput(f"A recipe has at least 1 step, not {self.steps}.")
 
     @staticmethod
     def named(name: str) -> "Recipe":
         """The recipe called `name`."""
-        recipes = {recipe.name: recipe for recipe in (REFERENCE, DEFAULT, HINTED)}
-        if name not in recipes:
-            raise InvalidInput(f"Unknown recipe {name!r}. Recipes are: {', '.join(recipes)}.")
-        return recipes[name]
+        if name != DEFAULT.name:
+            raise InvalidInput(f"Unknown recipe {name!r}. There is {DEFAULT.name!r}.")
+        return DEFAULT
 
-
-REFERENCE = Recipe(
-    name="reference", channels=8, hidden=32, steps=12, laplacian=False, fire_rate=0.5, outputs_fixed=True
-)
-"""The talk's automaton to the letter: identity and Sobel filters, 8 channels, 1,064 parameters in 2-D."""
 
 DEFAULT = Recipe(name="default", channels=8, hidden=10, steps=20, laplacian=True, fire_rate=1.0, modes=14, cooling=0.88)
 """The automaton that planaria uses: 1,072 parameters in 2-D, 687 of them in the survey."""
-
-HINTED = replace(DEFAULT, name="hinted", channels=7, modes=0, hints=1)
-"""The default automaton with a hint in the place of its survey, which adds nothing to one: 345 parameters in 2-D."""

@@ -18,9 +18,8 @@ class Detector(ABC):
     weights that the detector was told to allow. Any shape is taken, empty and 0-dimensional ones included. Neither
     method writes to what it is given, and the same input has the same answer.
 
-    The float detectors (`Outlier`, `Residual`) take finite floating-point weights. They always find NaN, infinity and
-    whatever lies outside the intact range; a damage that stays among plausible values they may miss. `Digest` misses
-    nothing, of any dtype, but names all weights of a tile.
+    Detectors take finite floating-point weights. They always find NaN, infinity and whatever lies outside the intact
+    range; a damage that stays among plausible values they may miss.
     """
 
     @abstractmethod
@@ -74,7 +73,7 @@ def working(weight: Shaped[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
     """Floating-point weights as float32, float64 left as it is. Raises `InvalidInput` on any other dtype."""
     if not weight.is_floating_point():
         raise InvalidInput(
-            f"This detector takes floating-point weights, not {weight.dtype}. Use Digest, which takes any dtype."
+            f"A detector takes floating-point weights, not {weight.dtype}. Digests find damage in any dtype."
         )
     return weight.detach().to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
 
@@ -85,7 +84,7 @@ def intact_range(weight: Float[Tensor, "*weight"]) -> Float[Tensor, "2"]:
     if not finite.all():
         raise InvalidInput(
             f"{int((~finite).sum())} of {weight.numel()} weights are NaN or infinite already before any damage. "
-            "Guard such a tensor with Digest, which takes any bits."
+            "Digests find damage in such a tensor."
         )
     return torch.stack([weight.min(), weight.max()])
 

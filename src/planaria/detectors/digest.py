@@ -1,14 +1,10 @@
-"""A tile of weights is damaged if its digest changed."""
+"""Digests of tiles of bytes: a tile is damaged if its digest changed."""
 
 import numpy as np
-import torch
 from blake3 import blake3
-from jaxtyping import Bool, Shaped, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
-from planaria.detectors.base import Detector
 from planaria.errors import InvalidInput
-from planaria.records import Record
 
 SIZE = 8
 """Bytes of a digest: by chance one damaged tile in 2^64 goes unseen."""
@@ -44,44 +40,3 @@ def tile_digests(
         hasher.update(view[start : start + tile])
         digests += hasher.digest(size)
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, size)
-
-
-class Digest(Detector):
-    """Compares digests of tiles: finds every change of any bit, and names all weights of the tiles that changed.
-
-    Weights are taken as bytes, in row-major order, on the CPU: any dtype, NaN and all. A weight that lies in two tiles
-    is named if either changed.
-
-    Args:
-        tile: bytes of a tile, at least 1.
-        key: 32 bytes for the keyed hash, or None. The key is not in the record: whoever can change both weights and
-            record cannot hide it without the key.
-
-    Record: 8 bytes a tile, at the default 0.2 % of the tensor's bytes.
-    """
-
-    def __init__(self, *, tile: int = 4096, key: bytes | None = None):
-        self.tile = tile
-        self.key = key
-        self._digests(torch.empty(0))  # refuses a wrong tile or key here and not at the first weight
-
-    def prepare(self, weight: Shaped[Tensor, "*weight"]) -> Record:
-        return Record({"digests": self._digests(weight)})
-
-    def _damaged(
-        self, weight: Shaped[Tensor, "*weight"], record: Record, suspect: Bool[Tensor, "*weight"]
-    ) -> Bool[Tensor, "*weight"]:
-        stored, now = record["digests"].cpu(), self._digests(weight)
-        if stored.shape != now.shape:
-            raise InvalidInput(
-                f"The record holds digests {tuple(stored.shape)}; this weight of {weight.nbytes} bytes in tiles of "
-                f"{self.tile} has {tuple(now.shape)}. Hand over the record of this tensor, and the same tile."
-            )
-        changed = (stored != now).any(1)
-        by_byte = changed.repeat_interleave(self.tile)[: weight.nbytes]
-        return by_byte.view(-1, weight.element_size()).any(1).view(weight.shape).to(weight.device)
-
-    def _digests(self, weight: Shaped[Tensor, "*weight"]) -> UInt8[Tensor, "tiles 8"]:
-        plain = weight.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        content = plain.view(-1).view(torch.uint8).numpy()
-        return torch.from_numpy(tile_digests(content, tile=self.tile, key=self.key))

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from planaria.detectors.base import Detector, checked_rate, intact_range, largest_but, outside, working
+from planaria.detectors.base import Detector, intact_range, outside, working
 from planaria.records import Record
 
 SHORTEST_LINE = 32
@@ -25,16 +25,11 @@ class Outlier(Detector):
 
     Holds five copies of the tensor in float32 (or float64), at O(cells) time: about 0.1 s a million cells.
 
-    Args:
-        rate: the share of intact weights that may be named damaged, 0 <= rate < 1. At 0 the limit is the largest intact
-            score, so a single far-out weight makes the detector deaf up to there.
+    The limit is the largest intact score, so a single far-out weight makes the detector deaf up to there.
 
     Record: the range, a limit for rows and one for columns (infinite where only one of them, or the whole tensor, is
     looked at), and the least deviation that counts: 20 bytes (40 for float64).
     """
-
-    def __init__(self, *, rate: float = 0.0):
-        self.rate = checked_rate(rate)
 
     def prepare(self, weight: Shaped[Tensor, "*weight"]) -> Record:
         values = working(weight)
@@ -47,7 +42,7 @@ class Outlier(Detector):
         scores = _scores(values, floor)
         limits = values.new_full((2,), torch.inf)
         for place, score in enumerate(scores):
-            limits[place] = largest_but(self.rate / len(scores), score)
+            limits[place] = score.max()
         return Record({"range": low_and_high, "limits": limits, "floor": floor})
 
     def _damaged(

@@ -12,14 +12,14 @@ from planaria import streams
 from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.automaton.normalisation import Normalisation
 from planaria.errors import InvalidInput
-from planaria.fit.losses import divergence, missing_error, output_error
+from planaria.fit.descent import descent
+from planaria.fit.losses import missing_error, output_error
 from planaria.fit.modes import learn_modes
 from planaria.fit.schedule import Schedule
 from planaria.fit.warm_start import can_warm_start, warm_start
 from planaria.layouts import Layout
 
 HELD_OUT_RATES = (0.5, 0.7, 0.9) * 2
-HINTED_RATES = (0.5, 0.7, 0.9, 0.98, 1.0)  # a hint also serves where hardly anything survives
 HELD_OUT_GRIDS = 64
 
 
@@ -47,8 +47,6 @@ def fit_rule(
     recipe: Recipe = DEFAULT,
     schedule: Schedule | None = None,
     moments: Float[Tensor, "inputs inputs"] | None = None,
-    answers: Callable[[Float[Tensor, "*weight"]], Float[Tensor, "inputs classes"]] | None = None,
-    hint: Float[Tensor, "..."] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_iteration: Callable[[int, int, float], None] | None = None,
@@ -68,26 +66,16 @@ def fit_rule(
         schedule: by default the one that belongs to the recipe.
         moments: second moments of the layer's inputs, see `second_moments`; without them the loss is the missing-cell
             error alone.
-        answers: the network's logits on unlabelled inputs with this weight in it; their divergence from the intact
-            network's is then part of the loss. Small errors of weights may agree in what they do, and large ones may do
-            nothing.
-        hint: the decoded sketch that repairs will be given, of the weight's shape, if the recipe has a channel for it.
-            A rule that is worse than the bare hint on any of the held-out masks is not chosen; without a better one
-            the automaton answers with the hint.
         seed: of the rule, the masks and the order of grids, each from a stream of its own.
         device: where to compute.
         on_iteration: called with (iteration, iterations, loss) after each update.
 
     Raises:
-        InvalidInput: if the weight is empty, not floating-point or not finite, does not fit the layout, or the moments
-            or the hint do not fit the weight, or the recipe has a channel for a hint and there is none, or there is
-            one and no channel.
+        InvalidInput: if the weight is empty, not floating-point or not finite, does not fit the layout, the moments do
+            not fit the weight, or the recipe has a channel for a hint.
     """
     schedule = Schedule.of(recipe) if schedule is None else schedule
-    normalisation, grids, hints = _normalised_grids(weight, hint, layout, device)
-    if answers is not None:
-        with torch.no_grad():
-            right = answers(weight)
+    grids = _normalised_grids(weight, layout, device)
     if moments is not None:
         _check_moments(moments, weight)
         moments = moments.to(grids)
@@ -97,55 +85,35 @@ def fit_rule(
         warm_start(automaton)
     automaton.to(device)
     if automaton.survey:
-        learn_modes(automaton.survey, grids if hints is None else grids - hints, moments)
-    parameters = list(automaton.parameters())
-    adam = torch.optim.Adam(parameters, lr=schedule.learning_rate)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        adam, schedule.learning_rate, total_steps=schedule.iterations + 1, pct_start=0.1
-    )
+        learn_modes(automaton.survey, grids, moments)
+    descend = descent(list(automaton.parameters()), rate=schedule.learning_rate, iterations=schedule.iterations)
     masks = streams.generator(seed, "fit masks")
     order = streams.generator(seed, "fit order")
     share = schedule.output_share if moments is not None else 0.0
-    held_out_grids, held_out_masks = _held_out(grids, seed, HELD_OUT_RATES if hints is None else HINTED_RATES)
+    held_out_grids, held_out_masks = _held_out(grids, seed)
 
     def loss_of(drawn: Tensor, known: Tensor, steps: int, firing: int) -> Tensor:
         """Damages all grids, for the survey's sake, and repairs the drawn ones."""
-        state = automaton.start(grids, known, hints)[drawn]
-        return error_of(automaton.run(state, steps=steps, seed=firing)[:, 0], drawn, known)
-
-    def error_of(repaired: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
-        known = known[drawn]
-        error = repaired - grids[drawn]
-        loss = missing_error(error, known) * (1 - share)
+        state = automaton.start(grids, known)[drawn]
+        error = automaton.run(state, steps=steps, seed=firing)[:, 0] - grids[drawn]
+        loss = missing_error(error, known[drawn]) * (1 - share)
         if moments is not None and share:
-            loss = loss + output_error(error, known, moments) * share
-        if answers is not None:
-            whole = grids.index_put((drawn,), torch.where(known, grids[drawn], repaired))  # of a grid drawn twice, one
-            given = answers(normalisation.undo(layout.from_grid(whole, tuple(weight.shape))).to(weight))
-            loss = loss + schedule.behaviour_share * (divergence(given, right) - loss)
+            loss = loss + output_error(error, known[drawn], moments) * share
         return loss
 
-    bare = None if hints is None else [error_of(hints[held_out_grids], held_out_grids, one) for one in held_out_masks]
-
-    def look() -> tuple[float, bool]:
-        """Loss on the held-out masks after a long rollout, and whether it is above the bare hint's on none of them.
-
-        A rule that left the finite range counts as worst.
-        """
+    def look() -> float:
+        """Loss on the held-out masks after a long rollout; a rule that left the finite range counts as worst."""
         with torch.no_grad():
             steps = schedule.long_rollout * schedule.lengths[1]
             losses = torch.stack([loss_of(held_out_grids, known, steps, seed) for known in held_out_masks])
-        allowed = bare is None or bool((losses <= torch.stack(bare)).all())
-        return losses.mean().nan_to_num(float("inf"), float("inf")).item(), allowed
+        return losses.mean().nan_to_num(float("inf"), float("inf")).item()
 
     def snapshot() -> dict[str, Tensor]:
         return {name: value.clone() for name, value in automaton.rule.state_dict().items()}
 
     losses: list[float] = []
-    first, allowed = look()
-    held_out = [(0, first)]
-    best, best_rule = (first, snapshot()) if allowed else (float("inf"), None)
-    looks_since = 0
+    held_out = [(0, look())]
+    best, best_rule, looks_since = held_out[0][1], snapshot(), 0
     for iteration in range(1, schedule.iterations + 1):
         drawn = _drawn_grids(len(grids), schedule.batch, order).to(device)
         low, high = schedule.rates
@@ -153,49 +121,30 @@ def fit_rule(
         steps = int(torch.randint(schedule.lengths[0], schedule.lengths[1] + 1, (), generator=order))
         known = (torch.rand(grids.shape, generator=masks) >= rate).to(device)
         loss = loss_of(drawn, known, steps, iteration)
-        adam.zero_grad()
-        loss.backward()
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad /= parameter.grad.norm() + 1e-8
-        adam.step()
-        cycle.step()
+        descend(loss)
         losses.append(loss.item())
         if on_iteration:
             on_iteration(iteration, schedule.iterations, losses[-1])
         if iteration % schedule.check_every == 0 or iteration == schedule.iterations:
-            latest, allowed = look()
+            latest = look()
             held_out.append((iteration, latest))
             looks_since += 1
-            if latest < best and allowed:
+            if latest < best:
                 best, best_rule, looks_since = latest, snapshot(), 0
             if looks_since >= schedule.patience:
                 break
-    if best_rule is None:
-        give_up(automaton)
-    else:
-        automaton.rule.load_state_dict(best_rule)
+    automaton.rule.load_state_dict(best_rule)
     return Fit(automaton.cpu(), losses, held_out, time.monotonic() - began)
 
 
-def _normalised_grids(
-    weight: Tensor, hint: Tensor | None, layout: Layout, device: torch.device | str
-) -> tuple[Normalisation, Float[Tensor, "batch *space"], Float[Tensor, "batch *space"] | None]:
-    """The weight's units, and in them the weight and its hint."""
+def _normalised_grids(weight: Tensor, layout: Layout, device: torch.device | str) -> Float[Tensor, "batch *space"]:
+    """The weight in units of its own."""
     if not weight.is_floating_point() or weight.numel() == 0 or not weight.isfinite().all():
         raise InvalidInput(
             f"A rule is fitted to a floating-point, finite, non-empty weight, not to {weight.dtype} of shape "
             f"{tuple(weight.shape)} with {int((~weight.isfinite()).sum())} values that are not finite."
         )
-    normalisation = Normalisation.of(weight)
-    grids = layout.to_grid(normalisation.apply(weight.detach().float())).contiguous().to(device)
-    if hint is None:
-        return normalisation, grids, None
-    return (
-        normalisation,
-        grids,
-        layout.to_grid(normalisation.apply_to_hint(hint.detach(), tuple(weight.shape))).to(device),
-    )
+    return layout.to_grid(Normalisation.of(weight).apply(weight.detach().float())).contiguous().to(device)
 
 
 def _check_moments(moments: Tensor, weight: Tensor) -> None:
@@ -214,19 +163,8 @@ def _drawn_grids(count: int, batch: int, order: torch.Generator) -> Tensor:
     return torch.randint(count, (batch,), generator=order)
 
 
-@torch.no_grad()
-def give_up(automaton: Automaton) -> None:
-    """Makes the rule and the survey answer 0, so that a repair is the hint that the automaton starts at."""
-    automaton.rule.delta_weight.zero_()
-    automaton.rule.delta_bias.zero_()
-    if automaton.survey:
-        automaton.survey.fields.zero_()
-
-
-def _held_out(
-    grids: Tensor, seed: int, rates: tuple[float, ...]
-) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
+def _held_out(grids: Tensor, seed: int) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
     """A few grids, and masks that training never draws."""
     some = torch.arange(0, len(grids), max(1, len(grids) // HELD_OUT_GRIDS), device=grids.device)[:HELD_OUT_GRIDS]
     draws = streams.generator(seed, "fit held-out masks")
-    return some, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in rates]
+    return some, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in HELD_OUT_RATES]

@@ -1,7 +1,6 @@
 """What a fit makes small."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -28,11 +27,6 @@ def output_error(
     missing = ~known
     errors = torch.where(missing, error, 0.0).reshape(-1, moments.shape[0])
     return ((errors @ moments) * errors).sum() / moments.diagonal().mean() / missing.sum().clamp_min(1)
-
-
-def divergence(given: Float[Tensor, "*inputs classes"], right: Float[Tensor, "*inputs classes"]) -> Float[Tensor, ""]:
-    """Kullback-Leibler divergence of answers from the right ones, both logits, in nats, averaged over inputs."""
-    return F.kl_div(given.log_softmax(-1), right.log_softmax(-1), reduction="none", log_target=True).sum(-1).mean()
 
 
 def second_moments(inputs: Float[Tensor, "samples inputs"]) -> Float[Tensor, "inputs inputs"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from planaria.automaton import DEFAULT, HINTED, REFERENCE, Recipe
+from planaria.automaton import Recipe
 from planaria.errors import InvalidInput
 
 
@@ -18,7 +18,6 @@ class Schedule:
         rates_power: a uniform number to this power places the rate between them; below 1 heavy damage comes more often.
         lengths: fewest and most steps of a training rollout; each iteration draws one uniformly.
         output_share: share of the layer-output error in the loss when second moments are given, in [0, 1].
-        behaviour_share: share of the divergence of answers in the loss when answers are given, in [0, 1].
         warm_start: whether the rule starts at a linear smoother instead of at nothing, see `warm_start.py`.
         check_every: iterations between looks at the held-out masks.
         patience: looks without improvement after which the fit stops.
@@ -33,7 +32,6 @@ class Schedule:
     rates_power: float = 0.5
     lengths: tuple[int, int] = (24, 24)
     output_share: float = 0.5
-    behaviour_share: float = 0.5
     warm_start: bool = True
     check_every: int = 300
     patience: int = 5
@@ -45,9 +43,8 @@ class Schedule:
             raise InvalidInput(f"rates are two shares with 0 < low <= high <= 1, not {self.rates}.")
         if not 1 <= self.lengths[0] <= self.lengths[1]:
             raise InvalidInput(f"lengths are two step counts with 1 <= low <= high, not {self.lengths}.")
-        for name in ("output_share", "behaviour_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInput(f"{name} lies in [0, 1], not {getattr(self, name)}.")
+        if not 0 <= self.output_share <= 1:
+            raise InvalidInput(f"output_share lies in [0, 1], not {self.output_share}.")
         for name in ("iterations", "batch", "check_every", "patience", "long_rollout"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} is at least 1, not {getattr(self, name)}.")
@@ -56,27 +53,5 @@ class Schedule:
 
     @staticmethod
     def of(recipe: Recipe) -> "Schedule":
-        """The schedule that belongs to a named recipe, and the default one for any other."""
-        return SCHEDULES.get(recipe.name, Schedule(lengths=(recipe.steps, recipe.steps)))
-
-
-SCHEDULES = {
-    DEFAULT.name: Schedule(lengths=(DEFAULT.steps, DEFAULT.steps)),
-    HINTED.name: Schedule(
-        iterations=2000,
-        rates=(0.05, 1.0),  # a hint serves without survivors too
-        lengths=(HINTED.steps, HINTED.steps),
-        warm_start=False,  # the smoother starts below the bare hint and ends below the rule that starts at it
-        check_every=200,
-    ),
-    REFERENCE.name: Schedule(
-        batch=1,
-        lengths=(REFERENCE.steps, REFERENCE.steps),
-        output_share=0.0,
-        warm_start=False,
-        rates_power=1.0,
-        iterations=600,
-        learning_rate=8e-3,
-        long_rollout=1,  # without cooling nearly every rule explodes later, and the untrained one would be chosen
-    ),
-}
+        """The default schedule for a recipe: rollouts of its own length."""
+        return Schedule(lengths=(recipe.steps, recipe.steps))

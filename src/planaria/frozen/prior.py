@@ -98,11 +98,6 @@ class Prior:
             predicted.append((found.mean - found.pull / stiffness).float())
         return torch.cat(predicted).view(weight.shape)
 
-    def without(self, kind: int) -> "Prior":
-        """The same for grids of which this kind of the population is not known."""
-        others = [at for at in range(len(self.fields)) if at != kind]
-        return Prior(self.fields[others], self.remainder[others])
-
     def _adapted(
         self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]
     ) -> tuple[Float32[Tensor, "cells cells"], Float32[Tensor, " kinds"]]:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import frexp, isnan, ldexp, sqrt
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -92,8 +91,6 @@ class Hint(ABC):
     Subclasses implement `_analyse` and `_decode`. `decode` has the same bits on every machine, for any number of
     threads: the residual of a tensor and its hint may be coded, too.
     """
-
-    name: ClassVar[str]
 
     def analyse(
         self,

@@ -1,7 +1,6 @@
 """The first bits of the weights that matter, stored as they are."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -29,8 +28,6 @@ class FirstBits(Hint):
         even: one step for all columns, whatever their inputs: of few bytes, steps would take a large part. It reads the
             same as any other.
     """
-
-    name: ClassVar[str] = "first_bits"
 
     def __init__(self, *, even: bool = False):
         self.even = even

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -30,8 +29,6 @@ class LowFrequency(Hint):
     Raises:
         InvalidInput: if a size is below 1; in `analyse` and `decode`, if there are not as many columns.
     """
-
-    name: ClassVar[str] = "low_frequency"
 
     def __init__(self, space: tuple[int, ...]):
         if not space or min(space) < 1:

@@ -1,7 +1,6 @@
 """A product of two thin matrices: the combinations of inputs that a layer's outputs feel most."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -29,8 +28,6 @@ class LowRank(Hint):
     Groups: the rank; quarter octaves of r; those of s in steps, as differences from component to component; the columns
     of A; the rows of B.
     """
-
-    name: ClassVar[str] = "low_rank"
 
     def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
         squares, left, right = _decomposed(weight, moments)

@@ -10,37 +10,34 @@ from planaria.layouts.base import Layout, require_rank
 
 
 class Sheet(Layout):
-    """A weight of shape `(out, channels * h * w)` as one grid per neuron over the input's axes.
+    """A weight of shape `(out, h * w)` as one grid `(out, *space)`, a neuron each, over the input's axes.
 
     Args:
-        space: the input's spatial axes, for example `(28, 28)`.
-        channels: input channels, outermost in the flattened input as PyTorch flattens images. One channel gives grids
-            `(out, *space)`; several stack as depth: `(out, channels, *space)`.
+        space: the input's axes, for example `(28, 28)`, or `(3, 28, 28)` where channels are one, outermost as PyTorch
+            flattens images.
     """
 
-    def __init__(self, space: tuple[int, ...], *, channels: int = 1):
-        if not space or min(space) < 1 or channels < 1:
-            raise InvalidInput(f"A sheet's axes and channels are at least 1, not {space} and {channels}.")
+    def __init__(self, space: tuple[int, ...]):
+        if not space or min(space) < 1:
+            raise InvalidInput(f"A sheet's axes are at least 1, not {space}.")
         self.space = tuple(space)
-        self.channels = channels
 
     def to_grid(self, weight: Shaped[Tensor, "out in"]) -> Shaped[Tensor, "out *space"]:
         require_rank(weight, 2, "sheet")
-        inputs = self.channels * math.prod(self.space)
+        inputs = math.prod(self.space)
         if weight.shape[1] != inputs:
             raise InvalidInput(
-                f"Sheets of {self.channels} x {self.space} take {inputs} inputs a neuron; the weight has shape "
-                f"{tuple(weight.shape)}. Give the axes of its input."
+                f"Sheets of {self.space} take {inputs} inputs a neuron; the weight has shape {tuple(weight.shape)}. "
+                "Give the axes of its input."
             )
-        depth = (self.channels,) if self.channels > 1 else ()
-        return weight.reshape(weight.shape[0], *depth, *self.space)
+        return weight.reshape(weight.shape[0], *self.space)
 
     def from_grid(self, grid: Shaped[Tensor, "out *space"], shape: tuple[int, ...]) -> Shaped[Tensor, "out in"]:
         return grid.reshape(shape)
 
     @property
     def dimensions(self) -> int:
-        return len(self.space) + (self.channels > 1)
+        return len(self.space)
 
     def __repr__(self) -> str:
-        return f"Sheet({self.space}, channels={self.channels})"
+        return f"Sheet({self.space})"

@@ -7,13 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from planaria import streams
 from planaria.hints import FirstBits, Sketch
-from planaria.memory.ladder import Rungs, foretold_bits, segments_of
+from planaria.memory.ladder import Rungs, segments_of
 from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
+from planaria.memory.planes import foretold_bits
 from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
 
 SAMPLE = 8192  # weights of a tensor that rungs are tried on
@@ -183,7 +184,7 @@ class Analysis:
             self._variance[index] = float(left.square().mean())
             flat = left.flatten()
             some = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
-            self._try_rungs(index, some / self._scale(index))
+            self._try_rungs(index, some / self.scale(index))
 
     def residual(self, index: int) -> np.ndarray:
         """What the hint leaves of a tensor."""
@@ -239,31 +240,7 @@ class Analysis:
             errors[rate] = total
         return errors
 
-    def filled(
-        self,
-        index: int,
-        strengths: Sequence[float],
-        rungs: Sequence[Rungs],
-        rate: float,
-        known: Bool[Tensor, "rows columns"],
-    ) -> Float[Tensor, "rows columns"]:
-        """What missing weights would be restored to at a rate."""
-        left = self.residual(index)
-        reached = [number for number, strength in enumerate(strengths) if rate <= strength]
-        means = np.zeros_like(left)
-        if reached:
-            rung = rungs[reached[-1]][index]
-            for one in np.unique(rung):
-                of = tree(NOTHING, int(one))
-                columns = rung == one
-                cells = np.searchsorted(thresholds(int(one)), left[:, columns] / self._scale(index), side="right")
-                means[:, columns] = of.mean[of.leaves[cells]] * self._scale(index)
-        elif self.remembered[index].prior.size:
-            rest = torch.from_numpy(left)
-            means = self.remembered[index].regrown(torch.where(known, rest, 0.0), known).numpy()
-        return (self.subjects[index].matrix.double() - torch.from_numpy(left - means)).float()
-
-    def _scale(self, index: int) -> float:
+    def scale(self, index: int) -> float:
         """The unit of a tensor's rungs."""
         return max(float(self._variance[index]) ** 0.5, 1e-300)
 

@@ -177,14 +177,12 @@ class Memory:
                 recalled[of.name] = _regrown(of, recalled[of.name], damaged[of.name], known[of.name])
         return recalled, contradictions
 
-    def restore(
-        self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]], *, threads: int = 1
-    ) -> dict[str, Tensor]:
+    def restore(self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]]) -> dict[str, Tensor]:
         """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does.
 
         Finite where weights are missing. Tensors that the memory is not of come back as they are.
         """
-        recalled, _ = self.recall(damaged, known, threads=threads)
+        recalled, _ = self.recall(damaged, known)
         restored = dict(damaged)
         for name, says in recalled.items():
             tensor, limit = damaged[name], torch.finfo(damaged[name].dtype).max

@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,14 +15,11 @@ class Repairer(ABC):
     """Fills the missing weights of a tensor.
 
     `prepare` looks at the intact tensor and answers with a record; `restore` is handed the damaged tensor, the known
-    mask and that record. What a missing weight holds is never looked at: it may be NaN. Results are finite, have the
-    weight's shape and dtype, and are the same for the same input.
+    mask and that record. What a missing weight holds is never looked at: it may be NaN. Known weights come back bit for
+    bit. Results are finite, have the weight's shape and dtype, and are the same for the same input.
 
     Subclasses implement `_fill`, and `_prepare` if they note anything. Both get clean float32 (or float64) tensors.
     """
-
-    keeps_known: ClassVar[bool] = True
-    """Whether known weights come back bit for bit. True for every repairer but the `RescaledZero` baseline."""
 
     def prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
         """Notes what `restore` will need. Raises `InvalidInput` on a weight that is not floating-point and finite.
@@ -51,12 +47,12 @@ class Repairer(ABC):
             raise InvalidInput(f"known is a bool tensor, not {known.dtype}.")
         _require_float(weight)
         _require_finite(weight, known)
-        if weight.numel() == 0 or (known.all() and self.keeps_known):
+        if known.all():
             return weight.clone()
         visible = torch.where(known, _working(weight), 0.0)
         limit = torch.finfo(weight.dtype).max
         filled = self._fill(visible, known, record).clamp(-limit, limit).to(weight.dtype)
-        return torch.where(known, weight, filled) if self.keeps_known else filled
+        return torch.where(known, weight, filled)
 
     def _prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
         return Record()
@@ -66,12 +62,6 @@ class Repairer(ABC):
         self, visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"], record: Record
     ) -> Float[Tensor, "*weight"]:
         """The whole tensor with missing weights filled; `visible` is 0 where missing."""
-
-
-def known_mean(visible: Float[Tensor, "*weight"], known: Bool[Tensor, "*weight"]) -> Float[Tensor, ""]:
-    """Mean of the known weights; 0 if there are none. `visible` is 0 where missing."""
-    # Divided before it is summed, and in float64: no sum of finite weights overflows.
-    return (visible.double() / known.sum().clamp_min(1)).sum().to(visible)
 
 
 def _working(weight: Tensor) -> Tensor:

@@ -21,8 +21,7 @@ class Regrow(Repairer):
     """Runs a fitted automaton on the layout's grids (Paladini, Tuba, Mariot 2026).
 
     The record holds all that was learned, rule and survey, so that it is counted, and the tensor's normalisation (16
-    bytes). `restore` runs what the record holds, never the automaton that it was made from. A hint is not in the
-    record: its bytes count where it is stored.
+    bytes). `restore` runs what the record holds, never the automaton that it was made from.
 
     Args:
         automaton: with a fitted rule, see `planaria.fit.fit_rule`. Its rule may be of another tensor.
@@ -30,12 +29,9 @@ class Regrow(Repairer):
         precision: of the stored rule: "single" 4, "half" 2, or "byte" 1 byte a parameter (and a scale for each
             tensor).
         steps: of a repair; the recipe's number by default.
-        hint: as in the fit, of the shape of the weights to come: `prepare` and `restore` refuse others. For a recipe
-            with a channel for it.
 
     Raises:
-        InvalidInput: if the layout's dimensions are not the automaton's, the precision is unknown, or there is a hint
-            and no channel for it, or a channel and no hint.
+        InvalidInput: if the layout's dimensions are not the automaton's, or the precision is unknown.
     """
 
     def __init__(
@@ -45,7 +41,6 @@ class Regrow(Repairer):
         *,
         precision: Precision = "half",
         steps: int | None = None,
-        hint: Float[Tensor, "..."] | None = None,
     ):
         if automaton.dimensions != layout.dimensions:
             raise InvalidInput(
@@ -54,23 +49,14 @@ class Regrow(Repairer):
             )
         if precision not in PRECISIONS:
             raise InvalidInput(f"Unknown precision {precision!r}. Precisions are: {', '.join(PRECISIONS)}.")
-        if (hint is not None) != (automaton.recipe.hints > 0):
-            raise InvalidInput(
-                f"Recipe {automaton.recipe.name!r} has {automaton.recipe.hints} hint channels; give a hint to a recipe "
-                "with a channel for it, and to no other."
-            )
         self.automaton = automaton
         self.layout = layout
         self.precision = precision
         self.steps = steps
-        self.hint = hint
 
     def _prepare(self, weight: Float[Tensor, "*weight"]) -> Record:
         self.layout.to_grid(weight)  # refuses a weight that does not fit, before anything is stored
-        normalisation = Normalisation.of(weight)
-        if self.hint is not None:
-            normalisation.apply_to_hint(self.hint, tuple(weight.shape))  # the same
-        tensors = {"normalisation": normalisation.to_tensor()}
+        tensors = {"normalisation": Normalisation.of(weight).to_tensor()}
         for name, parameter in self.automaton.state_dict().items():
             tensors |= self._encoded(name, parameter.cpu())
         return Record(tensors)
@@ -85,11 +71,8 @@ class Regrow(Repairer):
         )
         automaton.to(visible.device)
         grid = self.layout.to_grid(normalisation.apply(visible).float())
-        hint = None
-        if self.hint is not None:
-            hint = self.layout.to_grid(normalisation.apply_to_hint(self.hint, tuple(visible.shape)).to(visible.device))
         with torch.no_grad():
-            state = automaton.run(automaton.start(grid, self.layout.to_grid(known), hint), steps=self.steps)
+            state = automaton.run(automaton.start(grid, self.layout.to_grid(known)), steps=self.steps)
         return normalisation.undo(self.layout.from_grid(state[:, 0], tuple(visible.shape)).to(visible))
 
     def _encoded(self, name: str, parameter: Tensor) -> dict[str, Tensor]:

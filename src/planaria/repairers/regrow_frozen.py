@@ -25,7 +25,7 @@ class RegrowFrozen(Repairer):
     Cost: see `Prior.surveyed`; a second for 64 grids of 28 x 28.
 
     Args:
-        rule: from `planaria.frozen.shipped`, or a file of `planaria train-rule`.
+        rule: from `planaria.frozen.shipped`, or `planaria_lab.frozen.load_rule`.
         layout: how the tensor becomes grids, of two axes and at most 1,024 cells.
 
     Raises:

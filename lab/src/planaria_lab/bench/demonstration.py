@@ -11,8 +11,9 @@ from torch import Tensor
 from planaria.automaton.normalisation import Normalisation
 from planaria.files import write_atomically
 from planaria.fit import Fit
-from planaria.repairers import Kriging, MeanFill, NeighbourFill, Regrow, Repairer
+from planaria.repairers import Regrow, Repairer
 from planaria_lab.bench import figures, repair_table, tinymlp
+from planaria_lab.repairers import Kriging, MeanFill, NeighbourFill
 
 RATE = 0.9
 NEURONS = (3, 11, 19, 27, 35, 43, 51, 59)
@@ -68,5 +69,8 @@ def _rollout(
     layout = repair_table.SHEETS
     normalisation = Normalisation.of(intact)
     grid = layout.to_grid(normalisation.apply(torch.where(known, intact, 0.0)))
-    for state in fit.automaton.rollout(fit.automaton.start(grid, layout.to_grid(known))):
+    state = fit.automaton.start(grid, layout.to_grid(known))
+    yield normalisation.undo(state[:, 0])
+    for index in range(fit.automaton.recipe.steps):
+        state = fit.automaton.step(state, index=index)
         yield normalisation.undo(state[:, 0])

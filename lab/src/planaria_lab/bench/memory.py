@@ -17,8 +17,8 @@ from planaria.guard import protect
 from planaria.memory import Planner
 from planaria.tables import markdown
 from planaria_lab.bench import tinymlp
-from planaria_lab.bench.guard import MINILM, model_file
 from planaria_lab.bench.guard_memory import peak_of_this_process
+from planaria_lab.bench.guard_subjects import MINILM, model_file
 from planaria_lab.bench.provenance import provenance
 from planaria_lab.bench.statistics import summary
 from planaria_lab.bounds import erasure_distortion

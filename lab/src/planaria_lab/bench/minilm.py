@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from planaria_lab.bench.guard import MINILM, model_file
+from planaria_lab.bench.guard_subjects import MINILM, model_file
 
 LONGEST = 64  # tokens of a sentence; the rest is cut off
 BATCH = 32

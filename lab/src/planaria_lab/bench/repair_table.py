@@ -10,28 +10,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.automaton import DEFAULT, REFERENCE, Recipe
+from planaria.automaton import DEFAULT, Recipe
 from planaria.damages import Erasure, Faults
 from planaria.errors import InvalidInput
-from planaria.fit import Fit, Schedule, fit_rule, second_moments
+from planaria.fit import Fit, fit_rule, second_moments
 from planaria.frozen import shipped
 from planaria.layouts import Flat, Sheet
-from planaria.repairers import (
-    Kriging,
-    LowRank,
-    MeanFill,
-    NeighbourFill,
-    Regrow,
-    RegrowFrozen,
-    Repairer,
-    RescaledZero,
-    ZeroFill,
-)
+from planaria.repairers import Regrow, RegrowFrozen, Repairer
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.experiment import Experiment
 from planaria_lab.bench.provenance import provenance
 from planaria_lab.bench.statistics import summary
+from planaria_lab.reference import REFERENCE, schedule_of
+from planaria_lab.repairers import Kriging, LowRank, MeanFill, NeighbourFill, RescaledZero, ZeroFill
 
 SHEETS = Sheet((28, 28))
 LAYOUTS = {REFERENCE.name: Flat(), DEFAULT.name: SHEETS}
@@ -59,6 +51,7 @@ def fit_recipe(
         network.fc1.weight.detach(),
         layout=LAYOUTS[recipe.name],
         recipe=recipe,
+        schedule=schedule_of(recipe),
         moments=second_moments(tinymlp.standardised(datasets.mnist_calibration())),
         seed=seed,
         on_iteration=on_iteration,
@@ -127,7 +120,7 @@ def run(
         }
     result = {
         "experiment": experiment.to_dict(),
-        "recipes": {recipe.name: asdict(recipe) | {"schedule": asdict(Schedule.of(recipe))} for recipe in recipes},
+        "recipes": {recipe.name: asdict(recipe) | {"schedule": asdict(schedule_of(recipe))} for recipe in recipes},
         "better": {"accuracy": "higher", "r2": "higher", "bytes": "lower", "seconds": "lower"},
         "the_talk": {method: _by_rate(accuracies) for method, accuracies in THE_TALK.items()},
         "networks": networks,

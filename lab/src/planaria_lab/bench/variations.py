@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from planaria.automaton import DEFAULT, REFERENCE, Recipe
-from planaria.fit import Schedule, fit_rule, second_moments
+from planaria.automaton import DEFAULT, Recipe
+from planaria.fit import fit_rule, second_moments
 from planaria.repairers import Regrow
 from planaria.tables import markdown
 from planaria_lab import datasets
@@ -18,6 +18,7 @@ from planaria_lab.bench import tinymlp
 from planaria_lab.bench.provenance import provenance
 from planaria_lab.bench.repair_table import LAYOUTS, SHEETS, missing_r2, stored_faults
 from planaria_lab.bench.statistics import summary
+from planaria_lab.reference import REFERENCE, schedule_of
 
 RATES = (0.5, 0.7, 0.9)
 MASKS = 10
@@ -94,7 +95,7 @@ def _measure(variation: Variation, masks: int) -> dict[str, Any]:
         weight,
         layout=layout,
         recipe=replace(variation.of, **variation.recipe),
-        schedule=replace(Schedule.of(variation.of), **variation.schedule),
+        schedule=replace(schedule_of(variation.of), **variation.schedule),
         moments=None if variation.transposed else second_moments(tinymlp.standardised(datasets.mnist_calibration())),
     )
     regrow = Regrow(fit.automaton, layout)

@@ -13,7 +13,7 @@ from planaria.damages import Damage
 from planaria.errors import InvalidFile, InvalidInput
 from planaria_lab import attacks
 from planaria_lab.attacks import Attack, Objective
-from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.campaigns import adaptive, defences, tampering
 from planaria_lab.campaigns.defences import Defence
 from planaria_lab.campaigns.subjects import MOST_SENTENCES, SUBJECTS

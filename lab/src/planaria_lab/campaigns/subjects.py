@@ -15,7 +15,7 @@ from planaria.errors import InvalidInput
 from planaria_lab import datasets
 from planaria_lab.bench import minilm, resnet, tinymlp
 from planaria_lab.bench.frontier import convnet
-from planaria_lab.bench.guard import MINILM, model_file
+from planaria_lab.bench.guard_subjects import MINILM, model_file
 from planaria_lab.bench.half import halved
 from planaria_lab.bench.sentences import sentences
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from math import cos, pi
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from planaria import streams
 from planaria.errors import InvalidInput
-from planaria.fit import divergence
 from planaria_lab.network_repairers.base import Masks, Progress, Stack
 from planaria_lab.network_repairers.chain import Chain
 from planaria_lab.zoo import Architecture
@@ -54,6 +54,11 @@ class Behaviour:
         with torch.no_grad():
             right = self.architecture.answers(intact, some)
         return divergence(self.architecture.answers(repaired, some), right)
+
+
+def divergence(given: Float[Tensor, "*inputs classes"], right: Float[Tensor, "*inputs classes"]) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence of answers from the right ones, both logits, in nats, averaged over inputs."""
+    return F.kl_div(given.log_softmax(-1), right.log_softmax(-1), reduction="none", log_target=True).sum(-1).mean()
 
 
 class Units(nn.Module):

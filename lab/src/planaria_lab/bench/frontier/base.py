@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria.memory.tuning import Judge
+from planaria_lab.bench.frontier.tuning import Judge
 
 RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Shares of weights lost. A method that plans for no rate in particular plans for all of these alike."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from planaria.layouts import Sheet
 from planaria.records import Record
-from planaria.repairers import Kriging
 from planaria_lab.bench.frontier.base import Masks, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.method import Method
 from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.repairers import Kriging
 
 BITS = (4, 6, 8)
 SCALE = 2  # bytes of the scale of a frequency

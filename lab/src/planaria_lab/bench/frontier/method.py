@@ -9,10 +9,9 @@ from typing import ClassVar
 
 import torch
 
-from planaria.memory.planner import softened
-from planaria.memory.tuning import TUNED, Judge, balanced_masks, tuned, worth_tuning
 from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.output_error import Objective, held_out
+from planaria_lab.bench.frontier.tuning import TUNED, Judge, balanced_masks, softened, tuned, worth_tuning
 
 SHARES = (1.0, 0.5, 0.0)
 """Of the layers' inputs in what variants aim at: errors of outputs alone, half and half, errors of weights alone."""
@@ -53,7 +52,7 @@ class Method(ABC):
 
         All variants are tried with every share in `SHARES`. The best is that which the judge likes most when it is
         restored from held-out masks; without a judge, the one with the least output error. Of several tensors, how much
-        each counts is then tuned for the best few by the judge, just as `planaria.memory.Planner` does.
+        each counts is then tuned for the best few by the judge, just as `JudgedPlanner` does.
 
         Args:
             weights: intact float32 tensors, all of which are going to lose weights; the first axis is the outputs.

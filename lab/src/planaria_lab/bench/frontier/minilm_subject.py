@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from planaria.calibration import second_moments_of
 from planaria_lab.bench.frontier.base import Subject, Weights
-from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.bench.minilm import batches, embeddings, installed
 from planaria_lab.bench.sentences import sentences
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 
 from planaria.memory import Planner
-from planaria.memory.tuning import Judge
 from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.judged_planner import JudgedPlanner
 from planaria_lab.bench.frontier.method import Method
 from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.tuning import Judge
 
 
 class Planaria(Method):
-    """`planaria.memory.Planner` with the moments, spaces and judge that the baselines are tuned with."""
+    """`planaria.memory.Planner`, or with a judge `JudgedPlanner`, told what the baselines are tuned with."""
 
     name = "planaria"
 
@@ -34,5 +35,9 @@ class Planaria(Method):
     ) -> SideMemory | None:
         """As for every method; the planner itself tries the variants and asks the judge."""
         if self._planned is None or self._planned[0] is not weights:  # one analysis for all budgets and rates
-            self._planned = weights, Planner(weights, moments=moments, spaces=spaces, judge=judge)
+            if judge is None:
+                planner = Planner(weights, moments=moments, spaces=spaces)
+            else:
+                planner = JudgedPlanner(weights, judge, moments=moments, spaces=spaces)
+            self._planned = weights, planner
         return self._planned[1].remember(nbytes, expect=rate)

@@ -32,7 +32,7 @@ from planaria_lab.bench.frontier.planaria import Planaria
 from planaria_lab.bench.frontier.rule import RuleAlone
 from planaria_lab.bench.frontier.signs import StoredSigns
 from planaria_lab.bench.frontier.zero_fill import ZeroFill
-from planaria_lab.bench.guard import MINILM
+from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.bench.points import collect_points, measure_points
 from planaria_lab.bench.statistics import summary
 from planaria_lab.toml_files import packaged_toml

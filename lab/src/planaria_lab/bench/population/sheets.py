@@ -15,12 +15,14 @@ from planaria import streams
 from planaria.damages import Erasure
 from planaria.frozen import shipped
 from planaria.layouts import Sheet
-from planaria.repairers import Kriging, MeanFill, RegrowFrozen, Repairer, SurvivorKriging, ZeroFill
+from planaria.repairers import RegrowFrozen, Repairer
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.population.judge import BETTER, Judge, cell
 from planaria_lab.bench.population.settings import Settings
 from planaria_lab.bench.population.zoos import Tell, loaded, zoo
+from planaria_lab.frozen import without_kind
+from planaria_lab.repairers import Kriging, MeanFill, SurvivorKriging, ZeroFill
 from planaria_lab.zoo import MLP, Variety
 from planaria_lab.zoo.building import standardised
 
@@ -35,8 +37,8 @@ ROWS: dict[str, Repairer] = {
     "kriging from survivors": SurvivorKriging(SHEETS),
     OWN: Kriging(SHEETS),
     "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), SHEETS),
-    "frozen sheet-1, MNIST unknown": RegrowFrozen(shipped("sheet-1").without(0), SHEETS),
-    "frozen sheet-1, Fashion-MNIST unknown": RegrowFrozen(shipped("sheet-1").without(1), SHEETS),
+    "frozen sheet-1, MNIST unknown": RegrowFrozen(without_kind(shipped("sheet-1"), 0), SHEETS),
+    "frozen sheet-1, Fashion-MNIST unknown": RegrowFrozen(without_kind(shipped("sheet-1"), 1), SHEETS),
 }
 """By name. Repairers keep nothing but their settings: what they note of a network is in the record."""
 

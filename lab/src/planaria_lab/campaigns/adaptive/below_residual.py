@@ -11,11 +11,11 @@ from planaria.detectors import Residual
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Sheet
 from planaria.records import Record
-from planaria.repairers import Kriging
 from planaria_lab.attacks import Objective, ResidualAware
 from planaria_lab.attacks.pgd import Norm
 from planaria_lab.attacks.rounding import nearest
 from planaria_lab.attacks.victim import Victim, Weights
+from planaria_lab.repairers import Kriging
 
 INSIDE = 0.999  # of the way to the limit: predictions are rounded
 ROUNDS = 6  # of shrinking; what the detector still sees before the last is given up

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from planaria.detectors import FlippedBit, Residual
-from planaria.detectors.flipped_bit import Bits
+from planaria.detectors import Residual
 from planaria.dtypes import integers
 from planaria.errors import InvalidInput
 from planaria.layouts import Flat, Sheet
 from planaria.records import Record
-from planaria.repairers import Kriging, RowKriging
 from planaria_lab.campaigns.defences.base import Defence, Masks, Protection, Restored, Tensors, verdict
+from planaria_lab.detectors import FlippedBit
+from planaria_lab.detectors.flipped_bit import Bits
+from planaria_lab.repairers import Kriging, RowKriging
 
 PREDICTORS = {"Kriging": Kriging, "RowKriging": RowKriging}
 

@@ -12,11 +12,12 @@ from planaria import streams
 from planaria.automaton import Automaton, Recipe
 from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
-from planaria.fit.fitting import give_up
-from planaria.fit.losses import missing_error, output_error
+from planaria.fit import missing_error, output_error
+from planaria.fit.descent import descent
 from planaria.frozen import RECIPE, FrozenRule, Prior
 from planaria.frozen.prior import TOLD, Surveyed
-from planaria.frozen.rule import LARGEST, shifted_bias, sizes
+from planaria_lab.frozen.rule_file import LARGEST, sizes
+from planaria_lab.frozen.unknown import prior_without
 
 MODES = 128  # fields of a kind: more explain nothing that survivors would not tell
 SMOOTHEST = 1 / 3  # of a kind's networks, which its covariance is measured on: the others are more noise
@@ -134,7 +135,7 @@ def fit_population(
     errors = _judged(automaton, shift, judge)
     kept = all(error < 1 for error in errors.values())
     if not kept:
-        give_up(automaton)
+        _give_up(automaton)
     card = {
         "trained on": "; ".join(f"{len(of)} networks of {kind}" for kind, of in train.items()),
         "grids": f"{tuple(next(iter(kinds.values()))[0].shape[1:])}",
@@ -156,10 +157,7 @@ def _trained(
     """An automaton and what shifts it, trained on surveyed tensors; `metrics` are second moments by kind."""
     automaton = Automaton(recipe, seed=seed)
     shift = torch.zeros(recipe.hidden, TOLD, requires_grad=True)
-    adam = torch.optim.Adam([*automaton.parameters(), shift], lr=schedule.learning_rate)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        adam, schedule.learning_rate, total_steps=schedule.iterations + 1, pct_start=0.1
-    )
+    descend = descent([*automaton.parameters(), shift], rate=schedule.learning_rate, iterations=schedule.iterations)
     order = streams.generator(seed, "population order")
     for iteration in range(schedule.iterations):
         losses = []
@@ -167,15 +165,16 @@ def _trained(
             one = pool[at]
             rows = torch.randperm(len(one.intact), generator=order)[: schedule.batch]
             losses.append(_loss(automaton, shift, one, rows, metrics[one.kind], schedule.output_share))
-        adam.zero_grad()
-        torch.stack(losses).clamp_max(4.0).mean().backward()
-        for parameter in (*automaton.parameters(), shift):
-            if parameter.grad is not None:
-                parameter.grad /= parameter.grad.norm() + 1e-8
-        adam.step()
-        cycle.step()
+        descend(torch.stack(losses).clamp_max(4.0).mean())
         told(iteration + 1, float(losses[-1].detach()))
     return automaton, shift.detach()
+
+
+@torch.no_grad()
+def _give_up(automaton: Automaton) -> None:
+    """Makes the rule answer 0, so that a repair is the prior's answer, which the automaton starts at."""
+    automaton.rule.delta_weight.zero_()
+    automaton.rule.delta_bias.zero_()
 
 
 @torch.no_grad()
@@ -233,7 +232,7 @@ def _surveyed(
     mean, scale = survivors_scale(intact, known)
     intact = (intact - mean) / scale
     unseen = float(torch.rand((), generator=generator)) < schedule.unseen
-    surveyed = (prior.without(kind) if unseen else prior).surveyed(intact, known)
+    surveyed = (prior_without(prior, kind) if unseen else prior).surveyed(intact, known)
     error = (surveyed.mean - intact)[~known].square().mean()
     return _Damaged(intact, known, surveyed, kind, float(error), unseen)
 
@@ -249,7 +248,7 @@ def _loss(
     """Error of some grids in units of the prior's."""
     mean, known = one.surveyed.mean[rows], one.known[rows]
     state = automaton.start(mean, known, mean)
-    biases = {"rule.hidden_bias": shifted_bias(automaton, shift, one.surveyed.told)}
+    biases = {"rule.hidden_bias": automaton.rule.hidden_bias + shift @ one.surveyed.told}
     error = functional_call(automaton, biases, (state,))[:, 0] - one.intact[rows]
     loss = missing_error(error, known)
     if moments is not None and output_share:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.layouts import Layout
-from planaria.repairers.base import Record, Repairer
+from planaria.repairers import Record, Repairer
 from planaria.repairers.conditional_mean import conditional_mean
 
 

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.layouts import Layout
-from planaria.repairers.base import Record, Repairer, known_mean
+from planaria.repairers import Record, Repairer
+from planaria_lab.repairers.mean_fill import known_mean
 
 
 class NeighbourFill(Repairer):

@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria.repairers.base import Record, Repairer
+from planaria.repairers import Record, Repairer
 
 
 class ZeroFill(Repairer):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from planaria.detectors.base import Detector, checked_rate, intact_range, largest_but, outside, working
+from planaria.detectors.outlier import SHORTEST_LINE
 from planaria.detectors.residual import (
     Predictor,
     checked_folds,
@@ -21,7 +22,6 @@ from planaria.errors import InvalidInput
 from planaria.records import Record
 
 Bits = Literal["all", "sign", "exponent", "mantissa", "msb"]
-SHORTEST_LINE = 32  # cells that a row or a column needs for a spread of its own
 PRIOR_CELLS = 4  # of the whole tensor's spread, mixed into that of a line
 STEPS = 8  # of a stored spread in an octave
 NARROWEST = 1e-4  # of the largest weight: no spread is smaller
@@ -47,7 +47,7 @@ class FlippedBit(Detector):
     Time: as `Residual`, and O(cells) a bit. Space: a few copies of the tensor in float64.
 
     Args:
-        predictor: what fills missing weights, for example `planaria.repairers.RowKriging(layout)`.
+        predictor: what fills missing weights, for example `planaria_lab.repairers.RowKriging(layout)`.
         bits: which may be flipped: "all"; "msb" or "sign", the top one; "exponent" or "mantissa", for floats only; or
             positions, 0 being the lowest.
         rate: the share of intact weights that may be named damaged, 0 <= rate < 1.

@@ -5,9 +5,10 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from planaria import streams
-from planaria.repairers.base import Record, known_mean
-from planaria.repairers.kriging import Kriging
+from planaria.repairers import Record
 from planaria.stationary import covariance_of_survivors, products_by_lag, spectrum_of
+from planaria_lab.repairers.kriging import Kriging
+from planaria_lab.repairers.mean_fill import known_mean
 
 
 class SurvivorKriging(Kriging):

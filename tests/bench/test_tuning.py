@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planaria.memory.tuning import LIKED, TRIES, balanced_masks, tuned
+from planaria_lab.bench.frontier.tuning import LIKED, TRIES, balanced_masks, tuned
 
 SHAPES = {"one": (40, 50), "other": (7,)}
 

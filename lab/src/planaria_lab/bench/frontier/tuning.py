@@ -1,6 +1,6 @@
 """How much single tensors count, found by asking a judge: what an error in one does to the next no layer's output says.
 
-The benchmark's baselines are tuned by the same functions as the planner.
+The baselines are tuned by the same functions as planaria.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +46,11 @@ def balanced_masks(
                 for name, shape in shapes.items()
             },
         )
+
+
+def softened(moments: Tensor, believed: float) -> Tensor:
+    """Moments whose correlations and differences are only in part believed: inputs change as layers before them do."""
+    return believed * moments + (1 - believed) * moments.diagonal().mean() * torch.eye(len(moments))
 
 
 def worth_tuning(weights: Mapping[str, Tensor]) -> bool:

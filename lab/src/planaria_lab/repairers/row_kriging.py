@@ -6,8 +6,8 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.layouts import Layout
-from planaria.repairers.base import Record
-from planaria.repairers.kriging import Kriging
+from planaria.repairers import Record
+from planaria_lab.repairers.kriging import Kriging
 
 ROUNDS = 2  # of the sample covariance and what it fills in
 MOST_CELLS = 4096  # of a grid: the covariance is a matrix of 128 MiB then

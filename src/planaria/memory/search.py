@@ -1,0 +1,245 @@
+"""All ways to spend a number of bytes on tensors, and the memory that one of them makes."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
+from planaria.memory.ladder import Ladder, Rungs
+from planaria.memory.memory import PRIOR_BYTES, Memory, Remembered
+
+RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Shares of weights lost that a plan for any rate is made for, all alike."""
+STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
+TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
+ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
+HALVINGS_OF_LEVELS = 6  # until they leave no bytes unused
+SMALLER = 0.99  # until another ladder is planned than one that did not fit
+FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
+STORED = {EVEN_BITS: "first bits"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to spend the bytes.
+
+    Attributes:
+        hint_bytes: for hints; None for not even a prior.
+        asked: strengths of the ladder's stages; none without a ladder.
+        strengths: the same, or more where bytes were left.
+        rungs: by stage and tensor, of each column.
+        errors: relative output error to expect at each rate, in the mean over tensors.
+    """
+
+    hint_bytes: int | None
+    asked: tuple[float, ...]
+    strengths: tuple[float, ...]
+    rungs: Sequence[Rungs]
+    errors: Mapping[float, float]
+
+    @property
+    def merit(self) -> float:
+        """About what remains of a network's ability, in the mean over rates."""
+        return sum(1 / (1 + error / TOLERABLE) for error in self.errors.values()) / len(self.errors)
+
+
+class Search:
+    """All plans for one rate, or any, and one way to count errors.
+
+    Args:
+        subjects: the tensors.
+        expect: share of the weights that is expected to be lost; None for any.
+        choices: by tensor, codecs of hints; of the choices, the one with the least error is taken.
+        seed: of the held-out masks and samples.
+        threads: to compute with; the result does not depend on them.
+    """
+
+    def __init__(
+        self,
+        subjects: list[Subject],
+        expect: float | None,
+        choices: Sequence[Mapping[str, str]],
+        *,
+        seed: int,
+        threads: int,
+    ):
+        self.subjects, self.expect, self.choices, self.seed, self.threads = subjects, expect, choices, seed, threads
+        self.rates = RATES if expect is None else (expect,)
+        self._analyses: dict[int | None, Analysis] = {}
+        self.chosen: dict[int, Mapping[str, str]] = {}  # of the choices, by the bytes of hints
+
+    def candidates(self, nbytes: int, shares: Sequence[float]) -> Iterator[Candidate]:
+        """Every plan for so many bytes."""
+        expect = self.expect
+        sets: list[tuple[float, ...]]
+        if expect is not None:
+            sets = [(expect,)]
+        else:
+            sets = [(strength,) for strength in (*STRENGTHS, 1.0)]
+            sets += [(one, other) for one in (*STRENGTHS, 1.0) for other in STRENGTHS if other < one]
+        rooms: list[int | None] = [int(share * nbytes) for share in shares]
+        for room in [room for room in rooms if self.analysis(room).nbytes <= nbytes] or [None]:
+            for strengths in [()] if room == nbytes or set(shares) == {1.0} else [(), *sets]:
+                candidate = self.candidate(room, strengths, nbytes)
+                if candidate is not None:
+                    yield candidate
+
+    def candidate(self, hint_bytes: int | None, strengths: tuple[float, ...], nbytes: int) -> Candidate | None:
+        """The plan with so many bytes for hints, and a ladder of these strengths in the rest; None if none fits."""
+        analysis = self.analysis(hint_bytes)
+        if not strengths:
+            return Candidate(hint_bytes, (), (), [], analysis.errors((), [], self.rates))
+        planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
+        if planned is None:
+            return None
+        grown, rungs = planned
+        return Candidate(hint_bytes, strengths, grown, rungs, analysis.errors(grown, rungs, self.rates))
+
+    def analysis(self, hint_bytes: int | None) -> Analysis:
+        """The tensors with hints of so many bytes; None for not even a prior."""
+        if hint_bytes not in self._analyses:
+            tried = {of.name for of in self.subjects if of.sheets and hint_bytes is not None and self.expect != 1}
+            hints = self._with_priors(self._hints(hint_bytes or 0, tried), tried)
+            worth = {hint.name for hint in hints if hint.prior.size}
+            if worth < tried:  # the bytes of the others are for hints
+                hints = self._with_priors(self._hints(hint_bytes or 0, worth), worth)
+            self._analyses[hint_bytes] = Analysis(self.subjects, hints, seed=self.seed)
+        return self._analyses[hint_bytes]
+
+    def _with_priors(self, hints: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
+        return [
+            of.with_prior(hint, self.rates, seed=self.seed) if of.name in tried else hint
+            for of, hint in zip(self.subjects, hints, strict=True)
+        ]
+
+    def _hints(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
+        """Hints of at most so many bytes in all, at one level: reverse water-filling over the tensors.
+
+        Args:
+            priors: tensors that are to have one, for which there must be room.
+        """
+        empty = np.zeros(0, np.uint8)
+        nothing = [Remembered(name=of.name, shape=of.shape, content=empty) for of in self.subjects]
+        best, least = nothing, float("inf")
+        self.chosen[nbytes] = self.choices[0]
+        for names in self.choices:
+            hints = self._encoded(names, nbytes, nothing, priors)
+            error = sum(self._error(of, hint) for of, hint in zip(self.subjects, hints, strict=True))
+            if error < least:
+                best, least = hints, error
+                self.chosen[nbytes] = names
+        return best
+
+    def _encoded(
+        self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered], priors: Collection[str]
+    ) -> list[Remembered]:
+        """Hints of these codecs at one level, the finest that fits with priors and what describes them all."""
+        described = [
+            replace(
+                blank,
+                codec=STORED.get(names.get(blank.name, ""), names.get(blank.name)),
+                space=of.space,
+                prior=np.zeros(PRIOR_BYTES if of.name in priors else 0, np.uint8),
+            )
+            for of, blank in zip(self.subjects, nothing, strict=True)
+        ]
+        room = nbytes - Memory(described).nbytes
+        if room <= 0:
+            return list(nothing)
+        usable = [(of, of.sketch(names[of.name]), of.share(self._weights)) for of in self.subjects if of.name in names]
+        level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
+        finer = level / COARSER
+        for _ in range(ROUNDS_OF_LEVELS):
+            contents = {of.name: sketch.encode(level * share) for of, sketch, share in usable}
+            size = sum(content.nbytes for content in contents.values())
+            if size <= room:
+                break
+            finer, level = level, level * max(COARSER, (size / room) ** 0.5)
+        else:
+            return list(nothing)
+        for _ in range(HALVINGS_OF_LEVELS):
+            if size >= CLOSE * room:
+                break
+            between = (finer * level) ** 0.5
+            tried = {of.name: sketch.encode(between * share) for of, sketch, share in usable}
+            tried_size = sum(content.nbytes for content in tried.values())
+            if tried_size > room:
+                finer = between
+            else:
+                contents, size, level = tried, tried_size, between
+        return [
+            blank
+            if blank.name not in names or not contents[blank.name].nbytes
+            else replace(
+                blank,
+                codec=STORED.get(names[blank.name], names[blank.name]),
+                space=of.space if names[blank.name] == "low frequency" else (),
+                content=contents[blank.name],
+            )
+            for of, blank in zip(self.subjects, nothing, strict=True)
+        ]
+
+    def _error(self, of: Subject, remembered: Remembered) -> float:
+        """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
+        together, alone = of.output_errors(of.matrix.double() - remembered.decode())
+        error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
+        return of.counts_for * error
+
+    @property
+    def _weights(self) -> int:
+        return sum(of.matrix.numel() for of in self.subjects)
+
+    def made(self, chosen: Candidate, nbytes: int, reasons: Sequence[str]) -> Memory:
+        """The memory that a plan makes, of at most `nbytes`."""
+        analysis = self.analysis(chosen.hint_bytes)
+        best = Memory(analysis.remembered, reasons=tuple(reasons))
+        if not chosen.strengths:
+            return best
+        strengths, rungs = chosen.strengths, chosen.rungs
+        room = float(nbytes - analysis.nbytes_besides(strengths))
+        for _ in range(ROUNDS):
+            made = self._coded(analysis, strengths, rungs, reasons)
+            if best.nbytes < made.nbytes <= nbytes:
+                best = made
+            if CLOSE * nbytes <= made.nbytes <= nbytes:
+                break
+            room += (1 + CLOSE) / 2 * nbytes - made.nbytes
+            planned = analysis.plan(chosen.asked, room)
+            while made.nbytes > nbytes and planned is not None and _same(planned, (strengths, rungs)):
+                room *= SMALLER
+                planned = analysis.plan(chosen.asked, room)
+            if planned is None or _same(planned, (strengths, rungs)):
+                break
+            strengths, rungs = planned
+        return best
+
+    def _coded(
+        self, analysis: Analysis, strengths: tuple[float, ...], rungs: Sequence[Rungs], reasons: Sequence[str]
+    ) -> Memory:
+        covered = [any(stage[index].any() for stage in rungs) for index in range(len(self.subjects))]
+        tensors = [replace(of, laddered=own) for of, own in zip(analysis.remembered, covered, strict=True)]
+        picked = [index for index, own in enumerate(covered) if own]
+        ladder = Ladder.of(
+            (analysis.residual(index) for index in picked),
+            [[stage[index] for index in picked] for stage in rungs],
+            strengths,
+            threads=self.threads,
+        )
+        return Memory(tensors, ladder, strengths, tuple(reasons))
+
+
+def _least_level(size: Callable[[float], int], room: int) -> float:
+    """The finest level, to 1 %, that fits."""
+    low, high = FINEST_LEVEL, COARSEST_LEVEL
+    while high / low > 1.01:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if size(middle) > room else (low, middle)
+    return high
+
+
+def _same(one: tuple[tuple[float, ...], Sequence[Rungs]], other: tuple[tuple[float, ...], Sequence[Rungs]]) -> bool:
+    """Whether two plans are the same."""
+    return one[0] == other[0] and all(
+        np.array_equal(np.concatenate(a), np.concatenate(b)) for a, b in zip(one[1], other[1], strict=True)
+    )
