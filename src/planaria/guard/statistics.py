@@ -223,6 +223,8 @@ def measured_tensors(entries: Sequence[Entry], rows: int, *, lean: bool) -> Sequ
 
 def _outwards(value: float, direction: int) -> float:
     """As float32, rounded away from the inside of a range: rounding must not raise a false alarm."""
+    if value != value:
+        return float("-nan")  # of the many, the one that processors make
     with np.errstate(over="ignore"):  # a float64 past the range of float32 becomes infinite
         rounded = np.float32(value)
     if (float(rounded) - value) * direction < 0:
