@@ -453,7 +453,7 @@ def test_tensors_may_come_in_any_order() -> None:
 def test_a_repair_that_does_not_verify_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged, _ = broken(gaussian(), WholeWeight(0.05), 0)
     before = copied(damaged)
-    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay: np.ones(guard.stream.tiles, bool))
+    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.stream.tiles, bool))
     with pytest.raises(VerificationFailed):
         gaussian_guard().repair(damaged)
     assert same(damaged, before)
