@@ -118,29 +118,29 @@ def _command(kind: "type[Damage]") -> Callable[..., None]:
 
 def _option(kind: "type[Damage]", parameter: inspect.Parameter) -> inspect.Parameter:
     """The option that sets a parameter of a damage's constructor."""
-    of = parameter.annotation
-    several = Sequence[int] in get_args(of)
-    words = [word for one in get_args(of) if get_origin(one) is Literal for word in get_args(one)]
+    annotation = parameter.annotation
+    several = Sequence[int] in get_args(annotation)
+    words = [word for literal in get_args(annotation) if get_origin(literal) is Literal for word in get_args(literal)]
     option = typer.Option(
         ... if parameter.default is parameter.empty else parameter.default,
         help=escape(_described(kind, parameter.name)),
         parser=_words_or_numbers if several else None,
         metavar=f"[{'|'.join(words)}|0,1,...]" if several else None,
     )
-    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=str if several else of, default=option)
+    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=str if several else annotation, default=option)
 
 
 def _help(kind: "type[Damage]") -> str:
     """A damage's docstring, less what its options and its errors say."""
     paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
-    kept = [" ".join(one.split()) for one in paragraphs if not one.startswith(("Args:", "Raises:"))]
+    kept = [" ".join(paragraph.split()) for paragraph in paragraphs if not paragraph.startswith(("Args:", "Raises:"))]
     return escape("\n\n".join(kept))
 
 
 def _described(kind: "type[Damage]", name: str) -> str:
     """What the docstring of a damage, or of the base that it refers to, says of a parameter."""
-    for one in kind.__mro__:
-        arguments = re.search(r"^Args:\n((?:    .*\n?)+)", inspect.cleandoc(one.__doc__ or ""), re.MULTILINE)
+    for base in kind.__mro__:
+        arguments = re.search(r"^Args:\n((?:    .*\n?)+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
         entries = re.findall(r"^    (\w.*?): (.*(?:\n {5,}.*)*)", arguments[1] if arguments else "", re.MULTILINE)
         for names, text in entries:
             if name in names.split(", ") and not text.startswith("as of"):
@@ -210,11 +210,11 @@ def _write(checkpoint: "Checkpoint", faults: "ModelFaults", faults_file: Path | 
         raise InvalidInput(f"The faults are of another model: only one of the two has {unmatched[0]!r}.")
     if faults_file is not None:
         faults.save(faults_file)
-    for name, one in faults.tensors.items():
-        broken = ModelFaults({name: one}).replay({name: tensors[name]})[name]  # its errors name the tensor
-        if len(one.index):
+    for name, changes in faults.tensors.items():
+        broken = ModelFaults({name: changes}).replay({name: tensors[name]})[name]  # its errors name the tensor
+        if len(changes.index):
             checkpoint.write(name, 0, integers(broken).view(-1).view(torch.uint8).numpy())
-    return [int((integers(one.old) != integers(one.new)).sum()) for one in faults.tensors.values()]
+    return [int((integers(changes.old) != integers(changes.new)).sum()) for changes in faults.tensors.values()]
 
 
 class TensorsOf(Mapping[str, "Tensor"]):

@@ -73,7 +73,7 @@ def test_a_rule_that_errs_less_in_weights_and_more_in_outputs_is_not_taken(monke
         return weight + 0.5 * weight.std()
 
     monkeypatch.setattr(RegrowFrozen, "_fill", biased)
-    options = {"told": 0.1, "tile_cells": 64, "moments": None, "seed": 0}
+    options = {"explained": 0.1, "tile_cells": 64, "moments": None, "seed": 0}
     assert rules.frozen_for(weight, 0, (8, 8), **options) is None  # type: ignore[arg-type]
     blind = rules.frozen_for(weight, 0, (8, 8), **options | {"moments": torch.eye(64)})  # type: ignore[arg-type]
     assert blind is not None and blind.shape.errors[0] == pytest.approx(0.5, abs=0.01)

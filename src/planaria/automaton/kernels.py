@@ -93,8 +93,8 @@ def _index(value: int) -> Any:
     return ir.IntType(64)(value)
 
 
-def _shuffle(builder: Any, one: Any, other: Any, lanes: Sequence[int]) -> Any:
-    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+def _shuffle(builder: Any, left: Any, right: Any, lanes: Sequence[int]) -> Any:
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
 
 
 def _spread(builder: Any, scalar: Any) -> Any:
@@ -102,9 +102,9 @@ def _spread(builder: Any, scalar: Any) -> Any:
     return _shuffle(builder, seed, seed, [0] * LANES)
 
 
-def _accumulate(builder: Any, total: Any, one: Any, other: Any) -> None:
+def _accumulate(builder: Any, total: Any, left: Any, right: Any) -> None:
     """total += one * other, fused ("contract") where the CPU can."""
-    product = builder.fmul(one, other, flags=["contract"])
+    product = builder.fmul(left, right, flags=["contract"])
     builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
 
 

@@ -32,7 +32,7 @@ def filter_bank(dimensions: int, *, laplacian: bool) -> Float[Tensor, "filters .
     identity = outer([centre] * dimensions)
     filters = [identity]
     for axis in range(dimensions):
-        slopes = outer([difference if other == axis else smooth for other in range(dimensions)])
+        slopes = outer([difference if direction == axis else smooth for direction in range(dimensions)])
         filters.append(slopes / (2 * 4 ** (dimensions - 1)))
     if laplacian:
         filters.append(outer([smooth] * dimensions) / 4**dimensions - identity)

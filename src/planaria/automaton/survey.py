@@ -48,18 +48,18 @@ class Survey(nn.Module):
         self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]
     ) -> Float[Tensor, "batch 2 *space"]:
         """The two channels; `weight` must be 0 where not known. Costs about `modes^2` multiplications a cell."""
-        there = known.to(weight)
-        count, squares = _averaged(torch.stack([there.sum(0), weight.square().sum(0)]))
+        present = known.to(weight)
+        count, squares = _averaged(torch.stack([present.sum(0), weight.square().sum(0)]))
         deviation = ((squares + SHRINKAGE) / (count + SHRINKAGE)).sqrt() - 1
-        return torch.stack([deviation.expand_as(weight), self._mixed(weight, there)], dim=1)
+        return torch.stack([deviation.expand_as(weight), self._mixed(weight, present)], dim=1)
 
     def _mixed(
-        self, weight: Float[Tensor, "batch *space"], there: Float[Tensor, "batch *space"]
+        self, weight: Float[Tensor, "batch *space"], present: Float[Tensor, "batch *space"]
     ) -> Float[Tensor, "batch *space"]:
         """Ridge regression of each grid's survivors on the fields, evaluated everywhere."""
         modes = synthesised(self.fields, weight.shape[1:]).flatten(1)
-        weights, there = weight.flatten(1), there.flatten(1)
-        precision = torch.stack([(there * mode) @ modes.T for mode in modes], dim=1) / self.noise
+        weights, present = weight.flatten(1), present.flatten(1)
+        precision = torch.stack([(present * mode) @ modes.T for mode in modes], dim=1) / self.noise
         precision = precision + torch.eye(len(modes), device=weight.device)
         mixture = torch.linalg.solve(precision, (weights @ modes.T / self.noise).unsqueeze(-1)).squeeze(-1)
         return (mixture @ modes).view(weight.shape)

@@ -37,9 +37,9 @@ class Faults:
     @classmethod
     def between(cls, weight: Shaped[Tensor, "*weight"], broken: Shaped[Tensor, "*weight"]) -> "Faults":
         """Those that turn a tensor into another one of its shape, dtype and device: where their bits differ."""
-        old, new = (integers(one.detach().reshape(-1)) for one in (weight, broken))
+        old, new = (integers(tensor.detach().reshape(-1)) for tensor in (weight, broken))
         index = (old != new).nonzero().flatten()
-        old, new = (one[index].view(weight.dtype) for one in (old, new))
+        old, new = (tensor[index].view(weight.dtype) for tensor in (old, new))
         return cls(shape=tuple(weight.shape), index=index, old=old, new=new)
 
     @property

@@ -116,10 +116,10 @@ def flip(words, struck, positions, index, old, new):
         bit = place - word * places
         here = np.int64(word)
         held = words[here]
-        other = here != before
-        last += other
+        differs = here != before
+        last += differs
         before = here
-        flipped = (held if other else flipped) ^ masks[bit]
+        flipped = (held if differs else flipped) ^ masks[bit]
         index[last] = here
         old[last] = held
         new[last] = flipped

@@ -32,8 +32,8 @@ class Scatter:
     def number(self, total: int, generator: torch.Generator) -> int:
         """How many of `total` places are struck. Raises `InvalidInput` if there are fewer than `count`."""
         if self.rate is not None:
-            of, rate = torch.tensor([total, self.rate], dtype=torch.float64)
-            return int(torch.binomial(of, rate, generator=generator))
+            trials, rate = torch.tensor([total, self.rate], dtype=torch.float64)
+            return int(torch.binomial(trials, rate, generator=generator))
         assert self.count is not None  # the constructor sees to it
         if self.count > total:
             raise InvalidInput(f"{self.count} places cannot break where there are {total}. Lower the count.")

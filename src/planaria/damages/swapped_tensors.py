@@ -44,8 +44,8 @@ class SwappedTensors(Damage):
             raise InvalidInput(
                 f"None of {len(faults)} tensors has the shape and dtype of another. None can be swapped."
             )
-        one, other = pairs[int(few_without_replacement(1, len(pairs), generator))]
-        first, second = tensors[one], tensors[other]
-        faults[one] = Faults.between(first, second)
-        faults[other] = Faults.between(second, first)
+        left, right = pairs[int(few_without_replacement(1, len(pairs), generator))]
+        first, second = tensors[left], tensors[right]
+        faults[left] = Faults.between(first, second)
+        faults[right] = Faults.between(second, first)
         return ModelFaults(faults)

@@ -120,8 +120,8 @@ def cross_predicted(
         return predictor.left_one_out(values, known, noted)
     fold = _folds(values.shape, folds).to(values.device)
     predicted = torch.empty_like(values)
-    for one in range(folds):
-        here = fold == one
+    for held_out in range(folds):
+        here = fold == held_out
         if here.any():
             predicted = torch.where(here, predictor.restore(values, known & ~here, noted), predicted)
     return predicted
@@ -157,7 +157,9 @@ def worst_first(
 
 def predictors_record(record: Record) -> Record:
     """What the predictor noted, as `with_prefix` stores it."""
-    return Record({name.removeprefix(PREFIX): of for name, of in record.tensors.items() if name.startswith(PREFIX)})
+    return Record(
+        {name.removeprefix(PREFIX): tensor for name, tensor in record.tensors.items() if name.startswith(PREFIX)}
+    )
 
 
 def with_prefix(noted: Record) -> dict[str, Tensor]:

@@ -165,6 +165,6 @@ def _drawn_grids(count: int, batch: int, order: torch.Generator) -> Tensor:
 
 def _held_out(grids: Tensor, seed: int) -> tuple[Int64[Tensor, " some"], list[Bool[Tensor, "batch *space"]]]:
     """A few grids, and masks that training never draws."""
-    some = torch.arange(0, len(grids), max(1, len(grids) // HELD_OUT_GRIDS), device=grids.device)[:HELD_OUT_GRIDS]
+    chosen = torch.arange(0, len(grids), max(1, len(grids) // HELD_OUT_GRIDS), device=grids.device)[:HELD_OUT_GRIDS]
     draws = streams.generator(seed, "fit held-out masks")
-    return some, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in HELD_OUT_RATES]
+    return chosen, [(torch.rand(grids.shape, generator=draws) >= rate).to(grids.device) for rate in HELD_OUT_RATES]

@@ -80,20 +80,20 @@ class Prior:
         of cells^2 numbers in memory.
         """
         covariance, shares = self._adapted(weight, known)
-        flat, there = _flat(weight, known)
-        mean = torch.cat([found.mean.float() for found in _conditionals(covariance, flat, there)])
+        flat, present = _flat(weight, known)
+        mean = torch.cat([found.mean.float() for found in _conditionals(covariance, flat, present)])
         taught, noise = shares[: len(self.fields)].sum() / shares.sum(), shares[-1] / shares.sum()
-        told = torch.stack([taught, noise, there.float().mean()])
-        return Surveyed(torch.where(there, flat, mean).view(weight.shape), told)
+        features = torch.stack([taught, noise, present.float().mean()])
+        return Surveyed(torch.where(present, flat, mean).view(weight.shape), features)
 
     def left_one_out(
         self, weight: Float[Tensor, "batch *space"], known: Bool[Tensor, "batch *space"]
     ) -> Float32[Tensor, "batch *space"]:
         """Each cell's mean given all other known cells of its grid, in the time of one survey (Dubrule 1983)."""
         covariance, _ = self._adapted(weight, known)
-        flat, there = _flat(weight, known)
+        flat, present = _flat(weight, known)
         predicted = []
-        for found in _conditionals(covariance, flat, there):
+        for found in _conditionals(covariance, flat, present):
             stiffness = found.stiffness().clamp_min(torch.finfo(torch.float32).tiny)  # where nothing is known it is 0
             predicted.append((found.mean - found.pull / stiffness).float())
         return torch.cat(predicted).view(weight.shape)
@@ -105,12 +105,12 @@ class Prior:
         kinds = self.covariances(tuple(weight.shape[1:])).to(weight.device)
         kinds = torch.cat([kinds[:-1], _shown(weight, known).unsqueeze(0), kinds[-1:]])
         most = min(max(1, SAMPLE // kinds.shape[1]), len(weight))
-        some = torch.linspace(0, len(weight) - 1, most).round().long()
-        flat, there = _flat(weight[some], known[some])
-        shares = _shares(kinds, flat[::EVERY], there[::EVERY], tuple(weight.shape[1:]))
+        rows = torch.linspace(0, len(weight) - 1, most).round().long()
+        flat, present = _flat(weight[rows], known[rows])
+        shares = _shares(kinds, flat[::EVERY], present[::EVERY], tuple(weight.shape[1:]))
         prior = (shares[:, None, None] * kinds).sum(0)
         squares = len(flat) * prior
-        for found in _conditionals(prior, flat, there):
+        for found in _conditionals(prior, flat, present):
             left_open = prior @ found.summed_precision().float() @ prior
             squares = squares + found.mean.float().T @ found.mean.float() - left_open
         taught = shares[: len(self.fields)].sum()
@@ -125,7 +125,7 @@ class Prior:
         self.require(space)
         fields = _resampled(self.fields, space).flatten(2)
         remainder = _resampled(self.remainder.unsqueeze(0), space)[0].flatten(1)
-        taught = [of.T @ of + torch.diag(left) for of, left in zip(fields, remainder, strict=True)]
+        taught = [field.T @ field + torch.diag(left) for field, left in zip(fields, remainder, strict=True)]
         smooth = [_exponential(space, length) for length in LENGTHS]
         return torch.stack([*taught, *smooth, torch.eye(math.prod(space))])
 
@@ -198,7 +198,7 @@ class _Conditional:
     mean: Float[Tensor, "batch cells"]
     pull: Float[Tensor, "batch cells"]
     cells: Int64[Tensor, "batch most"]
-    there: Bool[Tensor, "batch most"]
+    present: Bool[Tensor, "batch most"]
     factor: Float[Tensor, "batch most most"]
     precision: Float64[Tensor, "cells cells"] | None
 
@@ -219,11 +219,11 @@ class _Conditional:
         return len(self.mean) * self.precision - explained.T @ explained
 
     def _inverse(self) -> Float[Tensor, "batch most most"]:
-        return torch.cholesky_inverse(self.factor) * (self.there.unsqueeze(1) & self.there.unsqueeze(2))
+        return torch.cholesky_inverse(self.factor) * (self.present.unsqueeze(1) & self.present.unsqueeze(2))
 
     def _explained(self, precision: Float64[Tensor, "cells cells"]) -> Float64[Tensor, "batch most cells"]:
         """Of which the squares are what a precision loses with the missing cells."""
-        rows = precision[self.cells] * self.there.unsqueeze(2)
+        rows = precision[self.cells] * self.present.unsqueeze(2)
         return torch.linalg.solve_triangular(self.factor, rows, upper=False)
 
 
@@ -239,17 +239,17 @@ def _conditionals(
     if known.double().mean() > 0.6:  # where much survives float32 loses too much of what tells the inverse apart
         precision = torch.cholesky_inverse(torch.linalg.cholesky(noisy.double()))
     size = max(1, AT_ONCE // known.shape[1] ** 2)
-    for some, there in zip(values.split(size), known.split(size), strict=True):
+    for part, present in zip(values.split(size), known.split(size), strict=True):
         if precision is None:
-            cells, of, factor = _factored(noisy, there)
-            pull = torch.zeros_like(some).scatter_(1, cells, _solved(factor, some.gather(1, cells)))
-            yield _Conditional(pull @ noisy, pull, cells, of, factor, None)
+            cells, chosen, factor = _factored(noisy, present)
+            pull = torch.zeros_like(part).scatter_(1, cells, _solved(factor, part.gather(1, cells)))
+            yield _Conditional(pull @ noisy, pull, cells, chosen, factor, None)
         else:
-            cells, of, factor = _factored(precision, ~there)
-            drawn = some.double() @ precision
-            filled = torch.zeros_like(drawn).scatter_(1, cells, -_solved(factor, drawn.gather(1, cells) * of))
-            pull = (drawn + filled @ precision) * there
-            yield _Conditional(torch.where(there, some, filled), pull, cells, of, factor, precision)
+            cells, chosen, factor = _factored(precision, ~present)
+            drawn = part.double() @ precision
+            filled = torch.zeros_like(drawn).scatter_(1, cells, -_solved(factor, drawn.gather(1, cells) * chosen))
+            pull = (drawn + filled @ precision) * present
+            yield _Conditional(torch.where(present, part, filled), pull, cells, chosen, factor, precision)
 
 
 def _factored(
@@ -257,10 +257,10 @@ def _factored(
 ) -> tuple[Int64[Tensor, "batch most"], Bool[Tensor, "batch most"], Float[Tensor, "batch most most"]]:
     """The wanted cells of each grid, padded to equally many, and the factor of their part of a matrix."""
     cells = wanted.int().argsort(dim=1, descending=True, stable=True)[:, : int(wanted.sum(1).max())]
-    of = wanted.gather(1, cells)
-    among = matrix[cells.unsqueeze(2), cells.unsqueeze(1)] * (of.unsqueeze(1) & of.unsqueeze(2))
-    among.diagonal(dim1=1, dim2=2).add_(~of)
-    return cells, of, torch.linalg.cholesky(among)
+    chosen = wanted.gather(1, cells)
+    among = matrix[cells.unsqueeze(2), cells.unsqueeze(1)] * (chosen.unsqueeze(1) & chosen.unsqueeze(2))
+    among.diagonal(dim1=1, dim2=2).add_(~chosen)
+    return cells, chosen, torch.linalg.cholesky(among)
 
 
 def _solved(factor: Float[Tensor, "batch most most"], right: Float[Tensor, "batch most"]) -> Tensor:
@@ -286,13 +286,13 @@ def _shares(
     drawn = torch.rand(known.shape, generator=streams.generator(0, "prior sample")).to(known.device)
     drawn[::2] = _nearness(drawn[::2], space)
     cells = (drawn + known).topk(count, dim=1).indices
-    of = known.gather(1, cells)
+    chosen = known.gather(1, cells)
     sample = values.gather(1, cells).unsqueeze(-1)
-    flat = (kinds[:, cells.unsqueeze(2), cells.unsqueeze(1)] * (of.unsqueeze(1) & of.unsqueeze(2))).flatten(1)
+    flat = (kinds[:, cells.unsqueeze(2), cells.unsqueeze(1)] * (chosen.unsqueeze(1) & chosen.unsqueeze(2))).flatten(1)
     shares = torch.full((len(kinds),), 1 / len(kinds), device=kinds.device)
     for _ in range(ROUNDS):
         whole = (shares @ flat).view(-1, count, count)
-        whole.diagonal(dim1=1, dim2=2).add_(LEAST_NOISE + (~of).float())
+        whole.diagonal(dim1=1, dim2=2).add_(LEAST_NOISE + (~chosen).float())
         factor = torch.linalg.cholesky(whole)
         pull = torch.cholesky_solve(sample, factor)
         shown = flat @ (pull * pull.transpose(1, 2)).flatten()

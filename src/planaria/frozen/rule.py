@@ -80,7 +80,7 @@ class FrozenRule:
         automaton = Automaton(replace(RECIPE, **about.get("size", {})))
         start = "automaton."
         automaton.load_state_dict(
-            {name.removeprefix(start): of.float() for name, of in tensors.items() if name.startswith(start)}
+            {name.removeprefix(start): tensor.float() for name, tensor in tensors.items() if name.startswith(start)}
         )
         return cls(str(about["name"]), prior, automaton, tensors["shift"].float(), about["card"])
 

@@ -182,9 +182,9 @@ def quarter_codes(values: Float64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*
     return np.rint(4 * np.log2(values)).astype(np.int64)
 
 
-def _product(one: Array, other: Float[np.ndarray, "rows columns"], moments: Moments | None) -> float:
+def _product(left: Array, right: Float[np.ndarray, "rows columns"], moments: Moments | None) -> float:
     """tr(one M other'), M the moments or 1."""
-    return float(np.vdot(one, other) if moments is None else np.vdot(one.T @ other, moments))
+    return float(np.vdot(left, right) if moments is None else np.vdot(left.T @ right, moments))
 
 
 def _halves(step: float) -> tuple[int, int]:

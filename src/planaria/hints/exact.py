@@ -26,14 +26,14 @@ def quarter_octaves(codes: Integer[np.ndarray, "*shape"]) -> Float64[np.ndarray,
 
 
 def product(
-    one: Float64[np.ndarray, "rows inner"], other: Float64[np.ndarray, "inner columns"]
+    a: Float64[np.ndarray, "rows inner"], b: Float64[np.ndarray, "inner columns"]
 ) -> Float64[np.ndarray, "rows columns"]:
     """The matrix product of both factors, each rounded to multiples of a power of two: to 21 bits for inner = 1000.
 
     The largest number of a factor keeps that many bits; smaller ones share its exponent.
     """
-    bits = (_BITS - max(one.shape[1], 1).bit_length()) // 2
-    (left, left_exponent), (right, right_exponent) = _integers(one, bits), _integers(other, bits)
+    bits = (_BITS - max(a.shape[1], 1).bit_length()) // 2
+    (left, left_exponent), (right, right_exponent) = _integers(a, bits), _integers(b, bits)
     return np.ldexp(left @ right, left_exponent + right_exponent)
 
 

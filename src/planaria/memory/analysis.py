@@ -154,13 +154,15 @@ class Analysis:
     def __init__(self, subjects: Sequence[Subject], remembered: Sequence[Remembered], *, seed: int):
         self.subjects, self.remembered, self.seed = subjects, list(remembered), seed
         self.nbytes = Memory(self.remembered).nbytes
-        count, columns = len(subjects), [of.matrix.shape[1] for of in subjects]
+        count, columns = len(subjects), [subject.matrix.shape[1] for subject in subjects]
         self._edges = np.cumsum([0, *columns])
         self._tensor_of = np.repeat(np.arange(count), columns)
-        self._rows = np.array([of.matrix.shape[0] for of in subjects])
+        self._rows = np.array([subject.matrix.shape[0] for subject in subjects])
         # Of each column, the relative output error for each unit of a weight's square error.
-        self._weight_of = np.concatenate([of.importance / of.energy * of.matrix.shape[0] for of in subjects])
-        counts = np.array([of.counts_for for of in subjects])
+        self._weight_of = np.concatenate(
+            [subject.importance / subject.energy * subject.matrix.shape[0] for subject in subjects]
+        )
+        counts = np.array([subject.counts_for for subject in subjects])
         self._counts_for = counts / counts.sum()
         # Columns of a tensor that matter about alike are of one kind: rungs are compared for kinds.
         importance = np.round(KINDS_AN_OCTAVE * np.log2(np.maximum(self._weight_of, 1e-300))).astype(np.int64)
@@ -178,13 +180,13 @@ class Analysis:
         self._lengths = np.zeros((count, RUNGS, LONGEST))
         self._prior_errors: dict[tuple[int, float], float] = {}
         draws = streams.generator(seed, "sample of rungs")
-        for index, of in enumerate(subjects):
+        for index, subject in enumerate(subjects):
             left = torch.from_numpy(self.residual(index))
-            self._hint_errors.append(of.output_errors(left))
+            self._hint_errors.append(subject.output_errors(left))
             self._variance[index] = float(left.square().mean())
             flat = left.flatten()
-            some = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
-            self._try_rungs(index, some / self.scale(index))
+            sample = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
+            self._try_rungs(index, sample / self.scale(index))
 
     def residual(self, index: int) -> np.ndarray:
         """What the hint leaves of a tensor."""
@@ -192,7 +194,7 @@ class Analysis:
 
     def nbytes_besides(self, strengths: Sequence[float]) -> int:
         """Of a memory with a ladder over all tensors, without the ladder itself."""
-        return Memory([replace(of, laddered=True) for of in self.remembered], strengths=strengths).nbytes
+        return Memory([replace(kept, laddered=True) for kept in self.remembered], strengths=strengths).nbytes
 
     def plan(self, strengths: tuple[float, ...], nbytes: float) -> tuple[tuple[float, ...], list[Rungs]] | None:
         """Strengths and, for every stage, the rungs that make the error least in about so many bytes.
@@ -247,12 +249,12 @@ class Analysis:
     def _try_rungs(self, index: int, units: np.ndarray) -> None:
         """Notes what each rung does to a sample of weights."""
         for rung in range(RUNGS):
-            of = tree(NOTHING, rung)
+            quantiser_tree = tree(NOTHING, rung)
             cells = np.searchsorted(thresholds(rung), units, side="right")
-            lengths = of.lengths[cells]
+            lengths = quantiser_tree.lengths[cells]
             self._bits[index, rung] = lengths.mean()
             self._lengths[index, rung] = np.bincount(lengths, minlength=LONGEST) / len(units)
-            self._distortion[index, rung] = np.square(units - of.mean[of.leaves[cells]]).mean()
+            self._distortion[index, rung] = np.square(units - quantiser_tree.mean[quantiser_tree.leaves[cells]]).mean()
 
     def _hint_error(self, index: int, rate: float) -> float:
         """Relative output error of hint and prior if a share `rate` of the weights, drawn at random, is missing."""
@@ -261,11 +263,11 @@ class Analysis:
             together, alone = self._hint_errors[index]
             return rate**2 * together + rate * (1 - rate) * alone
         if (index, rate) not in self._prior_errors:
-            of, left = self.subjects[index], torch.from_numpy(self.residual(index))
+            subject, left = self.subjects[index], torch.from_numpy(self.residual(index))
             draws = streams.generator(self.seed, f"mask of {index} at {rate}")
             known = torch.rand(left.shape, generator=draws) >= rate
             error = torch.where(known, 0.0, left - self.remembered[index].regrown(torch.where(known, left, 0.0), known))
-            self._prior_errors[index, rate] = of.output_errors(error)[0]
+            self._prior_errors[index, rate] = subject.output_errors(error)[0]
         return self._prior_errors[index, rate]
 
     def _picked(self, strengths: Sequence[float], room: float) -> list[np.ndarray] | None:
@@ -294,7 +296,7 @@ class Analysis:
 
     def _size(self, strengths: Sequence[float], stages: Sequence[np.ndarray]) -> float:
         """Bytes of the ladder with these rungs, to a percent: the lengths of the codes are those of the samples."""
-        weights = sum(of.matrix.numel() for of in self.subjects)
+        weights = sum(subject.matrix.numel() for subject in self.subjects)
         segments = segments_of(weights)
         bits = 0.0
         before = np.zeros_like(stages[0])

@@ -101,7 +101,7 @@ class Ladder:
         if not 0 < len(strengths) <= MOST_STAGES:
             raise InvalidInput(f"A ladder has 1 to {MOST_STAGES} stages, not {len(strengths)}.")
         tables = [
-            _Table(rungs[number - 1] if number else [np.zeros_like(of) for of in stage], stage)
+            _Table(rungs[number - 1] if number else [np.zeros_like(part) for part in stage], stage)
             for number, stage in enumerate(rungs)
         ]
         scales: list[float] = []
@@ -113,7 +113,7 @@ class Ladder:
                 parts.append((table.codes[cells], table.lengths[cells]))
         stages = []
         for stage, strength, parts in zip(rungs, strengths, coded, strict=True):
-            codes, lengths = (np.concatenate(of) for of in zip(*parts, strict=True))
+            codes, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
             parts.clear()
             planes = [
                 encoded(codes[places], lengths[places], strength, threads=threads) for places in _segments(len(codes))
@@ -141,17 +141,17 @@ class Ladder:
             threads: to decode with; the result does not depend on them.
         """
         sizes = [residual.size for residual in residuals]
-        there = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in known)])
-        low, high, mean = (np.full(int((~there).sum()), value) for value in (-np.inf, np.inf, 0.0))
-        missing = np.flatnonzero(~there)
-        rank = np.cumsum(~there) - 1
+        present = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in known)])
+        low, high, mean = (np.full(int((~present).sum()), value) for value in (-np.inf, np.inf, 0.0))
+        missing = np.flatnonzero(~present)
+        rank = np.cumsum(~present) - 1
         contradictions = 0
         halted = np.zeros(len(missing), bool)  # weights whose cell in the stage before is not known
-        before: Rungs = [np.zeros_like(of) for of in self.stages[0].rungs]
+        before: Rungs = [np.zeros_like(plane) for plane in self.stages[0].rungs]
         cell_of = np.zeros(len(missing), np.int64)  # in the stage before
         for stage in self.stages:
             table = _Table(before, stage.rungs)
-            codes, lengths = np.zeros(len(there), np.int32), np.zeros(len(there), np.uint8)
+            codes, lengths = np.zeros(len(present), np.int32), np.zeros(len(present), np.uint8)
             nodes = np.zeros(len(missing), np.int64)
             for tensor, span in enumerate(_spans(sizes)):
                 cells = table.cells(tensor, residuals[tensor] / float(self.scales[tensor])).ravel()
@@ -160,8 +160,8 @@ class Ladder:
                 if own.stop > own.start:
                     columns = (missing[own] - span.start) % residuals[tensor].shape[1]
                     nodes[own] = table.roots(tensor, columns, cell_of[own])
-            for places, planes in zip(_segments(len(there)), stage.planes, strict=True):
-                erased = ~there[places]
+            for places, planes in zip(_segments(len(present)), stage.planes, strict=True):
+                erased = ~present[places]
                 own_missing = rank[places[erased]]
                 contradictions += walk(
                     table.child,
@@ -252,23 +252,23 @@ class _Table:
         pairs = [np.stack([coarse, fine]).astype(np.int64) for coarse, fine in zip(before, rungs, strict=True)]
         used, inverse = np.unique(np.concatenate(pairs, axis=1), axis=1, return_inverse=True)
         self.pairs = [(int(coarse), int(fine)) for coarse, fine in used.T]
-        self.of = np.split(inverse.reshape(-1), np.cumsum([len(of) for of in rungs])[:-1])
+        self.of = np.split(inverse.reshape(-1), np.cumsum([len(rung_of_column) for rung_of_column in rungs])[:-1])
         trees = [tree(coarse, fine) for coarse, fine in self.pairs]
-        node_starts = np.concatenate([[0], np.cumsum([len(one.child) for one in trees])]).astype(np.int64)
-        cell_starts = np.concatenate([[0], np.cumsum([len(one.leaves) for one in trees])]).astype(np.int64)
+        node_starts = np.concatenate([[0], np.cumsum([len(part.child) for part in trees])]).astype(np.int64)
+        cell_starts = np.concatenate([[0], np.cumsum([len(part.leaves) for part in trees])]).astype(np.int64)
         self.cell_starts = cell_starts
-        self._roots = [one.roots.astype(np.int64) + start for one, start in zip(trees, node_starts, strict=False)]
+        self._roots = [part.roots.astype(np.int64) + start for part, start in zip(trees, node_starts, strict=False)]
         self.child = np.concatenate(
-            [np.where(one.child >= 0, one.child + start, -1) for one, start in zip(trees, node_starts, strict=False)]
+            [np.where(part.child >= 0, part.child + start, -1) for part, start in zip(trees, node_starts, strict=False)]
         )
-        self.codes = np.concatenate([one.codes for one in trees]).astype(np.int32)
-        self.lengths = np.concatenate([one.lengths for one in trees]).astype(np.uint8)
-        self.low = np.concatenate([one.low for one in trees])
-        self.high = np.concatenate([one.high for one in trees])
-        self.mean = np.concatenate([one.mean for one in trees])
+        self.codes = np.concatenate([part.codes for part in trees]).astype(np.int32)
+        self.lengths = np.concatenate([part.lengths for part in trees]).astype(np.uint8)
+        self.low = np.concatenate([part.low for part in trees])
+        self.high = np.concatenate([part.high for part in trees])
+        self.mean = np.concatenate([part.mean for part in trees])
         self.cell_of_leaf = np.zeros(len(self.child), np.int64)  # the fine cell within its rung
-        for one, start in zip(trees, node_starts, strict=False):
-            self.cell_of_leaf[one.leaves + start] = np.arange(len(one.leaves))
+        for part, start in zip(trees, node_starts, strict=False):
+            self.cell_of_leaf[part.leaves + start] = np.arange(len(part.leaves))
 
     def cells(self, tensor: int, units: Float64[np.ndarray, "rows columns"]) -> NDArray[np.int64]:
         """The cell of each weight among those of all pairs."""

@@ -117,11 +117,11 @@ class Memory:
     def bytes_by_tier(self) -> dict[str, int]:
         """Bytes of hints and priors ("hint"), of the ladder and of the description, which is counted as packed JSON."""
         ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
-        hints = sum(of.content.nbytes + of.prior.nbytes for of in self.tensors)
+        hints = sum(kept.content.nbytes + kept.prior.nbytes for kept in self.tensors)
         used = [
-            (number, of.codec or "", of.space, int(of.laddered), int(of.prior.size > 0))
-            for number, of in enumerate(self.tensors)
-            if of.codec or of.laddered or of.prior.size
+            (number, kept.codec or "", kept.space, int(kept.laddered), int(kept.prior.size > 0))
+            for number, kept in enumerate(self.tensors)
+            if kept.codec or kept.laddered or kept.prior.size
         ]
         described = json.dumps([used, list(self.strengths)], separators=(",", ":")).encode()
         size = len(zlib.compress(described, 9)) - ZLIB_FRAME if used else 0
@@ -150,31 +150,32 @@ class Memory:
                 from is known and not finite, or a hint's content is not sound.
         """
         self._check(damaged, known)
-        values = {of.name: of.hint for of in self.tensors}
+        values = {kept.name: kept.hint for kept in self.tensors}
         recalled = {}
         bounds: list[Bounds] = []
         contradictions = 0
-        covered = [of for of in self.tensors if of.laddered]
-        if self.ladder is not None and any(not known[of.name].all() for of in covered):
-            there = [known[of.name].reshape(of.matrix).cpu().numpy() for of in covered]
+        covered = [kept for kept in self.tensors if kept.laddered]
+        if self.ladder is not None and any(not known[kept.name].all() for kept in covered):
+            present = [known[kept.name].reshape(kept.matrix).cpu().numpy() for kept in covered]
             residuals = [
-                residual(damaged[of.name], values[of.name], mask) for of, mask in zip(covered, there, strict=True)
+                residual(damaged[kept.name], values[kept.name], mask)
+                for kept, mask in zip(covered, present, strict=True)
             ]
-            bounds, contradictions = self.ladder.recall(residuals, there, spare=spare, threads=threads)
-        for of, bound in zip(covered, bounds, strict=False):
-            missing = ~known[of.name].reshape(of.matrix).cpu()
+            bounds, contradictions = self.ladder.recall(residuals, present, spare=spare, threads=threads)
+        for kept, bound in zip(covered, bounds, strict=False):
+            missing = ~known[kept.name].reshape(kept.matrix).cpu()
             parts = []
             for part, default in ((bound.mean, 0.0), (bound.low, -np.inf), (bound.high, np.inf)):
-                full = torch.full(of.matrix, default, dtype=torch.float64)
+                full = torch.full(kept.matrix, default, dtype=torch.float64)
                 full[missing] = torch.from_numpy(part)
-                parts.append((full + values[of.name]).view(of.shape))
-            recalled[of.name] = Recalled(*parts)
-        for of in self.tensors:
-            if of.name not in recalled:
-                value = values[of.name].double().view(of.shape)
-                recalled[of.name] = Recalled(value, torch.full_like(value, -np.inf), torch.full_like(value, np.inf))
-            if of.prior.size and not known[of.name].all():
-                recalled[of.name] = _regrown(of, recalled[of.name], damaged[of.name], known[of.name])
+                parts.append((full + values[kept.name]).view(kept.shape))
+            recalled[kept.name] = Recalled(*parts)
+        for kept in self.tensors:
+            if kept.name not in recalled:
+                value = values[kept.name].double().view(kept.shape)
+                recalled[kept.name] = Recalled(value, torch.full_like(value, -np.inf), torch.full_like(value, np.inf))
+            if kept.prior.size and not known[kept.name].all():
+                recalled[kept.name] = _regrown(kept, recalled[kept.name], damaged[kept.name], known[kept.name])
         return recalled, contradictions
 
     def restore(self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]]) -> dict[str, Tensor]:
@@ -190,25 +191,25 @@ class Memory:
         return restored
 
     def _check(self, damaged: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
-        for of in self.tensors:
+        for kept in self.tensors:
             for what, tensors in (("weights", damaged), ("known mask", known)):
-                came = tuple(tensors[of.name].shape) if of.name in tensors else None
-                if came != of.shape:
+                came = tuple(tensors[kept.name].shape) if kept.name in tensors else None
+                if came != kept.shape:
                     raise InvalidInput(
-                        f"The memory is of {of.name!r} of shape {of.shape}; {what}: "
+                        f"The memory is of {kept.name!r} of shape {kept.shape}; {what}: "
                         f"{'missing' if came is None else came}. Hand over all its tensors, as they were remembered."
                     )
-            if known[of.name].dtype != torch.bool:
-                raise InvalidInput(f"The known mask of {of.name!r} is a bool tensor, not {known[of.name].dtype}.")
+            if known[kept.name].dtype != torch.bool:
+                raise InvalidInput(f"The known mask of {kept.name!r} is a bool tensor, not {known[kept.name].dtype}.")
 
 
-def _regrown(of: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
+def _regrown(kept: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
     """With what the prior says of weights that the ladder does not bound."""
-    there = known.cpu().reshape(of.matrix)
-    open_ = (recalled.low.isinf() & recalled.high.isinf()).view(of.matrix)
-    left = torch.from_numpy(residual(damaged, of.hint, there.numpy()))
-    value = torch.where(open_, of.hint + of.regrown(left, there), recalled.value.view(of.matrix))
-    return replace(recalled, value=value.view(of.shape))
+    present = known.cpu().reshape(kept.matrix)
+    open_ = (recalled.low.isinf() & recalled.high.isinf()).view(kept.matrix)
+    left = torch.from_numpy(residual(damaged, kept.hint, present.numpy()))
+    value = torch.where(open_, kept.hint + kept.regrown(left, present), recalled.value.view(kept.matrix))
+    return replace(recalled, value=value.view(kept.shape))
 
 
 def prior_of(residual: Float[Tensor, "rows columns"], space: tuple[int, ...]) -> UInt8[np.ndarray, " bytes"]:

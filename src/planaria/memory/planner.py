@@ -63,8 +63,10 @@ class Planner:
         if expect not in self._searches:
             self._searches[expect] = self.search(expect)
         search = self._searches[expect]
-        ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
-        reasons = [f"{' ' if number else '*'} {_described(one)}" for number, one in enumerate(ranked[:SHOWN])]
+        ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda candidate: -candidate.merit)
+        reasons = [
+            f"{' ' if number else '*'} {_described(candidate)}" for number, candidate in enumerate(ranked[:SHOWN])
+        ]
         return search.made(ranked[0], nbytes, reasons)
 
     def search(
@@ -99,7 +101,7 @@ def _codec_choices(subjects: Sequence[Subject], favourites: Sequence[str]) -> li
     different codecs, so that choosing for each tensor would give some too few bytes.
     """
     choices: list[dict[str, str]] = []
-    possible = {of.name: of.codecs() for of in subjects if of.codecs()}
+    possible = {subject.name: subject.codecs() for subject in subjects if subject.codecs()}
     for favourite in favourites:
         names = {name: favourite if favourite in codecs else codecs[0] for name, codecs in possible.items()}
         if names not in choices:
@@ -123,7 +125,9 @@ def _check(name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, 
         raise InvalidInput(f"{name!r} has {columns} columns, which are not laid out over {space}.")
 
 
-def _described(one: Candidate) -> str:
-    ladder = "no ladder" if not one.strengths else "ladder up to " + ", ".join(f"{s:.0%}" for s in one.strengths)
-    errors = ", ".join(f"{rate:.0%}: {error:.3g}" for rate, error in one.errors.items())
-    return f"{one.hint_bytes or 0:,} bytes of hints, {ladder}: output error at {errors}"
+def _described(candidate: Candidate) -> str:
+    ladder = (
+        "no ladder" if not candidate.strengths else "ladder up to " + ", ".join(f"{s:.0%}" for s in candidate.strengths)
+    )
+    errors = ", ".join(f"{rate:.0%}: {error:.3g}" for rate, error in candidate.errors.items())
+    return f"{candidate.hint_bytes or 0:,} bytes of hints, {ladder}: output error at {errors}"

@@ -153,9 +153,9 @@ def tree(coarse: int, fine: int) -> Tree:
         if fine == coarse:
             leaves[start] = roots[parent]
             continue
-        of = list(fixed[start:stop]) if fixed is not None else _huffman(weights[start:stop])
-        lengths[start:stop] = of
-        codes[start:stop] = _canonical(of)
+        code_lengths = list(fixed[start:stop]) if fixed is not None else _huffman(weights[start:stop])
+        lengths[start:stop] = code_lengths
+        codes[start:stop] = _canonical(code_lengths)
         for cell in range(start, stop):
             node = int(roots[parent])
             for depth in range(lengths[cell] - 1, -1, -1):
@@ -196,11 +196,11 @@ def _huffman(weights: list[int]) -> list[int]:
     heapq.heapify(heap)
     order = len(weights)
     while len(heap) > 1:
-        one, other = heapq.heappop(heap), heapq.heappop(heap)
-        members = one[2] + other[2]
+        first, second = heapq.heappop(heap), heapq.heappop(heap)
+        members = first[2] + second[2]
         for member in members:
             lengths[member] += 1
-        heapq.heappush(heap, (one[0] + other[0], order, members))
+        heapq.heappush(heap, (first[0] + second[0], order, members))
         order += 1
     return lengths
 

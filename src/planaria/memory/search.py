@@ -77,7 +77,7 @@ class Search:
             sets = [(expect,)]
         else:
             sets = [(strength,) for strength in (*STRENGTHS, 1.0)]
-            sets += [(one, other) for one in (*STRENGTHS, 1.0) for other in STRENGTHS if other < one]
+            sets += [(strong, weak) for strong in (*STRENGTHS, 1.0) for weak in STRENGTHS if weak < strong]
         rooms: list[int | None] = [int(share * nbytes) for share in shares]
         for room in [room for room in rooms if self.analysis(room).nbytes <= nbytes] or [None]:
             for strengths in [()] if room == nbytes or set(shares) == {1.0} else [(), *sets]:
@@ -99,7 +99,11 @@ class Search:
     def analysis(self, hint_bytes: int | None) -> Analysis:
         """The tensors with hints of so many bytes; None for not even a prior."""
         if hint_bytes not in self._analyses:
-            tried = {of.name for of in self.subjects if of.sheets and hint_bytes is not None and self.expect != 1}
+            tried = {
+                subject.name
+                for subject in self.subjects
+                if subject.sheets and hint_bytes is not None and self.expect != 1
+            }
             hints = self._with_priors(self._hints(hint_bytes or 0, tried), tried)
             worth = {hint.name for hint in hints if hint.prior.size}
             if worth < tried:  # the bytes of the others are for hints
@@ -109,8 +113,8 @@ class Search:
 
     def _with_priors(self, hints: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
         return [
-            of.with_prior(hint, self.rates, seed=self.seed) if of.name in tried else hint
-            for of, hint in zip(self.subjects, hints, strict=True)
+            subject.with_prior(hint, self.rates, seed=self.seed) if subject.name in tried else hint
+            for subject, hint in zip(self.subjects, hints, strict=True)
         ]
 
     def _hints(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
@@ -120,12 +124,12 @@ class Search:
             priors: tensors that are to have one, for which there must be room.
         """
         empty = np.zeros(0, np.uint8)
-        nothing = [Remembered(name=of.name, shape=of.shape, content=empty) for of in self.subjects]
+        nothing = [Remembered(name=subject.name, shape=subject.shape, content=empty) for subject in self.subjects]
         best, least = nothing, float("inf")
         self.chosen[nbytes] = self.choices[0]
         for names in self.choices:
             hints = self._encoded(names, nbytes, nothing, priors)
-            error = sum(self._error(of, hint) for of, hint in zip(self.subjects, hints, strict=True))
+            error = sum(self._error(subject, hint) for subject, hint in zip(self.subjects, hints, strict=True))
             if error < least:
                 best, least = hints, error
                 self.chosen[nbytes] = names
@@ -139,19 +143,23 @@ class Search:
             replace(
                 blank,
                 codec=STORED.get(names.get(blank.name, ""), names.get(blank.name)),
-                space=of.space,
-                prior=np.zeros(PRIOR_BYTES if of.name in priors else 0, np.uint8),
+                space=subject.space,
+                prior=np.zeros(PRIOR_BYTES if subject.name in priors else 0, np.uint8),
             )
-            for of, blank in zip(self.subjects, nothing, strict=True)
+            for subject, blank in zip(self.subjects, nothing, strict=True)
         ]
         room = nbytes - Memory(described).nbytes
         if room <= 0:
             return list(nothing)
-        usable = [(of, of.sketch(names[of.name]), of.share(self._weights)) for of in self.subjects if of.name in names]
+        usable = [
+            (subject, subject.sketch(names[subject.name]), subject.share(self._weights))
+            for subject in self.subjects
+            if subject.name in names
+        ]
         level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
         finer = level / COARSER
         for _ in range(ROUNDS_OF_LEVELS):
-            contents = {of.name: sketch.encode(level * share) for of, sketch, share in usable}
+            contents = {subject.name: sketch.encode(level * share) for subject, sketch, share in usable}
             size = sum(content.nbytes for content in contents.values())
             if size <= room:
                 break
@@ -162,7 +170,7 @@ class Search:
             if size >= CLOSE * room:
                 break
             between = (finer * level) ** 0.5
-            tried = {of.name: sketch.encode(between * share) for of, sketch, share in usable}
+            tried = {subject.name: sketch.encode(between * share) for subject, sketch, share in usable}
             tried_size = sum(content.nbytes for content in tried.values())
             if tried_size > room:
                 finer = between
@@ -174,21 +182,21 @@ class Search:
             else replace(
                 blank,
                 codec=STORED.get(names[blank.name], names[blank.name]),
-                space=of.space if names[blank.name] == "low frequency" else (),
+                space=subject.space if names[blank.name] == "low frequency" else (),
                 content=contents[blank.name],
             )
-            for of, blank in zip(self.subjects, nothing, strict=True)
+            for subject, blank in zip(self.subjects, nothing, strict=True)
         ]
 
-    def _error(self, of: Subject, remembered: Remembered) -> float:
+    def _error(self, subject: Subject, remembered: Remembered) -> float:
         """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
-        together, alone = of.output_errors(of.matrix.double() - remembered.decode())
+        together, alone = subject.output_errors(subject.matrix.double() - remembered.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
-        return of.counts_for * error
+        return subject.counts_for * error
 
     @property
     def _weights(self) -> int:
-        return sum(of.matrix.numel() for of in self.subjects)
+        return sum(subject.matrix.numel() for subject in self.subjects)
 
     def made(self, chosen: Candidate, nbytes: int, reasons: Sequence[str]) -> Memory:
         """The memory that a plan makes, of at most `nbytes`."""
@@ -218,7 +226,7 @@ class Search:
         self, analysis: Analysis, strengths: tuple[float, ...], rungs: Sequence[Rungs], reasons: Sequence[str]
     ) -> Memory:
         covered = [any(stage[index].any() for stage in rungs) for index in range(len(self.subjects))]
-        tensors = [replace(of, laddered=own) for of, own in zip(analysis.remembered, covered, strict=True)]
+        tensors = [replace(kept, laddered=own) for kept, own in zip(analysis.remembered, covered, strict=True)]
         picked = [index for index, own in enumerate(covered) if own]
         ladder = Ladder.of(
             (analysis.residual(index) for index in picked),
@@ -238,8 +246,8 @@ def _least_level(size: Callable[[float], int], room: int) -> float:
     return high
 
 
-def _same(one: tuple[tuple[float, ...], Sequence[Rungs]], other: tuple[tuple[float, ...], Sequence[Rungs]]) -> bool:
+def _same(left: tuple[tuple[float, ...], Sequence[Rungs]], right: tuple[tuple[float, ...], Sequence[Rungs]]) -> bool:
     """Whether two plans are the same."""
-    return one[0] == other[0] and all(
-        np.array_equal(np.concatenate(a), np.concatenate(b)) for a, b in zip(one[1], other[1], strict=True)
+    return left[0] == right[0] and all(
+        np.array_equal(np.concatenate(a), np.concatenate(b)) for a, b in zip(left[1], right[1], strict=True)
     )

@@ -25,8 +25,8 @@ def conditional_mean(
     """
     axes = tuple(range(1, deviation.dim()))
 
-    def dot(one: Tensor, other: Tensor) -> Tensor:
-        return (one * other).sum(axes, keepdim=True)
+    def dot(left: Tensor, right: Tensor) -> Tensor:
+        return (left * right).sum(axes, keepdim=True)
 
     residual = torch.where(known, deviation, 0.0)
     solution, direction = torch.zeros_like(residual), residual

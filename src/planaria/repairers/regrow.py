@@ -67,7 +67,7 @@ class Regrow(Repairer):
         normalisation = Normalisation.from_tensor(record["normalisation"])
         automaton = Automaton(self.automaton.recipe, dimensions=self.layout.dimensions, seed=self.automaton.seed)
         automaton.load_state_dict(
-            {name: self._decoded(name, record, of) for name, of in automaton.state_dict().items()}
+            {name: self._decoded(name, record, blank) for name, blank in automaton.state_dict().items()}
         )
         automaton.to(visible.device)
         grid = self.layout.to_grid(normalisation.apply(visible).float())
@@ -81,12 +81,12 @@ class Regrow(Repairer):
             return {name: (parameter / scale).round().to(torch.int8), f"{name}_scale": scale.view(1)}
         return {name: parameter.to(torch.float16 if self.precision == "half" else torch.float32, copy=True)}
 
-    def _decoded(self, name: str, record: Record, of: Tensor) -> Tensor:
+    def _decoded(self, name: str, record: Record, blank: Tensor) -> Tensor:
         scale = record.tensors.get(f"{name}_scale")
         values = record[name].float()
-        if values.shape != of.shape:
+        if values.shape != blank.shape:
             raise InvalidInput(
-                f"The record's {name} has shape {tuple(values.shape)}; this automaton's has {tuple(of.shape)}. Restore "
-                "with the recipe that prepared the record."
+                f"The record's {name} has shape {tuple(values.shape)}; this automaton's has {tuple(blank.shape)}. "
+                "Restore with the recipe that prepared the record."
             )
         return values if scale is None else values * scale
