@@ -1,12 +1,12 @@
-"""What the frozen rule of kernels is worth on the ConvNet that comes along: `python benchmarks/kernel_rule.py`.
+"""What the pretrained rule of kernels is worth on the ConvNet that comes along: `python benchmarks/kernel_rule.py`.
 
 Scattered weights of one convolution are missing; R2 of missing weights and accuracy on 1,000 MNIST test images, mean
 and minimum over masks. No method stores anything but kriging with the layer's own covariance.
 """
 
-from planaria.frozen import shipped
 from planaria.layouts import Sheet
-from planaria.repairers import RegrowFrozen
+from planaria.pretrained import shipped
+from planaria.repairers import RegrowPretrained
 from planaria.tables import markdown
 from planaria_lab.bench.repair_table import missing_r2, stored_faults
 from planaria_lab.campaigns.subjects import subject
@@ -28,8 +28,8 @@ def main() -> None:
             "zero": ZeroFill(),
             "kriging from survivors": SurvivorKriging(layout),
             "kriging, own covariance": Kriging(layout),
-            "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), layout),
-            "frozen kernel-1": RegrowFrozen(shipped("kernel-1"), layout),
+            "pretrained sheet-1": RegrowPretrained(shipped("sheet-1"), layout),
+            "pretrained kernel-1": RegrowPretrained(shipped("kernel-1"), layout),
         }
         for row, repairer in rows.items():
             record, cells = repairer.prepare(kernels), []

@@ -1,6 +1,6 @@
 """Seconds that `protect` takes on the networks that come along: `python benchmarks/protect_speed.py`.
 
-The first line is of a process that has just started: it also reads the frozen rule and compiles kernels.
+The first line is of a process that has just started: it also reads the pretrained rule and compiles kernels.
 """
 
 import time

@@ -36,7 +36,7 @@ CAMPAIGNS = (
     "tampering",
     "stale_guard",
 )
-CONTRAST = ("zero", "kriging", "reference recipe", "frozen sheet-1")  # the methods that the README shows
+CONTRAST = ("zero", "kriging", "reference recipe", "pretrained sheet-1")  # the methods that the README shows
 PICTURES = {
     "tinymlp": ("regrown.png", "gallery.png", "loss.png", "rollout.gif", "recovery_a.png", "recovery_b.png"),
     "frontier": (

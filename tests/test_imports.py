@@ -32,7 +32,7 @@ ALLOWED = {
     "damages": set(),
     "detectors": set(),
     "fit": {"automaton", "layouts"},
-    "frozen": {"automaton", "stationary"},
+    "pretrained": {"automaton", "stationary"},
     "guard": {
         "automaton",
         "calibration",
@@ -40,7 +40,7 @@ ALLOWED = {
         "codes",
         "detectors",
         "fit",
-        "frozen",
+        "pretrained",
         "layouts",
         "memory",
         "repairers",
@@ -68,13 +68,13 @@ ALLOWED = {
 ALLOWED_IN_THE_LAB = {
     "__init__": set(),
     "attacks": set(),
-    "bench": {"bounds", "datasets", "frozen", "network_repairers", "reference", "repairers", "zoo"},
+    "bench": {"bounds", "datasets", "pretrained", "network_repairers", "reference", "repairers", "zoo"},
     "bounds": set(),
     "campaigns": {"attacks", "bench", "datasets", "detectors", "repairers"},
     "command_line": {"bench", "campaigns", "zoo_command"},
     "datasets": set(),
     "detectors": set(),
-    "frozen": set(),
+    "pretrained": set(),
     "network_repairers": {"zoo"},
     "reference": set(),
     "repairers": set(),
@@ -86,7 +86,7 @@ REQUIREMENTS = [of for of in requires("planaria") or () if "extra ==" not in of 
 DEPENDENCIES = {re.match(r"[\w-]+", of)[0].replace("-", "_") for of in REQUIREMENTS}
 EXCEPTIONS = {
     "planaria.repairers.regrow": {"automaton"},
-    "planaria.repairers.regrow_frozen": {"automaton", "frozen"},
+    "planaria.repairers.regrow_pretrained": {"automaton", "pretrained"},
 }
 
 

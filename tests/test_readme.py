@@ -47,6 +47,6 @@ def test_the_claim_of_the_readme_is_what_was_measured() -> None:
     ]
     means = {row["method"]: row["rates"]["0.9"]["accuracy"]["mean"] for row in rows}
     claim = re.search(r"to ([\d.]+) % accuracy.*?reaches ([\d.]+) and zeros ([\d.]+)", README.read_text(), re.DOTALL)
-    assert claim.groups() == tuple(f"{means[name]:.1f}" for name in ("frozen sheet-1", "kriging", "zero"))
+    assert claim.groups() == tuple(f"{means[name]:.1f}" for name in ("pretrained sheet-1", "kriging", "zero"))
     talk = re.search(r"\(([\d.]+) at 90 %, the talk", README.read_text())
     assert talk[1] == f"{means['reference recipe']:.1f}"

@@ -9,7 +9,7 @@ The packages, in the order of the story:
 - `damages`: named ways to break weights, with exact fault lists
 - `layouts`: how a weight tensor becomes a grid of cells, and back
 - `automaton`: the cells: perception, rule, step
-- `fit`: how a rule is learned; `frozen`: rules that were learned on other networks, free for this one
+- `fit`: how a rule is learned; `pretrained`: rules that were learned on other networks, free for this one
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
 - `detectors`: what finds damaged weights
 - `codes`: error- and erasure-correcting codes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from planaria.guard.shortcuts import load as load
     from planaria.guard.shortcuts import new_key as new_key
     from planaria.guard.shortcuts import repair as repair
-    from planaria.repairers.regrow_frozen import regrow as regrow
+    from planaria.repairers.regrow_pretrained import regrow as regrow
     from planaria.scrubber import Scrubber as Scrubber
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _HOMES = {
     "Guard": "guard",
     "Report": "guard",
     "protect": "guard",
-    "regrow": "repairers.regrow_frozen",
+    "regrow": "repairers.regrow_pretrained",
     "Scrubber": "scrubber",
 }  # of all others: guard.shortcuts
 

@@ -67,7 +67,7 @@ def protect(
     """Make the guard of an intact model.
 
     Half a minute for each GB, a minute for some ten million weights that hints and ladder are planned for, seconds for
-    each tensor that a frozen rule serves, and a minute or two for one that gets a rule of its own; `--tiers
+    each tensor that a pretrained rule serves, and a minute or two for one that gets a rule of its own; `--tiers
     digest,parity` makes none of these.
     """
     share = share_of(budget, "--budget")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria.automaton import DEFAULT, Automaton, Recipe, firing_cells
 from planaria.errors import InvalidInput
-from planaria.frozen import RECIPE as HINTED
+from planaria.pretrained import RECIPE as HINTED
 from planaria_lab.reference import REFERENCE
 
 RECIPES = [DEFAULT, REFERENCE, HINTED]

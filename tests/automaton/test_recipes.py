@@ -6,7 +6,7 @@ import pytest
 
 from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.errors import InvalidInput
-from planaria.frozen import RECIPE as HINTED
+from planaria.pretrained import RECIPE as HINTED
 from planaria_lab.reference import REFERENCE
 
 

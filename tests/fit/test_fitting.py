@@ -10,8 +10,8 @@ from helpers import drawn, mask, same_bits, smooth_sheets
 from planaria.automaton import DEFAULT, Recipe
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, Schedule, fit_rule, second_moments
-from planaria.frozen import RECIPE as HINTED
 from planaria.layouts import Flat, Layout, Sheet
+from planaria.pretrained import RECIPE as HINTED
 from planaria.repairers import Regrow
 from planaria.streams import generator
 from planaria_lab import datasets

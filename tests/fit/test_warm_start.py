@@ -9,8 +9,8 @@ from helpers import drawn, mask, same_bits, smooth_sheets
 from planaria.automaton import DEFAULT, Automaton, Recipe
 from planaria.fit import Schedule, fit_rule
 from planaria.fit.warm_start import GATE, LEAK, MOMENTUM, PULL, SMOOTHING, can_warm_start, warm_start
-from planaria.frozen import RECIPE as HINTED
 from planaria.layouts import Sheet
+from planaria.pretrained import RECIPE as HINTED
 from planaria.streams import generator
 from planaria_lab.reference import REFERENCE
 

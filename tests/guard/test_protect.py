@@ -136,10 +136,14 @@ def test_the_tiers_asked_for_are_made_and_the_digest_always(tiers: tuple[str, ..
 def test_rules_are_made_where_neighbours_tell_of_a_weight_and_nowhere_else() -> None:
     guard = smooth_guard()
     assert guard.manifest.reasons == {"neighbours tell less than 10% of a weight": [0]}
-    frozen, fitted = guard.manifest.rules
-    assert (frozen.tensor, frozen.recipe, frozen.precision) == (1, "sheet-1", "frozen") and "rule.1" not in guard.arrays
+    pretrained, fitted = guard.manifest.rules
+    assert (pretrained.tensor, pretrained.recipe, pretrained.precision) == (
+        1,
+        "sheet-1",
+        "frozen",
+    ) and "rule.1" not in guard.arrays
     assert fitted.tensor == 2 and guard.tier_bytes()["rule"] == guard.arrays["rule.2"].nbytes > 0
-    for rule in (frozen, fitted):
+    for rule in (pretrained, fitted):
         assert rule.errors[0] < 0.5 and rule.errors[-1] == max(rule.errors) < 1
 
 
@@ -185,7 +189,11 @@ def test_every_tensor_without_a_rule_has_one_reason(monkeypatch: pytest.MonkeyPa
     ("tensor", "extra", "reasons"),
     [
         (smooth_sheets(1, 60, 50).view(60, 50), 400, {"no room in the budget": [0]}),
-        (smooth_sheets(60, 8, 8), 100, {}),  # of a frozen rule the guard says what it is worth; so it would of reasons
+        (
+            smooth_sheets(60, 8, 8),
+            100,
+            {},
+        ),  # of a pretrained rule the guard says what it is worth; so it would of reasons
     ],
     ids=["fitted", "frozen"],
 )

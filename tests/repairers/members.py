@@ -6,10 +6,10 @@ import torch
 from helpers import drawn, moving
 
 from planaria.automaton import DEFAULT, Recipe
-from planaria.frozen import RECIPE, FrozenRule, Prior
-from planaria.frozen.prior import TOLD
 from planaria.layouts import Flat, Layout, Sheet
-from planaria.repairers import Regrow, RegrowFrozen, Repairer, SpectralKriging
+from planaria.pretrained import RECIPE, PretrainedRule, Prior
+from planaria.pretrained.prior import TOLD
+from planaria.repairers import Regrow, RegrowPretrained, Repairer, SpectralKriging
 from planaria_lab.reference import REFERENCE
 from planaria_lab.repairers import (
     Kriging,
@@ -32,10 +32,10 @@ def _regrow(recipe: Recipe, precision: str) -> Maker:
     return make
 
 
-def frozen() -> FrozenRule:
+def pretrained() -> PretrainedRule:
     """One of one kind, of small grids, that changes things."""
     prior = Prior(0.1 * drawn(1, 3, 4, 4, name="fields"), torch.ones(1, 4, 4))
-    return FrozenRule("test-1", prior, moving(RECIPE), 0.1 * drawn(RECIPE.hidden, TOLD), {"trained on": "nothing"})
+    return PretrainedRule("test-1", prior, moving(RECIPE), 0.1 * drawn(RECIPE.hidden, TOLD), {"trained on": "nothing"})
 
 
 def _spectral(layout: Layout, shape: tuple[int, int]) -> Repairer:
@@ -58,5 +58,7 @@ MEMBERS: dict[str, Maker] = {
     "regrow, single": _regrow(DEFAULT, "single"),
     "regrow, half": _regrow(DEFAULT, "half"),
     "regrow, byte": _regrow(DEFAULT, "byte"),
-    "regrow, frozen": lambda layout, shape: RegrowFrozen(frozen(), layout if layout.dimensions == 2 else Flat()),
+    "regrow, frozen": lambda layout, shape: RegrowPretrained(
+        pretrained(), layout if layout.dimensions == 2 else Flat()
+    ),
 }

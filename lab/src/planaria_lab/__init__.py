@@ -5,6 +5,6 @@
 - `attacks`: what breaks weights by gradient; `campaigns`: defences compared under the same stored faults
 - `repairers`, `detectors`: baselines of the kinds that the library has
 - `zoo`: populations of networks; `network_repairers`: what repairs whole networks after learning from others;
-  `frozen`: how the rules that come with the library are learned on them
+  `pretrained`: how the rules that come with the library are learned on them
 - `bounds`: the limits that nobody passes
 """

@@ -50,7 +50,7 @@ class Residual(Detector):
     tensor beside those that the predictor holds.
 
     Args:
-        predictor: what fills missing weights, for example a `planaria.repairers.RegrowFrozen`.
+        predictor: what fills missing weights, for example a `planaria.repairers.RegrowPretrained`.
         rate: the share of intact weights that may be named damaged, 0 <= rate < 1.
         folds: at least 2. More cost more and hide less at a time. Predictors that leave out one by one need none.
 

@@ -22,7 +22,9 @@ RESERVED = {"manifest", "headers", "statistics", "description", "seal", "self"} 
 FINGERPRINT = 16  # bytes
 LARGEST_TILE = 2**20
 LONGEST_NAME = 255  # bytes, of a file
-FROZEN = "frozen"  # the precision of a rule that comes with the package: no parameter of it is stored
+PRETRAINED = (
+    "frozen"  # the precision, in the format, of a rule that comes with the package: no parameter of it is stored
+)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -47,7 +49,7 @@ class RuleShape:
 
     Attributes:
         tensor: index of the tensor.
-        recipe: name of the automaton's recipe, or of the frozen rule.
+        recipe: name of the automaton's recipe, or of the pretrained rule.
         precision: of the stored parameters; "frozen" of a rule of which none are stored.
         space: axes of a neuron's sheet; empty for the flat layout.
         rates: missing fractions of the held-out masks, ascending.
@@ -66,7 +68,7 @@ class RuleShape:
     @property
     def stored(self) -> bool:
         """Whether the guard holds the rule's parameters."""
-        return self.precision != FROZEN
+        return self.precision != PRETRAINED
 
 
 class RememberedShape(NamedTuple):

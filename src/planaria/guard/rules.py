@@ -18,15 +18,15 @@ from planaria.calibration import natural_images
 from planaria.checkpoints import Entry
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.fit import Schedule, fit_rule, output_error
-from planaria.frozen import shipped
-from planaria.frozen.prior import takes
-from planaria.guard.manifest import FROZEN, RuleShape
+from planaria.guard.manifest import PRETRAINED, RuleShape
 from planaria.guard.statistics import FLOATS
 from planaria.layouts import Flat, Layout, Sheet
+from planaria.pretrained import shipped
+from planaria.pretrained.prior import takes
 from planaria.records import Record
-from planaria.repairers import Regrow, RegrowFrozen, Repairer
+from planaria.repairers import Regrow, RegrowPretrained, Repairer
 from planaria.repairers.regrow import Precision
-from planaria.repairers.regrow_frozen import KERNELS, SHEETS, SMALLEST_KERNEL, SMALLEST_SHEET
+from planaria.repairers.regrow_pretrained import KERNELS, SHEETS, SMALLEST_KERNEL, SMALLEST_SHEET
 
 RATES = (0.1, 0.5, 0.9)
 PROBED_ROWS, PROBED_COLUMNS = 128, 1024
@@ -35,9 +35,9 @@ LEAST_VARIANCE = 0.1  # share of a weight's variance that its neighbours must te
 SMALLEST, SMALLEST_SIDE = 256, 4  # weights
 LARGEST = 2**26  # bytes: a fit holds several copies of the tensor
 MASKS = 3
-MOST_FROZEN_WORK = 1e12  # multiplications of a repair: about a minute
-FROZEN_CELLS = 24 * 784  # that a frozen rule is judged on
-CLOSE = 0.9  # of what neighbours tell, which sees all of them: a frozen rule that tells less knows other weights
+MOST_PRETRAINED_WORK = 1e12  # multiplications of a repair: about a minute
+PRETRAINED_CELLS = 24 * 784  # that a pretrained rule is judged on
+CLOSE = 0.9  # of what neighbours tell, which sees all of them: a pretrained rule that tells less knows other weights
 MOST_BYTES = 0.25  # of a tensor's: what a fitted rule may take
 REACH = 3  # cells to the next survivor, up to which a rule fills
 LOST_TILES = 0.1  # share of tiles that a held-out mask of lost tiles hides
@@ -49,7 +49,7 @@ class MeasuredRule:
 
     Attributes:
         shape: how it is run and what it is worth.
-        content: the bytes that the guard stores; none of a frozen rule.
+        content: the bytes that the guard stores; none of a pretrained rule.
         harms: whether zeros would have erred less, in weights or in the layer's output, at any held-out rate.
     """
 
@@ -128,7 +128,7 @@ def work(entry: Entry, space: tuple[int, ...], schedule: Schedule | None) -> flo
     return float(schedule.iterations * schedule.batch * schedule.lengths[1] * cells)
 
 
-def frozen_for(
+def pretrained_for(
     weight: Float[Tensor, "*weight"],
     tensor: int,
     space: tuple[int, ...],
@@ -138,7 +138,7 @@ def frozen_for(
     moments: Float[Tensor, "inputs inputs"] | None,
     seed: int,
 ) -> MeasuredRule | None:
-    """The frozen rule that does best, measured on a few rows; None if it tells less of a weight than neighbours do.
+    """The pretrained rule that does best, measured on a few rows; None if it tells less of a weight than neighbours do.
 
     Cost: a second for rows of 28 x 28.
 
@@ -150,19 +150,19 @@ def frozen_for(
     """
     grid = tuple(weight.shape[2:]) if has_kernels(weight.shape) else space
     cells, neurons = prod(grid), weight.shape[0]
-    if not takes(grid) or weight.numel() * cells**2 > MOST_FROZEN_WORK:
+    if not takes(grid) or weight.numel() * cells**2 > MOST_PRETRAINED_WORK:
         return None
-    most = max(1, FROZEN_CELLS * neurons // weight.numel())
+    most = max(1, PRETRAINED_CELLS * neurons // weight.numel())
     rows = torch.linspace(0, neurons - 1, min(neurons, most)).round().long()
     matrix = weight[rows].reshape(-1, cells).float()
     rules = [
         _measured(
-            RegrowFrozen(shipped(name), Sheet(grid)),
+            RegrowPretrained(shipped(name), Sheet(grid)),
             matrix,
             grid,
             tensor=tensor,
             recipe=name,
-            precision=FROZEN,
+            precision=PRETRAINED,
             masks=1,
             tile_cells=tile_cells,
             moments=moments,
@@ -193,7 +193,7 @@ def fit_for(
     seed: int,
     on_iteration: Callable[[int, int, float], None] | None,
 ) -> MeasuredRule:
-    """Fits a rule and measures it; `moments` as of `frozen_for`, and part of the loss if they are given."""
+    """Fits a rule and measures it; `moments` as of `pretrained_for`, and part of the loss if they are given."""
     matrix = weight.reshape(weight.shape[0], -1).float()
     layout = layout_of(space)
     fit = fit_rule(
@@ -298,27 +298,27 @@ class Stored(Repairer):
             raise InvalidGuard("The guard's rule cannot be run: its numbers are not those of a fit.") from error
 
 
-class Frozen(Stored):
-    """A frozen rule, of which nothing is stored. It predicts each weight from all others at once."""
+class Pretrained(Stored):
+    """A pretrained rule, of which nothing is stored. It predicts each weight from all others at once."""
 
-    repairer: RegrowFrozen
+    repairer: RegrowPretrained
 
     def left_one_out(self, weight: Tensor, known: Tensor, record: Record) -> Tensor:
-        """See `RegrowFrozen.left_one_out`."""
+        """See `RegrowPretrained.left_one_out`."""
         return self._on_matrices(self.repairer.left_one_out, weight, known)
 
 
 def repairer_of(shape: RuleShape, content: NDArray[np.uint8]) -> Stored:
-    """The repairer that a guard stores; `content` is empty of a frozen rule.
+    """The repairer that a guard stores; `content` is empty of a pretrained rule.
 
     Raises:
         InvalidGuard: if it asks for what there is not.
-        InvalidFile: if the file of a frozen rule has changed.
+        InvalidFile: if the file of a pretrained rule has changed.
     """
     space = tuple(shape.space)
     try:
         if not shape.stored:
-            return Frozen(RegrowFrozen(shipped(shape.recipe), Sheet(space)), Record(), prod(space))
+            return Pretrained(RegrowPretrained(shipped(shape.recipe), Sheet(space)), Record(), prod(space))
         recipe, precision = Recipe.named(shape.recipe), cast(Precision, shape.precision)
         repairer, template = _template(recipe, precision, space)
     except InvalidInput as error:

@@ -6,5 +6,5 @@ Those that a guard or `planaria.regrow` runs; the baselines they are compared wi
 from planaria.repairers.base import Record as Record
 from planaria.repairers.base import Repairer as Repairer
 from planaria.repairers.regrow import Regrow as Regrow
-from planaria.repairers.regrow_frozen import RegrowFrozen as RegrowFrozen
+from planaria.repairers.regrow_pretrained import RegrowPretrained as RegrowPretrained
 from planaria.repairers.spectral_kriging import SpectralKriging as SpectralKriging

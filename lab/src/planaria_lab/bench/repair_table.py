@@ -14,9 +14,9 @@ from planaria.automaton import DEFAULT, Recipe
 from planaria.damages import Erasure, Faults
 from planaria.errors import InvalidInput
 from planaria.fit import Fit, fit_rule, second_moments
-from planaria.frozen import shipped
 from planaria.layouts import Flat, Sheet
-from planaria.repairers import Regrow, RegrowFrozen, Repairer
+from planaria.pretrained import shipped
+from planaria.repairers import Regrow, RegrowPretrained, Repairer
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.experiment import Experiment
@@ -73,7 +73,7 @@ def closed_form_repairers() -> dict[str, Repairer]:
         "rescaled zero": RescaledZero(),
         "low rank": LowRank(),
         "kriging": Kriging(SHEETS),
-        "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), SHEETS),
+        "pretrained sheet-1": RegrowPretrained(shipped("sheet-1"), SHEETS),
     }
 
 

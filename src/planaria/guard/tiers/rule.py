@@ -10,11 +10,11 @@ from torch import Tensor
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.detectors import Residual
 from planaria.errors import InvalidGuard
-from planaria.frozen.prior import takes
 from planaria.guard import rules
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import weights_of
 from planaria.guard.tiers.base import Arrays, Tier, require_array
+from planaria.pretrained.prior import takes
 from planaria.repairers import Repairer
 from planaria.repairers.regrow import Precision
 
@@ -29,13 +29,13 @@ NO_ROOM = "no room in the budget"
 
 
 class RuleTier(Tier):
-    """Rules, frozen or fitted, that were measured to help; all other tensors have a reason why they have none."""
+    """Rules, pretrained or fitted, that were measured to help; all other tensors have a reason why they have none."""
 
     name = "rule"
 
     def plan(self, making: "Making") -> None:
-        """A frozen rule is tried first. Where it tells less than neighbours do, one is fitted, largest tensors first
-        while the budget lasts; of the bytes for memory, if there are any, a rule takes a tenth at most.
+        """A pretrained rule is tried first. Where it tells less than neighbours do, one is fitted, largest tensors
+        first while the budget lasts; of the bytes for memory, if there are any, a rule takes a tenth at most.
         """
         planning = _Planning(making)
         planning.look_for_structure()
@@ -93,8 +93,8 @@ class RuleTier(Tier):
         if f"rule.{tensor}" in guard.lost:
             return "lost"
         errors = [f"{error:.3g} at {rate:.0%}" for error, rate in zip(rule.errors, rule.rates, strict=True)]
-        frozen = "" if rule.stored else f" ({rule.recipe})"
-        return ", ".join([*errors, f"{rule.tile_error:.3g} in lost tiles"]) + frozen
+        pretrained = "" if rule.stored else f" ({rule.recipe})"
+        return ", ".join([*errors, f"{rule.tile_error:.3g} in lost tiles"]) + pretrained
 
 
 def _reasons(guard: "GuardFile") -> dict[int, str]:
@@ -115,13 +115,13 @@ class _Planning:
         self.candidates: list[tuple[int, tuple[int, ...]]] = []  # to be fitted, with their spaces
 
     def look_for_structure(self) -> None:
-        """Takes the frozen rules that serve, and lists the tensors for which one may be fitted."""
+        """Takes the pretrained rules that serve, and lists the tensors for which one may be fitted."""
         for index, entry in enumerate(self.entries):
             self.making.progress(index, len(self.entries), f"looking for structure in {entry.name}")
-            if reason := self._frozen_or_candidate(index, entry):
+            if reason := self._pretrained_or_candidate(index, entry):
                 self.reasons.setdefault(reason, []).append(index)
 
-    def _frozen_or_candidate(self, index: int, entry: Entry) -> str | None:
+    def _pretrained_or_candidate(self, index: int, entry: Entry) -> str | None:
         """Why there is neither, or None."""
         making = self.making
         if reason := rules.why_not(entry):
@@ -133,7 +133,7 @@ class _Planning:
         weights = weights_of(making.checkpoint.read(entry.name), entry)
         if not weights.float().isfinite().all():
             return "not all finite"  # as single precision, in which rules compute
-        rule = rules.frozen_for(
+        rule = rules.pretrained_for(
             weights,
             index,
             space,
@@ -148,7 +148,7 @@ class _Planning:
                 return NO_ROOM
             making.manifest = manifest
             self.found.append(rule)
-            making.say(f"{entry.name}: the frozen rule {rule.shape.recipe} takes no bytes and no fit")
+            making.say(f"{entry.name}: the pretrained rule {rule.shape.recipe} takes no bytes and no fit")
         elif structureless:
             return NO_STRUCTURE
         elif rules.work(entry, space, making.schedule) > rules.MOST_WORK:

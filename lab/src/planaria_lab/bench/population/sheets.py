@@ -13,15 +13,15 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.damages import Erasure
-from planaria.frozen import shipped
 from planaria.layouts import Sheet
-from planaria.repairers import RegrowFrozen, Repairer
+from planaria.pretrained import shipped
+from planaria.repairers import RegrowPretrained, Repairer
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.population.judge import BETTER, Judge, cell
 from planaria_lab.bench.population.settings import Settings
 from planaria_lab.bench.population.zoos import Tell, loaded, zoo
-from planaria_lab.frozen import without_kind
+from planaria_lab.pretrained import without_kind
 from planaria_lab.repairers import Kriging, MeanFill, SurvivorKriging, ZeroFill
 from planaria_lab.zoo import MLP, Variety
 from planaria_lab.zoo.building import standardised
@@ -36,9 +36,9 @@ ROWS: dict[str, Repairer] = {
     "mean": MeanFill(),
     "kriging from survivors": SurvivorKriging(SHEETS),
     OWN: Kriging(SHEETS),
-    "frozen sheet-1": RegrowFrozen(shipped("sheet-1"), SHEETS),
-    "frozen sheet-1, MNIST unknown": RegrowFrozen(without_kind(shipped("sheet-1"), 0), SHEETS),
-    "frozen sheet-1, Fashion-MNIST unknown": RegrowFrozen(without_kind(shipped("sheet-1"), 1), SHEETS),
+    "pretrained sheet-1": RegrowPretrained(shipped("sheet-1"), SHEETS),
+    "pretrained sheet-1, MNIST unknown": RegrowPretrained(without_kind(shipped("sheet-1"), 0), SHEETS),
+    "pretrained sheet-1, Fashion-MNIST unknown": RegrowPretrained(without_kind(shipped("sheet-1"), 1), SHEETS),
 }
 """By name. Repairers keep nothing but their settings: what they note of a network is in the record."""
 

@@ -1,4 +1,4 @@
-"""Trains a frozen rule: `python benchmarks/train_frozen_rule.py ZOO... -o sheet-1.safetensors`.
+"""Trains a pretrained rule: `python benchmarks/train_pretrained_rule.py ZOO... -o sheet-1.safetensors`.
 
 Zoos are folders of `planaria-lab zoo` of MNIST or Fashion-MNIST networks; what a tensor of one zoo's networks looks
 like is a kind. `sheet-1` was trained on
@@ -24,7 +24,7 @@ from planaria import streams
 from planaria.fit import second_moments
 from planaria.progress import progress_bar
 from planaria_lab import datasets
-from planaria_lab.frozen import PopulationSchedule, fit_population, save_rule
+from planaria_lab.pretrained import PopulationSchedule, fit_population, save_rule
 from planaria_lab.zoo import Population, open_zoo
 from planaria_lab.zoo.building import standardised
 from planaria_lab.zoo.population import SETTINGS, read_json

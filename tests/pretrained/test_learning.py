@@ -1,4 +1,4 @@
-"""Learning frozen rules on a population, and their files."""
+"""Learning pretrained rules on a population, and their files."""
 
 import json
 from dataclasses import replace
@@ -12,8 +12,8 @@ from safetensors.torch import load, save
 
 from planaria.automaton import Automaton
 from planaria.errors import InvalidFile, InvalidInput
-from planaria.frozen import RECIPE, shipped
-from planaria_lab.frozen import PopulationSchedule, fit_population, load_rule, rule_bytes, save_rule
+from planaria.pretrained import RECIPE, shipped
+from planaria_lab.pretrained import PopulationSchedule, fit_population, load_rule, rule_bytes, save_rule
 
 SMALL = PopulationSchedule(surveys=4, grids=6, iterations=3, tensors=1, batch=2, held_out=2)
 

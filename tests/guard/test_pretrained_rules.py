@@ -1,4 +1,4 @@
-"""Guards that name a frozen rule, of which they hold nothing."""
+"""Guards that name a pretrained rule, of which they hold nothing."""
 
 from dataclasses import asdict
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from planaria.damages import WholeWeight
 from planaria.errors import InvalidFile, InvalidGuard
-from planaria.frozen import SHIPPED, shipped
 from planaria.guard import Guard, protect, rules
 from planaria.guard.container import pack
-from planaria.repairers import RegrowFrozen
+from planaria.pretrained import SHIPPED, shipped
+from planaria.repairers import RegrowPretrained
 from planaria.streams import generator
 from planaria_lab.campaigns.tampering.forgery import with_fields
 
@@ -26,7 +26,7 @@ RECIPES = ("kernel-1", "sheet-1")
     [((24, 8, 5, 5), RECIPES), ((40, 12, 3, 3), RECIPES), ((30, 3, 9, 8), ("sheet-1",))],
     ids=str,
 )
-def test_kernels_and_patches_have_frozen_rules(shape: tuple[int, ...], recipes: tuple[str, ...]) -> None:
+def test_kernels_and_patches_have_pretrained_rules(shape: tuple[int, ...], recipes: tuple[str, ...]) -> None:
     """In the flat layout neighbours across channels have nothing in common. Of kernels the better rule is taken."""
     count, height, width = shape[0] * shape[1], *shape[2:]
     tensors = {"kernels": smooth_sheets(count, height, width).view(shape)}
@@ -46,7 +46,7 @@ def damaged() -> dict[str, Tensor]:
 
 
 def forged(**change: object) -> bytes:
-    """A guard whose frozen rule says something else of itself."""
+    """A guard whose pretrained rule says something else of itself."""
     guard = smooth_guard()
     told = [asdict(rule) for rule in guard.manifest.rules]
     told[0] |= change
@@ -58,9 +58,9 @@ def test_kernels_without_structure_have_none() -> None:
     assert guard.manifest.rules == () and guard.manifest.reasons == {"neighbours tell less than 10% of a weight": [0]}
 
 
-def test_a_frozen_rule_that_zeros_beat_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pretrained_rule_that_zeros_beat_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inverted answers have neighbours' structure, and harm; then one is fitted."""
-    monkeypatch.setattr(RegrowFrozen, "_fill", lambda self, visible, known, record: -torch.ones_like(visible))
+    monkeypatch.setattr(RegrowPretrained, "_fill", lambda self, visible, known, record: -torch.ones_like(visible))
     guard = protect(smooth(), budget=0.2, tiers=WITH_RULES, schedule=SHORT)
     assert all(rule.precision != "frozen" for rule in guard.manifest.rules) and guard.manifest.rules
 
@@ -69,20 +69,20 @@ def test_a_rule_that_errs_less_in_weights_and_more_in_outputs_is_not_taken(monke
     """An offset of half a deviation: a quarter of the squared error of zeros, but over bright inputs it adds up."""
     weight = drawn(60, 64)
 
-    def biased(self: RegrowFrozen, visible: Tensor, known: Tensor, record: object) -> Tensor:
+    def biased(self: RegrowPretrained, visible: Tensor, known: Tensor, record: object) -> Tensor:
         return weight + 0.5 * weight.std()
 
-    monkeypatch.setattr(RegrowFrozen, "_fill", biased)
+    monkeypatch.setattr(RegrowPretrained, "_fill", biased)
     options = {"explained": 0.1, "tile_cells": 64, "moments": None, "seed": 0}
-    assert rules.frozen_for(weight, 0, (8, 8), **options) is None  # type: ignore[arg-type]
-    blind = rules.frozen_for(weight, 0, (8, 8), **options | {"moments": torch.eye(64)})  # type: ignore[arg-type]
+    assert rules.pretrained_for(weight, 0, (8, 8), **options) is None  # type: ignore[arg-type]
+    blind = rules.pretrained_for(weight, 0, (8, 8), **options | {"moments": torch.eye(64)})  # type: ignore[arg-type]
     assert blind is not None and blind.shape.errors[0] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"recipe": "sheet-0"}, "does not know: There is no frozen rule 'sheet-0'"),
+        ({"recipe": "sheet-0"}, "does not know: There is no pretrained rule 'sheet-0'"),
         ({"space": [40, 40]}, "space"),
         ({"space": [3, 8]}, "space"),
         ({"space": []}, "space"),
@@ -90,7 +90,7 @@ def test_a_rule_that_errs_less_in_weights_and_more_in_outputs_is_not_taken(monke
         ({"precision": "half"}, ""),
     ],
 )
-def test_a_frozen_rule_that_is_not_as_it_was_is_refused_in_one_line(change: dict[str, object], said: str) -> None:
+def test_a_pretrained_rule_that_is_not_as_it_was_is_refused_in_one_line(change: dict[str, object], said: str) -> None:
     if not said:  # as if its bytes were lost: then it is not used
         assert Guard.from_bytes(forged(**change)).repair(damaged()).exit_code == 2
         return
@@ -99,13 +99,13 @@ def test_a_frozen_rule_that_is_not_as_it_was_is_refused_in_one_line(change: dict
     assert "\n" not in str(refused.value)
 
 
-def test_the_bytes_of_a_frozen_rule_are_refused() -> None:
+def test_the_bytes_of_a_pretrained_rule_are_refused() -> None:
     arrays = {**smooth_guard().arrays, "rule.1": np.zeros(8, np.uint8)}
     with pytest.raises(InvalidGuard, match="comes with planaria"):
         Guard.from_bytes(pack(arrays, key=None))
 
 
-def test_a_frozen_rule_whose_file_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pretrained_rule_whose_file_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHIPPED, "sheet-1", "0" * 64)
     shipped.cache_clear()
     broken = damaged()

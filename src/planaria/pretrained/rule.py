@@ -14,10 +14,10 @@ from torch import Tensor
 
 from planaria.automaton import Automaton, Recipe
 from planaria.errors import InvalidFile, InvalidInput
-from planaria.frozen.prior import Prior
+from planaria.pretrained.prior import Prior
 
 RECIPE = Recipe(name="frozen", channels=9, hidden=24, steps=16, laplacian=True, fire_rate=1.0, hints=1, cooling=0.88)
-"""The automaton of frozen rules, by default: a hint, which is the prior's answer, and six hidden channels."""
+"""The automaton of pretrained rules, by default: a hint, which is the prior's answer, and six hidden channels."""
 
 SHIPPED = {
     "sheet-1": "a86a688f5eec6fc13582dc5f5782da35224224e0eca9d8b137b06f71aa20c554",
@@ -27,7 +27,7 @@ SHIPPED = {
 
 
 @dataclass(frozen=True, eq=False)
-class FrozenRule:
+class PretrainedRule:
     """What was learned on a population.
 
     Attributes:
@@ -70,10 +70,10 @@ class FrozenRule:
         return automaton
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "FrozenRule":
+    def from_bytes(cls, content: bytes) -> "PretrainedRule":
         """A rule from its safetensors file: fields of the prior as bytes with a scale each, all else as floats.
 
-        For files that are known to be sound; `planaria_lab.frozen.load_rule` reads others.
+        For files that are known to be sound; `planaria_lab.pretrained.load_rule` reads others.
         """
         tensors, about = load(content), metadata(content)
         prior = Prior(tensors["prior.fields"].float() * tensors["prior.scale"], tensors["prior.remainder"])
@@ -86,7 +86,7 @@ class FrozenRule:
 
 
 @cache
-def shipped(name: str) -> FrozenRule:
+def shipped(name: str) -> PretrainedRule:
     """A rule that comes with the package, read once.
 
     Raises:
@@ -94,11 +94,11 @@ def shipped(name: str) -> FrozenRule:
         InvalidFile: if its file has changed.
     """
     if name not in SHIPPED:
-        raise InvalidInput(f"There is no frozen rule {name!r}. Rules are: {', '.join(SHIPPED)}.")
+        raise InvalidInput(f"There is no pretrained rule {name!r}. Rules are: {', '.join(SHIPPED)}.")
     content = (resources.files("planaria") / "data" / "rules" / f"{name}.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != SHIPPED[name]:
-        raise InvalidFile(f"The frozen rule {name} has changed on disk. Install planaria again.")
-    return FrozenRule.from_bytes(content)
+        raise InvalidFile(f"The pretrained rule {name} has changed on disk. Install planaria again.")
+    return PretrainedRule.from_bytes(content)
 
 
 def metadata(content: bytes) -> dict[str, Any]:

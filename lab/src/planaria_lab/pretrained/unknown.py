@@ -1,11 +1,11 @@
-"""What a frozen rule is worth where its population did not have the kind of network that it is to repair."""
+"""What a pretrained rule is worth where its population did not have the kind of network that it is to repair."""
 
 from dataclasses import replace
 
-from planaria.frozen import FrozenRule, Prior
+from planaria.pretrained import PretrainedRule, Prior
 
 
-def without_kind(rule: FrozenRule, kind: int) -> FrozenRule:
+def without_kind(rule: PretrainedRule, kind: int) -> PretrainedRule:
     """The same with a prior that does not know this kind."""
     return replace(rule, prior=prior_without(rule.prior, kind))
 

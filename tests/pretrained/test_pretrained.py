@@ -1,4 +1,4 @@
-"""Frozen rules: the prior, and those that come with the package."""
+"""Pretrained rules: the prior, and those that come with the package."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from helpers import drawn, mask, same_bits
 from populations import smooth
 
 from planaria.errors import InvalidInput
-from planaria.frozen import Prior, shipped
 from planaria.layouts import Sheet
-from planaria.repairers import Record, RegrowFrozen
+from planaria.pretrained import Prior, shipped
+from planaria.repairers import Record, RegrowPretrained
 from planaria.streams import generator
-from planaria_lab.frozen import learned_prior
-from planaria_lab.frozen.unknown import prior_without
+from planaria_lab.pretrained import learned_prior
+from planaria_lab.pretrained.unknown import prior_without
 from planaria_lab.repairers import Kriging, SurvivorKriging, ZeroFill
 
 
@@ -96,17 +96,17 @@ def test_the_shipped_rule_beats_what_stores_and_what_stores_nothing() -> None:
     known = mask(*weight.shape, share=0.1, seed=4)
     layout = Sheet((28, 28))
 
-    def error(repairer: RegrowFrozen | Kriging | ZeroFill) -> float:
+    def error(repairer: RegrowPretrained | Kriging | ZeroFill) -> float:
         restored = repairer.restore(weight, known, repairer.prepare(weight))
         return float((restored - weight)[~known].square().mean())
 
-    frozen = RegrowFrozen(shipped("sheet-1"), layout)
-    assert error(frozen) < 0.85 * error(Kriging(layout)) < error(ZeroFill())
-    assert frozen.prepare(weight).nbytes == 0
+    pretrained = RegrowPretrained(shipped("sheet-1"), layout)
+    assert error(pretrained) < 0.85 * error(Kriging(layout)) < error(ZeroFill())
+    assert pretrained.prepare(weight).nbytes == 0
 
 
 def test_rules_that_are_not_there_and_layouts_of_other_axes_are_refused() -> None:
     with pytest.raises(InvalidInput, match="sheet-1"):
         shipped("sheet-0")
     with pytest.raises(InvalidInput, match="axes"):
-        RegrowFrozen(shipped("sheet-1"), Sheet((4,)))
+        RegrowPretrained(shipped("sheet-1"), Sheet((4,)))

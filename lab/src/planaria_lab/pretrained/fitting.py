@@ -14,10 +14,10 @@ from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
 from planaria.fit import missing_error, output_error
 from planaria.fit.descent import descent
-from planaria.frozen import RECIPE, FrozenRule, Prior
-from planaria.frozen.prior import TOLD, Surveyed
-from planaria_lab.frozen.rule_file import LARGEST, sizes
-from planaria_lab.frozen.unknown import prior_without
+from planaria.pretrained import RECIPE, PretrainedRule, Prior
+from planaria.pretrained.prior import TOLD, Surveyed
+from planaria_lab.pretrained.rule_file import LARGEST, sizes
+from planaria_lab.pretrained.unknown import prior_without
 
 MODES = 128  # fields of a kind: more explain nothing that survivors would not tell
 SMOOTHEST = 1 / 3  # of a kind's networks, which its covariance is measured on: the others are more noise
@@ -82,7 +82,7 @@ def fit_population(
     schedule: PopulationSchedule | None = None,
     seed: int = 0,
     progress: Progress = lambda done, total, note: None,
-) -> FrozenRule:
+) -> PretrainedRule:
     """Learns a prior and a rule from the grids of many networks, a kind for each data set that they were trained on.
 
     The prior's kinds are the covariances of their smoothest networks. The automaton starts at the prior's answer and is
@@ -97,7 +97,7 @@ def fit_population(
         kinds: by name, for each network its grids; of one size, finite.
         name: of the rule, with a version, as "sheet-1".
         moments: by kind, second moments of the inputs of its networks.
-        recipe: of the automaton: `frozen.RECIPE`, or that with more channels, hidden units or steps.
+        recipe: of the automaton: `pretrained.RECIPE`, or that with more channels, hidden units or steps.
         seed: of everything that is drawn.
         progress: called with (done, total, what).
 
@@ -108,7 +108,9 @@ def fit_population(
     schedule = PopulationSchedule() if schedule is None else schedule
     _require_sound(kinds, moments or {})
     if replace(recipe, **sizes(RECIPE)) != RECIPE:
-        raise InvalidInput(f"A frozen rule is of planaria.frozen.RECIPE but for {', '.join(LARGEST)}, not {recipe}.")
+        raise InvalidInput(
+            f"A pretrained rule is of planaria.pretrained.RECIPE but for {', '.join(LARGEST)}, not {recipe}."
+        )
     train, judges = {}, {}
     for kind, networks in kinds.items():
         held_out = max(1, int(HELD_OUT * len(networks)))
@@ -143,7 +145,7 @@ def fit_population(
         + ", ".join(f"{error:.3f} for {what}" for what, error in errors.items()),
         "seed": str(seed),
     }
-    return FrozenRule(name, prior, automaton, shift, card)
+    return PretrainedRule(name, prior, automaton, shift, card)
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""Frozen rules as files: written once they are learned, and read with care where it is not known who wrote them."""
+"""Pretrained rules as files: written once they are learned, and read with care where it is not known who wrote them."""
 
 import json
 from os import PathLike
@@ -12,9 +12,9 @@ from safetensors.torch import load, save
 from planaria.automaton import Recipe
 from planaria.errors import InvalidFile
 from planaria.files import write_atomically
-from planaria.frozen import RECIPE, FrozenRule
-from planaria.frozen.prior import TOLD
-from planaria.frozen.rule import metadata
+from planaria.pretrained import RECIPE, PretrainedRule
+from planaria.pretrained.prior import TOLD
+from planaria.pretrained.rule import metadata
 
 VERSION = "1"
 LARGEST_BYTE = 127
@@ -28,7 +28,7 @@ def sizes(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in LARGEST}
 
 
-def rule_bytes(rule: FrozenRule) -> bytes:
+def rule_bytes(rule: PretrainedRule) -> bytes:
     """As a safetensors file: fields of the prior as bytes with a scale each, all else in float32 and float16."""
     scale = rule.prior.fields.abs().amax((2, 3), keepdim=True).clamp_min(1e-30) / LARGEST_BYTE
     tensors = {
@@ -46,12 +46,12 @@ def rule_bytes(rule: FrozenRule) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about)
 
 
-def save_rule(rule: FrozenRule, path: str | PathLike[str]) -> None:
+def save_rule(rule: PretrainedRule, path: str | PathLike[str]) -> None:
     """Writes the file. Raises `OutputFailed` if it cannot."""
     write_atomically(Path(path), rule_bytes(rule))
 
 
-def load_rule(path: str | PathLike[str]) -> FrozenRule:
+def load_rule(path: str | PathLike[str]) -> PretrainedRule:
     """Reads and validates a file. Raises `InvalidFile` if it cannot be read or is no rule of this version."""
     try:
         if Path(path).stat().st_size > MOST_BYTES:
@@ -69,7 +69,7 @@ def load_rule(path: str | PathLike[str]) -> FrozenRule:
             raise InvalidFile(f"{path} has an automaton of sizes {size}; allowed are up to {LARGEST}.")
         if not all(of.float().isfinite().all() for of in tensors.values()):
             raise InvalidFile(f"{path} holds numbers of no rule. Train it anew.")
-        rule = FrozenRule.from_bytes(content)
+        rule = PretrainedRule.from_bytes(content)
         if tuple(rule.shift.shape) != (rule.automaton.recipe.hidden, TOLD):
             raise InvalidFile(f"{path} shifts another automaton than its own. Train it anew.")
         return rule

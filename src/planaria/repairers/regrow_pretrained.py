@@ -9,30 +9,30 @@ from torch import Tensor
 
 from planaria.automaton.normalisation import survivors_scale
 from planaria.errors import InvalidInput
-from planaria.frozen import FrozenRule, shipped
 from planaria.layouts import Layout, Sheet
+from planaria.pretrained import PretrainedRule, shipped
 from planaria.repairers.base import Record, Repairer
 
-SHEETS, KERNELS = "sheet-1", "kernel-1"  # frozen rules: of images a neuron looks at, and of kernels
+SHEETS, KERNELS = "sheet-1", "kernel-1"  # pretrained rules: of images a neuron looks at, and of kernels
 SMALLEST_KERNEL, SMALLEST_SHEET = 3, 8  # sides of grids that these are for
 
 
-class RegrowFrozen(Repairer):
-    """Runs a frozen rule on the layout's grids, in units of their survivors.
+class RegrowPretrained(Repairer):
+    """Runs a pretrained rule on the layout's grids, in units of their survivors.
 
     The record is empty: 0 bytes. Repaired weights stay as near to the survivors' mean as the farthest survivor is.
 
     Cost: see `Prior.surveyed`; a second for 64 grids of 28 x 28.
 
     Args:
-        rule: from `planaria.frozen.shipped`, or `planaria_lab.frozen.load_rule`.
+        rule: from `planaria.pretrained.shipped`, or `planaria_lab.pretrained.load_rule`.
         layout: how the tensor becomes grids, of two axes and at most 1,024 cells.
 
     Raises:
         InvalidInput: if the layout's grids have not two axes, or later on larger grids.
     """
 
-    def __init__(self, rule: FrozenRule, layout: Layout):
+    def __init__(self, rule: PretrainedRule, layout: Layout):
         if layout.dimensions != rule.automaton.dimensions:
             raise InvalidInput(
                 f"The rule {rule.name!r} is for grids of {rule.automaton.dimensions} axes; those of {layout} have "
@@ -80,7 +80,7 @@ def regrow(
     """A layer's weights with the missing ones filled in from the survivors alone, by a rule that comes with planaria.
 
     For layers that look at images: neighbouring inputs have similar weights. Others gain little or nothing. Known
-    weights stay bit for bit. Cost: see `RegrowFrozen`.
+    weights stay bit for bit. Cost: see `RegrowPretrained`.
 
     Args:
         damaged: of two axes or more, the first of neurons; what missing weights hold is ignored.
@@ -105,6 +105,6 @@ def regrow(
             f"width in space, of {SMALLEST_KERNEL} or more each."
         )
     rule = shipped(SHEETS if min(space) >= SMALLEST_SHEET else KERNELS)
-    repairer = RegrowFrozen(rule, Sheet(space))
+    repairer = RegrowPretrained(rule, Sheet(space))
     matrix = damaged.reshape(-1, cells)
     return repairer.restore(matrix, known.reshape(-1, cells), Record()).view(damaged.shape)
