@@ -26,7 +26,7 @@ from planaria.errors import PlanariaError
 from planaria.guard import Guard, protect, rules
 from planaria.guard.container import geometry, pack
 from planaria.guard.headers import unpack_headers
-from planaria.guard.manifest import LEAN
+from planaria.guard.manifest import COMPACT
 from planaria.streams import generator
 
 SPACE = (8, 8)
@@ -147,7 +147,7 @@ def forge(guard: Guard, change: Callable[[Tiers, Fields, np.random.Generator], b
     text = change(tiers, fields, np.random.default_rng(seed))
     if "manifest" in tiers and tiers["manifest"].tobytes() == guard.arrays["manifest"].tobytes():
         tiers["manifest"] = np.frombuffer(json.dumps(fields).encode() if text is None else text, np.uint8)
-    return pack(tiers, key=guard.key, bound=guard.manifest.lean)
+    return pack(tiers, key=guard.key, bound=guard.manifest.compact)
 
 
 def with_new_parity(content: bytes) -> bytes:
@@ -425,10 +425,10 @@ def zip_bomb(tiers: Tiers, fields: Fields, draw: np.random.Generator) -> None:
 def hostile_model_headers(tiers: Tiers, fields: Fields, draw: np.random.Generator) -> None:
     """The header of the model in the guard: tensors that overlap, are huge, have a thousand axes, or stand twice.
 
-    Some leave their offsets out, which a lean guard adds again.
+    Some leave their offsets out, which a compact guard adds again.
     """
     size = fields["files"][0][1]
-    (content,) = unpack_headers(tiers["headers"].tobytes(), [size], bare=fields.get("version", 1) >= LEAN)
+    (content,) = unpack_headers(tiers["headers"].tobytes(), [size], bare=fields.get("version", 1) >= COMPACT)
     content = rewrite_the_header(content, draw) if draw.random() < 0.8 else flip_bits(content, draw)
     if draw.random() < 0.5:
         content = re.sub(rb',\s*"data_offsets":\s*\[[^\]]*\]', b"", content)

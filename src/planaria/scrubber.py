@@ -20,7 +20,7 @@ from typing_extensions import Self
 from planaria.checkpoints import Checkpoint, open_checkpoint
 from planaria.errors import InvalidInput, LooksDifferent, PlanariaError
 from planaria.guard import Guard, Report
-from planaria.guard.digests import bundle_digests
+from planaria.guard.digests import hash_group_digests
 from planaria.guard.overlay import Overlay
 from planaria.guard.repair import diagnose
 from planaria.guard.stream import SYMBOL
@@ -103,7 +103,7 @@ class Scrubber:
         self._stop = threading.Event()
         self._status = ScrubberStatus()
         self._intact = guard.arrays["digest.tiles"]
-        self._left = self._intact  # digests of the bundles as the last repair left them: intact, or given up
+        self._left = self._intact  # digests of the hash groups as the last repair left them: intact, or given up
         with self._open():
             pass
 
@@ -151,13 +151,13 @@ class Scrubber:
         """All tiles once."""
         began = time.monotonic()
         with self._open() as checkpoint:  # anew for each pass: the module may have moved to another device
-            for bundles in self._blocks():
-                tiles = self.guard.stream.tiles_in(bundles)
+            for hash_groups in self._blocks():
+                tiles = self.guard.stream.tiles_in(hash_groups)
                 begins, ends = self.guard.stream.tile_bounds(tiles)
                 self._rest(SYMBOL * int((ends - begins).sum()) / self.rate)
-                found = self._digests(checkpoint, bundles)
+                found = self._digests(checkpoint, hash_groups)
                 self._count(checked=len(tiles))
-                if ((found != self._intact[bundles]).any(1) & (found != self._left[bundles]).any(1)).any():
+                if ((found != self._intact[hash_groups]).any(1) & (found != self._left[hash_groups]).any(1)).any():
                     self._repair()
         self._count(passes=1)
         self._rest(began + REST - time.monotonic())
@@ -168,7 +168,7 @@ class Scrubber:
                 report, overlay = diagnose(self.guard, checkpoint, action="repair", progress=lambda _: self._rest())
             except LooksDifferent:
                 # Said once, and again only if the model changes further.
-                self._left = np.concatenate([self._digests(checkpoint, bundles) for bundles in self._blocks()])
+                self._left = np.concatenate([self._digests(checkpoint, hash_groups) for hash_groups in self._blocks()])
                 raise
             if report.verdict == "intact":  # it was put right meanwhile
                 return
@@ -188,30 +188,30 @@ class Scrubber:
             self.callback(report)
 
     def _after(self, report: Report, overlay: Overlay) -> tuple[NDArray[np.generic], Counter[str]]:
-        """What the digests will be once the overlay is written; and by verdict, how many unproven bundles are news."""
+        """What the digests will be once the overlay is written; and by verdict, how many unproven hash groups are news."""
         stream, left = self.guard.stream, self._intact.copy()
         changed: Counter[str] = Counter()
         for tensor, region in report.regions():
             if region.verdict != "exact":
                 first = stream.first_tiles[stream.index[tensor.name]] + region.start // stream.tile
                 last = first + (region.stop - region.start - 1) // stream.tile
-                bundles = np.unique(stream.bundle_of[first : last + 1])
-                left[bundles] = self._digests(overlay, bundles)
-                changed[region.verdict] += int((left[bundles] != self._left[bundles]).any(1).sum())
+                hash_groups = np.unique(stream.hash_group_of[first : last + 1])
+                left[hash_groups] = self._digests(overlay, hash_groups)
+                changed[region.verdict] += int((left[hash_groups] != self._left[hash_groups]).any(1).sum())
         return left, changed
 
     def _open(self, *, writable: bool = False) -> Checkpoint:
         return open_checkpoint(self.module, headers=self.guard.headers_for(self.module), writable=writable)
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
-        """All bundles of tiles, a few neighbours at a time."""
+        """All hash groups of tiles, a few neighbours at a time."""
         stream = self.guard.stream
         at_once = max(1, int(min(REST * self.rate, MOST_AT_ONCE)) // stream.tile)
-        for start in range(0, stream.bundles, at_once):
-            yield np.arange(start, min(start + at_once, stream.bundles))
+        for start in range(0, stream.hash_groups, at_once):
+            yield np.arange(start, min(start + at_once, stream.hash_groups))
 
-    def _digests(self, content: Checkpoint | Overlay, bundles: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return bundle_digests(content, self.guard.stream, bundles, key=self.guard.key)
+    def _digests(self, content: Checkpoint | Overlay, hash_groups: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return hash_group_digests(content, self.guard.stream, hash_groups, key=self.guard.key)
 
     def _synchronise(self) -> None:
         """Waits until accelerators are done: a pass returns before they are."""

@@ -206,19 +206,19 @@ def test_a_run_leaves_its_input_alone(implementation: str) -> None:
 
 def test_fixed_channels_answered_for_or_not_make_the_same_automaton() -> None:
     """`outputs_fixed` only adds parameters that the clamp discards."""
-    lean, talkative = moving(replace(DEFAULT, name="lean")), Automaton(replace(DEFAULT, outputs_fixed=True))
-    fixed = lean.fixed
+    compact, talkative = moving(replace(DEFAULT, name="compact")), Automaton(replace(DEFAULT, outputs_fixed=True))
+    fixed = compact.fixed
     with torch.no_grad():
-        talkative.rule.hidden_weight.copy_(lean.rule.hidden_weight)
-        talkative.rule.hidden_bias.copy_(lean.rule.hidden_bias)
+        talkative.rule.hidden_weight.copy_(compact.rule.hidden_weight)
+        talkative.rule.hidden_bias.copy_(compact.rule.hidden_bias)
         for wide, narrow in (
-            (talkative.rule.delta_weight, lean.rule.delta_weight),
-            (talkative.rule.delta_bias, lean.rule.delta_bias),
+            (talkative.rule.delta_weight, compact.rule.delta_weight),
+            (talkative.rule.delta_bias, compact.rule.delta_bias),
         ):
             wide.copy_(torch.cat([narrow[:1], torch.full_like(wide[:fixed], 9.0), narrow[1:]]))
-        start = lean.start(drawn(2, 5, 6), mask(2, 5, 6))
+        start = compact.start(drawn(2, 5, 6), mask(2, 5, 6))
         for implementation in IMPLEMENTATIONS:
-            ends = [one.run(start, implementation=implementation) for one in (lean, talkative)]
+            ends = [one.run(start, implementation=implementation) for one in (compact, talkative)]
             torch.testing.assert_close(ends[1], ends[0])
 
 

@@ -58,7 +58,7 @@ def smooth() -> dict[str, Tensor]:
 
 
 def crowd() -> dict[str, Tensor]:
-    """Many small tensors among whole numbers, of which a guard is lean: about 43 KB in 55 tiles of 4,096 bytes."""
+    """Many small tensors among whole numbers, of which a guard is compact: about 43 KB in 55 tiles of 4,096 bytes."""
     tensors: dict[str, Tensor] = {}
     for layer in range(12):
         tensors[f"layers.{layer}.weight"] = (40 * drawn(30, 100, seed=layer)).to(torch.int8)

@@ -57,7 +57,7 @@ def intact(dtype: torch.dtype) -> Tensors:
 def weak(dtype: torch.dtype) -> Guard:
     """Its parity restores a few rows or small tensors, and no matrix."""
     guard = protect(intact(dtype), budget=0.32 / dtype.itemsize, tiers=PLAIN)
-    assert not guard.manifest.lean  # each tile has a digest of its own
+    assert not guard.manifest.compact  # each tile has a digest of its own
     return guard
 
 
@@ -199,7 +199,7 @@ def test_a_guard_whose_digests_are_shared_names_just_what_was_trained() -> None:
         f"{layer}.{name}": noisy(one, 0.5, layer) for layer in range(3) for name, one in intact(torch.float32).items()
     }
     guard = protect(tensors, budget=0.02, tiers=PLAIN)
-    assert guard.manifest.lean
+    assert guard.manifest.compact
     later = copied(tensors | {"1.norm": noisy(tensors["1.norm"], 0.02)})
     before = copied(later)
     assert verdicts(guard.repair(later)) == {"1.norm": {"changed"}} and same(later, before)

@@ -102,7 +102,7 @@ def test_its_copy_is_exact_and_its_memory_tells_of_a_model_that_is_gone(name: st
 def test_its_tier_that_is_not_in_the_format_is_named_and_kept(model: Path) -> None:
     guard = loaded(model)
     assert guard.unknown == ("stripe",) and guard.tier_bytes()["stripe"] > 0
-    assert not guard.manifest.lean  # version 5 says so itself
+    assert not guard.manifest.compact  # version 5 says so itself
 
 
 @pytest.mark.parametrize("name", ["v4-plain"])

@@ -68,7 +68,7 @@ def test_tensors_that_changed_places_are_put_back(dtype: torch.dtype, side: int,
 @pytest.mark.parametrize(("one", "other"), [(1, 7), (2, 3), (0, 11)])
 def test_tensors_of_a_guard_whose_digests_are_shared_are_put_back(name: str, one: int, other: int) -> None:
     tensors, guard = crowd(), protect(crowd(), budget=0.03, tiers=DIGESTS)
-    assert guard.manifest.lean
+    assert guard.manifest.compact
     assert_restored(guard, turned(tensors, [f"layers.{one}.{name}", f"layers.{other}.{name}"]), tensors)
 
 

@@ -48,7 +48,7 @@ DAMAGES = [
 ]
 CASES = [
     *((gaussian, gaussian_guard, damage) for damage in DAMAGES),
-    *((crowd, crowd_guard, damage) for damage in DAMAGES[::2]),  # a lean one
+    *((crowd, crowd_guard, damage) for damage in DAMAGES[::2]),  # a compact one
     *((smooth, smooth_guard, damage) for damage in DAMAGES[1::4]),  # rules take longer
 ]
 Case = tuple[Callable[[], Tensors], Callable[[], Guard], Damage]
@@ -96,7 +96,7 @@ def tiles_of(report: Report, verdict: str) -> dict[str, np.ndarray]:
 
 
 def by_tile(guard: Guard, struck: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By tensor, whether each byte lies in a tile that was struck, and in a bundle of tiles that was."""
+    """By tensor, whether each byte lies in a tile that was struck, and in a hash group of tiles that was."""
     stream = guard.stream
     starts = [np.arange(0, entry.nbytes, stream.tile) for entry in stream.entries]
     tiles = np.concatenate(
@@ -105,13 +105,13 @@ def by_tile(guard: Guard, struck: Mapping[str, np.ndarray]) -> tuple[dict[str, n
             for entry, at in zip(stream.entries, starts, strict=True)
         ]
     )
-    bundles = np.isin(stream.bundle_of, stream.bundle_of[tiles])
+    hash_groups = np.isin(stream.hash_group_of, stream.hash_group_of[tiles])
     return tuple(  # type: ignore[return-value]
         {
             entry.name: np.repeat(mask[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
             for index, entry in enumerate(stream.entries)
         }
-        for mask in (tiles, bundles)
+        for mask in (tiles, hash_groups)
     )
 
 
@@ -210,7 +210,7 @@ def test_a_verdict_says_no_more_than_is_true(case: Case) -> None:
     for tensor in report.tensors:
         name = tensor.name
         assert not left[name][~doubtful[name]].any()  # what is reported intact or exact is what it was
-        assert not changed[name][~sharing[name]].any()  # and nothing outside damaged bundles changes
+        assert not changed[name][~sharing[name]].any()  # and nothing outside damaged hash groups changes
         told = tiles_of(report, "exact")[name] | doubtful[name]
         assert not (told & ~sharing[name]).any() and not (struck_[name] & ~told).any()
         # A tile that shares no digest is told of just if it is damaged; so is, once it is proven, one that does.

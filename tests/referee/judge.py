@@ -262,7 +262,7 @@ def _calibrate(
 
 
 def _matched(guard: Guard, intact: Contents, before: Contents) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """By tensor, whether each byte lies in a bundle of tiles that all were as intact, so that its digest matched."""
+    """By tensor, whether each byte lies in a hash group of tiles that all were as intact, so that its digest matched."""
     stream = guard.stream
     right = np.ones(stream.tiles, bool)
     spans = []
@@ -272,7 +272,7 @@ def _matched(guard: Guard, intact: Contents, before: Contents) -> Iterator[tuple
         if entry.nbytes:
             equal = intact[entry.name] == before[entry.name]
             right[tiles] = np.logical_and.reduceat(equal, np.arange(0, entry.nbytes, stream.tile))
-    whole = ~np.isin(stream.bundle_of, stream.bundle_of[~right])
+    whole = ~np.isin(stream.hash_group_of, stream.hash_group_of[~right])
     for entry, tiles in spans:
         yield entry.name, np.repeat(whole[tiles], stream.tile)[: entry.nbytes]
 

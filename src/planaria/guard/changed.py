@@ -231,7 +231,7 @@ def _sound_tensors(
     left = [index for index in range(len(stream.entries)) if unproven[stream.tiles_of_tensor(index)].any()]
     if not left or (unsolved is not None and unsolved.scattered):  # training leaves no codeword as it was
         return
-    lone = np.bincount(stream.bundle_of, minlength=stream.bundles)[stream.bundle_of] == 1
+    lone = np.bincount(stream.hash_group_of, minlength=stream.hash_groups)[stream.hash_group_of] == 1
     wrong, shape = 0, guard.manifest.parity
     if unsolved is not None and shape is not None:  # with a few errors fewer, the decoder may have doubted itself
         wrong = int(unsolved.failed.sum()) * max(shape.check // 2 - 1, 1)

@@ -245,39 +245,39 @@ class CodewordSolver:
         self._dirty[words.tile[accepted[words.codeword]]] = True  # fewer words are left to be combined there
 
     def _combine(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Looks for unproven bundles that match with some of their provisional words; the words refuted by them.
+        """Looks for unproven hash groups that match with some of their provisional words; the words refuted by them.
 
         Without all of them first, then, where they are few and as far as that is cheap, with each combination.
         """
         stream, words, refuted = self.stream, self._words, np.zeros(len(self.failed), bool)
-        own = (np.isin(stream.bundle_of[words.tile], stream.bundle_of[tiles]) & self.failed[words.codeword]).nonzero()[
-            0
-        ]
+        own = (
+            np.isin(stream.hash_group_of[words.tile], stream.hash_group_of[tiles]) & self.failed[words.codeword]
+        ).nonzero()[0]
         own = own[self.unproven[words.tile[own]]]
         if not len(own):
             return refuted
         pairs, pair = np.unique(
-            np.stack([stream.bundle_of[words.tile[own]], words.codeword[own]]), axis=1, return_inverse=True
+            np.stack([stream.hash_group_of[words.tile[own]], words.codeword[own]]), axis=1, return_inverse=True
         )
-        bundles, first, counts = np.unique(pairs[0], return_index=True, return_counts=True)
-        bundle = np.searchsorted(bundles, pairs[0])
-        rank = (np.arange(len(bundle)) - first[bundle])[pair.ravel()]  # of the word among the bundle's
-        bundle = bundle[pair.ravel()]
+        hash_groups, first, counts = np.unique(pairs[0], return_index=True, return_counts=True)
+        hash_group = np.searchsorted(hash_groups, pairs[0])
+        rank = (np.arange(len(hash_group)) - first[hash_group])[pair.ravel()]  # of the word among the hash_group's
+        hash_group = hash_group[pair.ravel()]
         work = np.where(counts <= COMBINED, 2.0 ** np.minimum(counts, COMBINED), np.inf) * stream.tile
         order = np.argsort(work, kind="stable")
-        combined = np.zeros(len(bundles), bool)
+        combined = np.zeros(len(hash_groups), bool)
         combined[order] = work[order].cumsum() <= TRIED
         applied = np.ones(len(own), bool)
-        open_ = np.ones(len(bundles), bool)
+        open_ = np.ones(len(hash_groups), bool)
         for chosen in range(2**COMBINED - 1):
             trying = open_ & (combined & (chosen < 2.0**counts - 1) if chosen else open_)
             if not trying.any():
                 break
-            self._switch(own, applied, np.where(trying[bundle], chosen >> np.minimum(rank, 62) & 1 == 1, applied))
-            matched = self._proven(stream.tiles_in(bundles[trying]))
+            self._switch(own, applied, np.where(trying[hash_group], chosen >> np.minimum(rank, 62) & 1 == 1, applied))
+            matched = self._proven(stream.tiles_in(hash_groups[trying]))
             self.unproven[matched] = False
-            open_ &= ~np.isin(bundles, stream.bundle_of[matched])
-        self._switch(own, applied, np.where(open_[bundle], True, applied))
+            open_ &= ~np.isin(hash_groups, stream.hash_group_of[matched])
+        self._switch(own, applied, np.where(open_[hash_group], True, applied))
         refuted[words.codeword[own[~applied]]] = True
         # What is proven without a correction must not lose it twice.
         keep = np.ones(len(words.at), bool)
@@ -331,9 +331,9 @@ class CodewordSolver:
         none = np.zeros(len(self.failed), np.int64)
         doubted = self.failed | (self._chances(none, none, self._places(), none == 0) >= ACCEPTED)
         tiles = self.unproven.nonzero()[0]
-        blamed = np.zeros(self.stream.bundles, bool)
-        blamed[self.stream.bundle_of[tiles[self._interleaving.touched(tiles, doubted, self._remainders)]]] = True
-        explained = blamed[self.stream.bundle_of]
+        blamed = np.zeros(self.stream.hash_groups, bool)
+        blamed[self.stream.hash_group_of[tiles[self._interleaving.touched(tiles, doubted, self._remainders)]]] = True
+        explained = blamed[self.stream.hash_group_of]
         words = self._words[self.unproven[self._words.tile]]
         words = words[np.argsort(words.at)]
         wrong = ~explained[words.tile] | ((words.value & ~writable(words.at)) != 0)

@@ -1,4 +1,4 @@
-"""Digests of a model's bundles and groups. Specified in FORMAT.md, section 4."""
+"""Digests of a model's hash groups and groups. Specified in FORMAT.md, section 4."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,29 +8,29 @@ from planaria.guard.hashing import hasher
 from planaria.guard.stream import CHUNK, Readable, Stream
 
 GROUP_DIGEST_BYTES = 16
-BUNDLE_DIGEST_BYTES = 8
+HASH_GROUP_DIGEST_BYTES = 8
 
 
-def bundle_digests(
-    content: Readable, stream: Stream, bundles: NDArray[np.int64], *, key: bytes | None
+def hash_group_digests(
+    content: Readable, stream: Stream, hash_groups: NDArray[np.int64], *, key: bytes | None
 ) -> NDArray[np.uint8]:
-    """Of each of these bundles, ascending. Cost: one pass over them, a few MiB at a time."""
-    digests = np.empty((len(bundles), BUNDLE_DIGEST_BYTES), np.uint8)
-    tiles = stream.tiles_in(bundles)
-    place, count = np.unique(stream.bundle_of[tiles], return_inverse=True, return_counts=True)[1:]
+    """Of each of these hash groups, ascending. Cost: one pass over them, a few MiB at a time."""
+    digests = np.empty((len(hash_groups), HASH_GROUP_DIGEST_BYTES), np.uint8)
+    tiles = stream.tiles_in(hash_groups)
+    place, count = np.unique(stream.hash_group_of[tiles], return_inverse=True, return_counts=True)[1:]
     lone = count[place] == 1
     at_once = max(CHUNK // stream.tile, 1) * stream.tile
-    found = [np.empty((0, BUNDLE_DIGEST_BYTES), np.uint8)]
+    found = [np.empty((0, HASH_GROUP_DIGEST_BYTES), np.uint8)]
     for name, start, stop in stream.bytes_of(tiles[lone]):
         for begin in range(start, stop, at_once):
             part = content.read(name, begin, min(begin + at_once, stop))
-            found.append(tile_digests(part, tile=stream.tile, key=key, size=BUNDLE_DIGEST_BYTES))
+            found.append(tile_digests(part, tile=stream.tile, key=key, size=HASH_GROUP_DIGEST_BYTES))
     digests[count == 1] = np.concatenate(found)
-    for bundle in (count > 1).nonzero()[0]:
+    for hash_group in (count > 1).nonzero()[0]:
         digest = hasher(key)
-        for name, start, stop in stream.bytes_of(tiles[place == bundle]):
+        for name, start, stop in stream.bytes_of(tiles[place == hash_group]):
             digest.update(content.read(name, start, stop).data)
-        digests[bundle] = np.frombuffer(digest.digest(length=BUNDLE_DIGEST_BYTES), np.uint8)
+        digests[hash_group] = np.frombuffer(digest.digest(length=HASH_GROUP_DIGEST_BYTES), np.uint8)
     return digests
 
 

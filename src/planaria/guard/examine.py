@@ -101,7 +101,7 @@ def examine(
         changed = changed_tiles(guard, overlay, unproven, moved.foreign, unsolved)
     unproven |= changed
     struck = damaged
-    if guard.manifest.lean:  # a tile that shares its digest with a damaged one need not be damaged itself
+    if guard.manifest.compact:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
         damaged[stream.tiles_of(overlay.symbols)] = True
     notes = [note_on(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]

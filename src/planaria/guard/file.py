@@ -73,7 +73,7 @@ class GuardFile:
         """The model's file headers, exactly as they were; one of the name "" for a model in memory."""
         names, sizes = zip(*self.manifest.files, strict=True)
         packed = self.arrays["headers"].tobytes()
-        return dict(zip(names, unpack_headers(packed, sizes, bare=self.manifest.lean), strict=True))
+        return dict(zip(names, unpack_headers(packed, sizes, bare=self.manifest.compact), strict=True))
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -84,7 +84,7 @@ class GuardFile:
     @cached_property
     def stream(self) -> Stream:
         """The model as symbols and tiles."""
-        return Stream(self.entries, tile=self.manifest.tile, bundled=self.manifest.lean)
+        return Stream(self.entries, tile=self.manifest.tile, grouped=self.manifest.compact)
 
     def statistics(self, tensor: int) -> Statistics | None:
         """Of the intact tensor; None if it was not measured, is of whole numbers, or the tier is lost."""
@@ -95,7 +95,7 @@ class GuardFile:
     def _measured(self) -> dict[int, int]:
         """The row of each floating-point tensor that has statistics."""
         rows = len(self.arrays.get("statistics", ()))
-        measured = measured_tensors(self.entries, rows, lean=self.manifest.lean)
+        measured = measured_tensors(self.entries, rows, compact=self.manifest.compact)
         return {tensor: row for row, tensor in enumerate(measured) if self.entries[tensor].dtype in FLOATS}
 
     def all_finite(self, tensor: int) -> bool:
@@ -132,7 +132,7 @@ class GuardFile:
                 f"Tiers of this guard are damaged beyond its own repair: {', '.join(self.lost)}. Nothing is written "
                 "without them. Use another copy of it."
             )
-        return container.pack(dict(self.arrays), key=self.key, bound=self.manifest.lean)
+        return container.pack(dict(self.arrays), key=self.key, bound=self.manifest.compact)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the guard file, whole or not at all. Where there is one, its permissions stay, and links are followed.
@@ -179,7 +179,7 @@ class GuardFile:
             raise InvalidGuard(
                 f"The guard is damaged beyond its own repair: {', '.join(lost)}. Use another copy of it."
             )
-        if not contents.together and (key is not None or manifest.lean):
+        if not contents.together and (key is not None or manifest.compact):
             raise InvalidGuard(
                 "The guard is damaged beyond its own repair, or put together from several: nothing proves that its "
                 "tiers belong together. Use another copy of it."

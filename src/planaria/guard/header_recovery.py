@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from planaria.checkpoints import Entry, Header, parse_bare_header
 from planaria.checkpoints.header import INDEX, LONGEST_HEADER
 from planaria.errors import InvalidFile
-from planaria.guard.digests import bundle_digests, group_digest
+from planaria.guard.digests import group_digest, hash_group_digests
 from planaria.guard.file import GuardFile
 
-MOST_BUNDLES = 2048  # that a candidate is tried with
-MOST_BYTES = 2**26  # of groups that a candidate is tried with, where bundles have no digests
+MOST_HASH_GROUPS = 2048  # that a candidate is tried with
+MOST_BYTES = 2**26  # of groups that a candidate is tried with, where hash groups have no digests
 MOST_CANDIDATES = 64
 MOST_PERMUTED = 5  # tensors of which every order is tried
 SPARE_TEXT = 2**20  # bytes by which a header of a cut file may be longer than four of the guard's
@@ -236,11 +236,13 @@ def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout
         if "digest.tiles" in guard.arrays:
             tiles = [stream.tiles_of_tensor(tensor) for tensor in sorted(held)]
             edges = np.unique([at for tile in tiles if tile.stop > tile.start for at in (tile.start, tile.stop - 1)])
-            bundles = np.unique(stream.bundle_of[edges])
-            bundles = bundles[np.linspace(0, len(bundles) - 1, min(len(bundles), MOST_BUNDLES)).astype(np.int64)]
-            whole = [bundle for bundle in bundles if _tensors_of(guard, int(bundle)) <= held]
+            hash_groups = np.unique(stream.hash_group_of[edges])
+            hash_groups = hash_groups[
+                np.linspace(0, len(hash_groups) - 1, min(len(hash_groups), MOST_HASH_GROUPS)).astype(np.int64)
+            ]
+            whole = [hash_group for hash_group in hash_groups if _tensors_of(guard, int(hash_group)) <= held]
             chosen = np.array(whole, np.int64)
-            digests = bundle_digests(content, stream, chosen, key=guard.key)
+            digests = hash_group_digests(content, stream, chosen, key=guard.key)
             return int((digests == guard.arrays["digest.tiles"][chosen]).all(1).sum())
         count, left = 0, MOST_BYTES
         for group in range(stream.groups):
@@ -255,8 +257,8 @@ def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout
         os.close(file)
 
 
-def _tensors_of(guard: GuardFile, bundle: int) -> set[int]:
-    tiles = guard.stream.tiles_in(np.array([bundle]))
+def _tensors_of(guard: GuardFile, hash_group: int) -> set[int]:
+    tiles = guard.stream.tiles_in(np.array([hash_group]))
     return set(guard.stream.tensors_of(tiles).tolist())
 
 

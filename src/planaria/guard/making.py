@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]
 
 PARITY_SHARE = 0.5  # of what copies leave, where any damage may come: small one is then restored exactly
 PARITY_SHARE_EXPECTED = 0.1  # where so much is expected that parity cannot restore it
-DESCRIPTION_SHARE = 0.02  # of the budget, for the lean form
+DESCRIPTION_SHARE = 0.02  # of the budget, for the compact form
 
 
 @dataclass(kw_only=True)
@@ -74,7 +74,7 @@ class Making:
 
     def take(self, name: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> bool:
         """Adds a tier that is not in the format, with its settings for the manifest; answers whether there was room."""
-        plain = not self.manifest.lean
+        plain = not self.manifest.compact
         tiers = {**self.manifest.tiers, name: settings}
         manifest = replace(self.manifest, version=MORE_TIERS, plain=plain, tiers=tiers)
         if fits := self.fits(manifest, arrays):
@@ -112,7 +112,7 @@ class Making:
         """The most parity with which the guard's file takes no more bytes than this."""
         room = allowed - self.size()
         while room > 0:
-            shape = parity.shape_for(self.stream.symbols, room, lean=self.manifest.lean)
+            shape = parity.shape_for(self.stream.symbols, room, compact=self.manifest.compact)
             if shape is None:
                 return None
             check_symbols = {"parity": parity.nothing_of(shape, self.stream)}
@@ -124,14 +124,14 @@ class Making:
 
     def shorten(self) -> None:
         """Leaves out of the manifest why tensors have no rule, where that takes too much of a small guard."""
-        wordy = self.manifest.lean and self.manifest.encode().nbytes > DESCRIPTION_SHARE * self.allowed
+        wordy = self.manifest.compact and self.manifest.encode().nbytes > DESCRIPTION_SHARE * self.allowed
         if wordy or self.size() > self.allowed:
             self.manifest = replace(self.manifest, reasons={})
 
     def measure(self, tensor: int, detector: Detector) -> None:
         """Measures a tensor anew, with this detector in the place of `Outlier`. One pass over it."""
         entry, rows = self.stream.entries[tensor], self.arrays.get("statistics", np.empty((0, 0)))
-        measured = list(measured_tensors(self.stream.entries, len(rows), lean=self.manifest.lean))
+        measured = list(measured_tensors(self.stream.entries, len(rows), compact=self.manifest.compact))
         if tensor in measured:
             parts = list(pieces(entry, self.stream.tile))
             contents = (self.checkpoint.read(entry.name, part.start, part.start + part.nbytes) for part in parts)

@@ -14,7 +14,7 @@ from planaria.memory.ladder import MOST_STAGES
 from planaria.memory.memory import CODECS
 
 VERSION = 5
-LEAN = 3  # the version from which small tensors cost less
+COMPACT = 3  # the version from which small tensors cost less
 NOT_FINITE = 4  # the version from which it is told which tensors without statistics held values that are no numbers
 MORE_TIERS = 5  # the version from which a guard may hold tiers that are not in the format
 MORE = "more"  # what the names of their arrays begin with: the seal has to be the last one
@@ -113,7 +113,7 @@ class Manifest:
     """The manifest.
 
     Attributes:
-        version: of the format; 3 for the lean one, see `lean`; 4 with `not_finite`; 5 with `tiers`.
+        version: of the format; 3 for the compact one, see `compact`; 4 with `not_finite`; 5 with `tiers`.
         key: fingerprint of the key, or "" for a guard made without one.
         tile: bytes of a tile.
         files: (name, bytes of its header) of each file of the model; one of the name "" for a model in memory.
@@ -126,7 +126,7 @@ class Manifest:
         not_finite: indices, ascending, of tensors without statistics in which some values were no numbers; from
             version 4.
         tiers: settings of tiers that are not in the format, by name; from version 5.
-        plain: whether a guard of version 5 is not lean.
+        plain: whether a guard of version 5 is not compact.
     """
 
     version: int = 1
@@ -144,10 +144,10 @@ class Manifest:
     plain: bool = False
 
     @property
-    def lean(self) -> bool:
+    def compact(self) -> bool:
         """Whether small tensors share digests, only large ones have statistics, headers come without offsets, and one
         seal binds all tiers together."""
-        return self.version >= LEAN and not self.plain
+        return self.version >= COMPACT and not self.plain
 
     def encode(self) -> NDArray[np.uint8]:
         """As the bytes of a tier; what is empty is left out."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planaria.guard.digests import bundle_digests, group_digest
+from planaria.guard.digests import group_digest, hash_group_digests
 from planaria.guard.hashing import hasher
 from planaria.guard.overlay import Overlay
 from planaria.guard.stream import CHUNK, SYMBOL, Stream
@@ -43,8 +43,8 @@ def put_back(
     """Restores damaged tiles whose content is found at another place, and marks in `unproven` those proven again.
 
     What is found is compared by digest with what is missed: whatever matches is the intact content, bit for bit. Only
-    whole bundles count, or, where their digests are lost, whole groups; and one tensor of a bundle of several, or two.
-    Content that was copied over other content restores nothing but what it is a copy of.
+    whole hash groups count, or, where their digests are lost, whole groups; and one tensor of a hash group of several,
+    or two. Content that was copied over other content restores nothing but what it is a copy of.
 
     Cost: one pass over the damaged tiles, and one over what moved; 24 bytes for each tile of the model. Memory: what
     moved is held in the overlay, at up to 10 bytes for each of its symbols, before a first byte is written, since
@@ -85,10 +85,10 @@ def put_back(
 
 
 def _units(guard: "GuardFile") -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """By tile, the bundle or group whose digest it is compared by, ascending; and the start of each one's digest."""
+    """By tile, the hash group or group whose digest it is compared by, ascending; and the start of each one's digest."""
     stream = guard.stream
     if "digest.tiles" in guard.arrays:
-        return stream.bundle_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
+        return stream.hash_group_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
     tensors = stream.tensors_of(np.arange(stream.tiles))
     return stream.group_of[tensors], _starts(guard.arrays["digest.tensors"].view(np.uint8))
 
@@ -100,7 +100,7 @@ def _starts(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _found(guard: "GuardFile", overlay: Overlay, units: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The start of the digest of what is found in these units."""
     if "digest.tiles" in guard.arrays:
-        return _starts(bundle_digests(overlay, guard.stream, units, key=guard.key))
+        return _starts(hash_group_digests(overlay, guard.stream, units, key=guard.key))
     digests = [group_digest(overlay, guard.stream, int(group), key=guard.key) for group in units]
     return _starts(np.frombuffer(b"".join(digests), np.uint8).reshape(len(units), -1))
 
@@ -174,15 +174,15 @@ def _runs(stream: Stream, targets: NDArray[np.int64], sources: NDArray[np.int64]
 def _exchanged(
     guard: "GuardFile", overlay: Overlay, unproven: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles, ascending, in bundles of several, and where the content of each is found: as in `_tile_by_tile`.
+    """Tiles, ascending, in hash groups of several, and where the content of each is found: as in `_tile_by_tile`.
 
-    One tile of a bundle, or two of the same, whose content is found at the same place of an alike tensor. A bundle in
-    which more than that moved is not found.
+    One tile of a hash group, or two of the same, whose content is found at the same place of an alike tensor. A hash
+    group in which more than that moved is not found.
     """
     stream = guard.stream
-    shared = np.bincount(stream.bundle_of, minlength=stream.bundles) > 1
+    shared = np.bincount(stream.hash_group_of, minlength=stream.hash_groups) > 1
     alike: dict[tuple[object, ...], list[int]] = {}
-    for tile in (unproven & shared[stream.bundle_of]).nonzero()[0].tolist():
+    for tile in (unproven & shared[stream.hash_group_of]).nonzero()[0].tolist():
         tensor = int(np.searchsorted(stream.first_tiles, tile, side="right")) - 1
         entry = stream.entries[tensor]
         alike.setdefault((entry.shape, entry.dtype, tile - stream.first_tiles[tensor]), []).append(tile)
@@ -190,24 +190,24 @@ def _exchanged(
     solved: set[int] = set()
     trials = 0
     for target, source in (pair for tiles in alike.values() for pair in permutations(tiles, 2)):
-        bundle, partner = (int(stream.bundle_of[tile]) for tile in (target, source))
-        if bundle in solved:
+        hash_group, partner = (int(stream.hash_group_of[tile]) for tile in (target, source))
+        if hash_group in solved:
             continue
         if (trials := trials + 1) > MOST_TRIALS:
             break
-        instead = {target: source} if bundle != partner else {target: source, source: target}
-        if _matches_exchanged(guard, overlay, bundle, instead):
-            solved.add(bundle)
+        instead = {target: source} if hash_group != partner else {target: source, source: target}
+        if _matches_exchanged(guard, overlay, hash_group, instead):
+            solved.add(hash_group)
             found |= instead
     targets = np.array(sorted(found), np.int64)
     return targets, np.array([found[tile] for tile in targets.tolist()], np.int64)
 
 
-def _matches_exchanged(guard: "GuardFile", overlay: Overlay, bundle: int, instead: dict[int, int]) -> bool:
-    """Whether a bundle matches its digest with other tiles instead of some of its own."""
+def _matches_exchanged(guard: "GuardFile", overlay: Overlay, hash_group: int, instead: dict[int, int]) -> bool:
+    """Whether a hash group matches its digest with other tiles instead of some of its own."""
     digest = hasher(guard.key)
-    for tile in guard.stream.tiles_in(np.array([bundle])).tolist():
+    for tile in guard.stream.tiles_in(np.array([hash_group])).tolist():
         for place in guard.stream.bytes_of(np.array([instead.get(tile, tile)])):
             digest.update(overlay.read(*place).data)
-    stored = guard.arrays["digest.tiles"][bundle]
+    stored = guard.arrays["digest.tiles"][hash_group]
     return digest.digest(length=stored.nbytes) == stored.tobytes()

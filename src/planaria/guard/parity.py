@@ -22,11 +22,11 @@ HOPELESS = 4  # times as many lost symbols as check symbols, from which a segmen
 USED = 0.99  # of the bytes that could be used at best
 
 
-def shape_for(symbols: int, nbytes: int, *, lean: bool = False) -> ParityShape | None:
+def shape_for(symbols: int, nbytes: int, *, compact: bool = False) -> ParityShape | None:
     """The parity of at most `nbytes` for a stream of so many symbols, or None if there is no room.
 
     Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them. Where
-    every byte counts, `lean`, they are so long that a small model has a handful; so they are where shorter ones have
+    every byte counts, `compact`, they are so long that a small model has a handful; so they are where shorter ones have
     fewer than `PROVABLE` check symbols.
     """
     if symbols == 0:
@@ -34,11 +34,11 @@ def shape_for(symbols: int, nbytes: int, *, lean: bool = False) -> ParityShape |
     segments = -(-symbols // SEGMENT)
     segment = -(-symbols // segments)
     budget = nbytes // SYMBOL // segments
-    shape = _longest(segment, budget, LONG if segment > SMALL else LONGEST if lean else LONGER, lean)
-    return _longest(segment, budget, LONGEST, lean) if shape is None or shape.check < PROVABLE else shape
+    shape = _longest(segment, budget, LONG if segment > SMALL else LONGEST if compact else LONGER, compact)
+    return _longest(segment, budget, LONGEST, compact) if shape is None or shape.check < PROVABLE else shape
 
 
-def _longest(segment: int, budget: int, longest: int, lean: bool) -> ParityShape | None:
+def _longest(segment: int, budget: int, longest: int, compact: bool) -> ParityShape | None:
     """Of a segment, with the longest codewords, of `longest` symbols at most, that use the symbols well."""
     shapes = []
     for width in range(-(-segment // longest), max(-(-segment // SHORT), 1) + 1):
@@ -47,7 +47,7 @@ def _longest(segment: int, budget: int, longest: int, lean: bool) -> ParityShape
             shapes.append(ParityShape(segment=segment, width=width, check=check))
     most = max((shape.width * shape.check for shape in shapes), default=0)
     # A few check symbols in all divide badly, and are worth most in the longest codeword.
-    return next((shape for shape in shapes if shape.width * (shape.check + lean) >= USED * most), None)
+    return next((shape for shape in shapes if shape.width * (shape.check + compact) >= USED * most), None)
 
 
 def nothing_of(shape: ParityShape, stream: Stream) -> NDArray[np.uint16]:

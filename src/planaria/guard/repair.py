@@ -198,8 +198,8 @@ def _put_in_proportion(
 
 def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """These tiles, and all that share a digest with any of them."""
-    bundle_of = guard.stream.bundle_of
-    return np.isin(bundle_of, bundle_of[tiles])
+    hash_group_of = guard.stream.hash_group_of
+    return np.isin(hash_group_of, hash_group_of[tiles])
 
 
 def _verdicts(result: Estimate, piece: Entry, tile: int, regrown: bool) -> NDArray[np.int64]:

@@ -216,9 +216,9 @@ def largest_floats(entries: Sequence[Entry], count: int) -> list[int]:
     return sorted(sorted(floats, key=lambda index: (-prod(entries[index].shape), index))[:count])
 
 
-def measured_tensors(entries: Sequence[Entry], rows: int, *, lean: bool) -> Sequence[int]:
+def measured_tensors(entries: Sequence[Entry], rows: int, *, compact: bool) -> Sequence[int]:
     """The indices, ascending, of the tensors that so many rows of statistics are of."""
-    return largest_floats(entries, rows) if lean else range(rows)
+    return largest_floats(entries, rows) if compact else range(rows)
 
 
 def _outwards(value: float, direction: int) -> float:

@@ -38,15 +38,15 @@ class Stream:
 
     Symbols are the code's unit, tiles the report's. Tiles never cross tensors: the last one of a tensor is short.
 
-    Digests are of bundles of neighbouring tiles, and of groups of neighbouring tensors: of every tile and every tensor
-    by itself, or, if `bundled`, of as many as make up one tile and 1 MiB.
+    Digests are of hash groups of neighbouring tiles, and of groups of neighbouring tensors: of every tile and every
+    tensor by itself, or, if `grouped`, of as many as make up one tile and 1 MiB.
 
     Attributes:
-        bundle_of: by tile, the bundle that it lies in, ascending.
+        hash_group_of: by tile, the hash group that it lies in, ascending.
         group_of: by tensor, the group that it lies in, ascending.
     """
 
-    def __init__(self, entries: Sequence[Entry], *, tile: int, bundled: bool = False):
+    def __init__(self, entries: Sequence[Entry], *, tile: int, grouped: bool = False):
         self.entries = tuple(entries)
         self.tile = tile
         self.index = {entry.name: index for index, entry in enumerate(self.entries)}
@@ -61,29 +61,29 @@ class Stream:
         self._shifts = padded - np.array(self.starts, np.int64)
         self.nbytes = sum(entry.nbytes for entry in self.entries)
         sizes = [entry.nbytes for entry in self.entries]
-        if bundled:
+        if grouped:
             lasts = [(count, size - (count - 1) * tile) for count, size in zip(tiles, sizes, strict=True) if count]
             # Only the last tile of a tensor leaves room, and takes it: all others are full.
             joins = _joins([tile if count > 1 else last for count, last in lasts], [last for _, last in lasts], tile)
             new = np.ones(self.tiles, np.int64)
             new[[first for first, count in zip(self.first_tiles, tiles, strict=False) if count]] = ~joins
-            self.bundle_of, self.group_of = new.cumsum() - 1, (~_joins(sizes, sizes, GROUP)).cumsum() - 1
+            self.hash_group_of, self.group_of = new.cumsum() - 1, (~_joins(sizes, sizes, GROUP)).cumsum() - 1
         else:
-            self.bundle_of, self.group_of = np.arange(self.tiles), np.arange(len(sizes))
+            self.hash_group_of, self.group_of = np.arange(self.tiles), np.arange(len(sizes))
 
     @property
-    def bundles(self) -> int:
+    def hash_groups(self) -> int:
         """How many there are."""
-        return int(self.bundle_of[-1]) + 1 if self.tiles else 0
+        return int(self.hash_group_of[-1]) + 1 if self.tiles else 0
 
     @property
     def groups(self) -> int:
         """How many there are."""
         return int(self.group_of[-1]) + 1 if len(self.entries) else 0
 
-    def tiles_in(self, bundles: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The tiles of these bundles, ascending like them."""
-        begins, ends = (np.searchsorted(self.bundle_of, bundles, side=side) for side in ("left", "right"))
+    def tiles_in(self, hash_groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tiles of these hash groups, ascending like them."""
+        begins, ends = (np.searchsorted(self.hash_group_of, hash_groups, side=side) for side in ("left", "right"))
         return _runs(begins, ends)
 
     def tensors_in(self, group: int) -> range:

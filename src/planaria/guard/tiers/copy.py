@@ -71,7 +71,7 @@ class CopyTier(Tier):
                 overlay.replace(name, start, content[start : start + stream.tile])
                 proven = restoring.proven(np.array([bounds.start + tile]))
                 unproven[proven] = False
-                if guard.manifest.lean:
+                if guard.manifest.compact:
                     unproven[bounds.start + tile] = False
                 elif not len(proven):
                     overlay.replace(name, start, found)

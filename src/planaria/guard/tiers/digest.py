@@ -15,10 +15,10 @@ from planaria.detectors import Outlier
 from planaria.detectors.digest import tile_digests
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.container import packed_size
-from planaria.guard.digests import BUNDLE_DIGEST_BYTES, GROUP_DIGEST_BYTES, bundle_digests, group_digest
+from planaria.guard.digests import GROUP_DIGEST_BYTES, HASH_GROUP_DIGEST_BYTES, group_digest, hash_group_digests
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import pack_headers
-from planaria.guard.manifest import LEAN, NOT_FINITE, Manifest
+from planaria.guard.manifest import COMPACT, NOT_FINITE, Manifest
 from planaria.guard.moved import put_back
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import PIECE, pieces, weights_of
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 TILES = (4096, 8192, 16384, 32768, 65536, 2**20)
 SHARE = 0.125  # of the budget; a finer tile than that takes would starve the parity
-LEAN_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
-STATISTICS_SHARE = 0.05  # of the budget, for the lean form
+COMPACT_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
+STATISTICS_SHARE = 0.05  # of the budget, for the compact form
 
 LaidOut = tuple[Manifest, Stream, Arrays]
 
@@ -47,7 +47,7 @@ class DigestTier(Tier):
     def plan(self, making: "Making") -> None:
         """Digests and statistics, which were laid out before there was a guard in the making. One pass."""
         odd = tuple(_read(making))
-        if not (making.manifest.lean and odd):
+        if not (making.manifest.compact and odd):
             return
         shapes = {name: array.shape for name, array in making.arrays.items() if name != "headers"}
         manifest = replace(making.manifest, version=NOT_FINITE, not_finite=odd)
@@ -63,10 +63,10 @@ class DigestTier(Tier):
     def validate(self, guard: "GuardFile") -> None:
         stream = guard.stream
         require_array(guard, "digest.tensors", np.uint8, (stream.groups, GROUP_DIGEST_BYTES))
-        require_array(guard, "digest.tiles", np.uint8, (stream.bundles, BUNDLE_DIGEST_BYTES))
+        require_array(guard, "digest.tiles", np.uint8, (stream.hash_groups, HASH_GROUP_DIGEST_BYTES))
         statistics = guard.arrays.get("statistics", np.empty((0, STORED), np.float32))
         rows = len(stream.entries)
-        if guard.manifest.lean:
+        if guard.manifest.compact:
             rows = min(len(statistics), sum(entry.dtype in FLOATS for entry in stream.entries))
         if rows or "statistics" in guard.arrays:
             require_array(guard, "statistics", np.float32, (rows, STORED))
@@ -83,18 +83,18 @@ class DigestTier(Tier):
 
 
 def lay_out(manifest: Manifest, checkpoint: Checkpoint, allowed: int) -> LaidOut:
-    """What every guard has, in arrays of the sizes that they will have: lean if that saves enough, or with a key.
+    """What every guard has, in arrays of the sizes that they will have: compact if that saves enough, or with a key.
 
     Raises `InvalidInput` if that alone takes more than is allowed.
     """
-    lean = _with_finest_tile(replace(manifest, version=LEAN), checkpoint, allowed)
-    plain = lean if manifest.key else _with_finest_tile(manifest, checkpoint, allowed)
-    sizes = [_size(manifest, arrays) for manifest, _, arrays in (plain, lean)]
-    if min(sizes) > allowed and (odd := _not_finite(checkpoint, lean)):  # to name a size that does
-        lean = _with_finest_tile(replace(lean[0], version=NOT_FINITE, not_finite=odd), checkpoint, allowed)
-        plain = lean if manifest.key else plain
-    _require_room(min(plain, lean, key=lambda plan: _size(plan[0], plan[2])), allowed)
-    return plain if sizes[0] <= min(allowed, sizes[1] + LEAN_SAVES * allowed) else lean
+    compact = _with_finest_tile(replace(manifest, version=COMPACT), checkpoint, allowed)
+    plain = compact if manifest.key else _with_finest_tile(manifest, checkpoint, allowed)
+    sizes = [_size(manifest, arrays) for manifest, _, arrays in (plain, compact)]
+    if min(sizes) > allowed and (odd := _not_finite(checkpoint, compact)):  # to name a size that does
+        compact = _with_finest_tile(replace(compact[0], version=NOT_FINITE, not_finite=odd), checkpoint, allowed)
+        plain = compact if manifest.key else plain
+    _require_room(min(plain, compact, key=lambda plan: _size(plan[0], plan[2])), allowed)
+    return plain if sizes[0] <= min(allowed, sizes[1] + COMPACT_SAVES * allowed) else compact
 
 
 def _not_finite(checkpoint: Checkpoint, laid_out: LaidOut) -> tuple[int, ...]:
@@ -128,23 +128,23 @@ def _with_finest_tile(manifest: Manifest, checkpoint: Checkpoint, allowed: int) 
     """With the finest tile whose digests leave room for the rest."""
     entries, headers = tuple(checkpoint.entries.values()), list(checkpoint.headers.values())
     measured = len(entries)
-    if manifest.lean:
+    if manifest.compact:
         row = STORED * np.dtype(np.float32).itemsize
         measured = len(largest_floats(entries, int(STATISTICS_SHARE * allowed) // row))
-    packed = np.frombuffer(pack_headers(headers, bare=manifest.lean), np.uint8)
+    packed = np.frombuffer(pack_headers(headers, bare=manifest.compact), np.uint8)
     for tile in TILES:
-        stream = Stream(entries, tile=tile, bundled=manifest.lean)
+        stream = Stream(entries, tile=tile, grouped=manifest.compact)
         manifest = replace(manifest, tile=tile)
         arrays: Arrays = {
             "headers": packed,
             "digest.tensors": np.zeros((stream.groups, GROUP_DIGEST_BYTES), np.uint8),
-            "digest.tiles": np.zeros((stream.bundles, BUNDLE_DIGEST_BYTES), np.uint8),
+            "digest.tiles": np.zeros((stream.hash_groups, HASH_GROUP_DIGEST_BYTES), np.uint8),
         }
         statistics: Arrays = {"statistics": np.zeros((measured, STORED), np.float32)}
-        if measured and (not manifest.lean or _size(manifest, arrays | statistics) <= allowed):
+        if measured and (not manifest.compact or _size(manifest, arrays | statistics) <= allowed):
             arrays |= statistics
         size = _size(manifest, arrays)
-        if stream.bundles * BUNDLE_DIGEST_BYTES <= SHARE * allowed and size <= allowed:
+        if stream.hash_groups * HASH_GROUP_DIGEST_BYTES <= SHARE * allowed and size <= allowed:
             break
     return manifest, stream, arrays
 
@@ -158,9 +158,11 @@ def _read(making: "Making") -> list[int]:
     """Digests and statistics in one pass; the tensors without statistics in which some values are no numbers."""
     stream, arrays, tile = making.stream, making.arrays, making.stream.tile
     rows = len(arrays.get("statistics", ()))
-    row_of = {index: row for row, index in enumerate(measured_tensors(stream.entries, rows, lean=making.manifest.lean))}
-    shared = (np.bincount(stream.bundle_of) > 1)[stream.bundle_of] if stream.tiles else np.zeros(0, bool)
-    open_bundle, bundle_digest = -1, hasher(making.key)
+    row_of = {
+        index: row for row, index in enumerate(measured_tensors(stream.entries, rows, compact=making.manifest.compact))
+    }
+    shared = (np.bincount(stream.hash_group_of) > 1)[stream.hash_group_of] if stream.tiles else np.zeros(0, bool)
+    open_hash_group, hash_group_digest = -1, hasher(making.key)
     odd, done = [], 0
     for group in range(stream.groups):
         group_digest = hasher(making.key)
@@ -172,14 +174,16 @@ def _read(making: "Making") -> list[int]:
                 first, count = stream.first_tiles[index] + piece.start // tile, -(-piece.nbytes // tile)
                 alone = count - bool(count and shared[first + count - 1])  # only a tensor's last tile shares a digest
                 if alone:
-                    digests = tile_digests(content[: alone * tile], tile=tile, key=making.key, size=BUNDLE_DIGEST_BYTES)
-                    arrays["digest.tiles"][stream.bundle_of[first : first + alone]] = digests
+                    digests = tile_digests(
+                        content[: alone * tile], tile=tile, key=making.key, size=HASH_GROUP_DIGEST_BYTES
+                    )
+                    arrays["digest.tiles"][stream.hash_group_of[first : first + alone]] = digests
                 if alone < count:
-                    if (bundle := int(stream.bundle_of[first + alone])) != open_bundle:
-                        open_bundle, bundle_digest = bundle, hasher(making.key)
-                    bundle_digest.update(content[alone * tile :].data)
-                    digest = bundle_digest.digest(length=BUNDLE_DIGEST_BYTES)
-                    arrays["digest.tiles"][bundle] = np.frombuffer(digest, np.uint8)
+                    if (hash_group := int(stream.hash_group_of[first + alone])) != open_hash_group:
+                        open_hash_group, hash_group_digest = hash_group, hasher(making.key)
+                    hash_group_digest.update(content[alone * tile :].data)
+                    digest = hash_group_digest.digest(length=HASH_GROUP_DIGEST_BYTES)
+                    arrays["digest.tiles"][hash_group] = np.frombuffer(digest, np.uint8)
                 if entry.dtype in FLOATS and piece.nbytes:
                     weights = weights_of(content, piece)
                     if index in row_of:
@@ -212,9 +216,9 @@ def damaged_tiles(
     *,
     within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
-    """Tiles of bundles that do not match; of all, or of those groups that hold tiles in `within`.
+    """Tiles of hash groups that do not match; of all, or of those groups that hold tiles in `within`.
 
-    A group that matches is hashed in one pass, without its bundles.
+    A group that matches is hashed in one pass, without its hash groups.
     """
     stream = guard.stream
     damaged = np.zeros(stream.tiles, bool)
@@ -236,16 +240,16 @@ def damaged_tiles(
 
 
 def proven_tiles(guard: "GuardFile", overlay: Overlay, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All tiles of those bundles of these tiles that match; without bundles' digests, of groups that match."""
+    """All tiles of those hash groups of these tiles that match; without hash_groups' digests, of groups that match."""
     stream = guard.stream
     if "digest.tiles" not in guard.arrays:
         groups = np.unique(stream.group_of[stream.tensors_of(tiles)])
         whole = [group for group in groups if _matches(guard, overlay, int(group))]
         bounds = [stream.tiles_of_tensor(span) for group in whole for span in stream.tensors_in(group)]
         return np.concatenate([np.empty(0, np.int64), *(np.arange(span.start, span.stop) for span in bounds)])
-    bundles = np.unique(stream.bundle_of[tiles])
-    digests = bundle_digests(overlay, stream, bundles, key=guard.key)
-    return stream.tiles_in(bundles[(digests == guard.arrays["digest.tiles"][bundles]).all(1)])
+    hash_groups = np.unique(stream.hash_group_of[tiles])
+    digests = hash_group_digests(overlay, stream, hash_groups, key=guard.key)
+    return stream.tiles_in(hash_groups[(digests == guard.arrays["digest.tiles"][hash_groups]).all(1)])
 
 
 def _matches(guard: "GuardFile", overlay: Overlay, group: int) -> bool:

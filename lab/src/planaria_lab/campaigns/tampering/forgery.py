@@ -15,7 +15,7 @@ from planaria.errors import InvalidInput
 from planaria.guard import Guard, container, protect
 from planaria.guard.container import DIGEST_BYTES, SEAL, SEAL_BYTES
 from planaria.guard.file import KEY_BYTES
-from planaria.guard.manifest import LEAN, Manifest
+from planaria.guard.manifest import COMPACT, Manifest
 from planaria_lab.campaigns.tampering.base import Tampering, Tensors
 
 Tiers = Mapping[str, NDArray[np.generic]]
@@ -86,7 +86,7 @@ def closed(tiers: Tiers, *, seals_of: Sequence[bytes] = ()) -> bytes:
         seals_of: guard files whose seals are kept: for the file that of the first; for each tier that of the first in
             which it has the same bytes, else of the first. Without any the seal is a sound one of no key.
     """
-    content = container.pack(tiers, key=None, bound=_is_lean(tiers))
+    content = container.pack(tiers, key=None, bound=_is_compact(tiers))
     if not seals_of:
         return content
     head, start = _sealed_from(seals_of[0])[0], _start_of_seal(content)
@@ -145,10 +145,10 @@ def with_fields(manifest: NDArray[np.generic], **fields: Any) -> NDArray[np.gene
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def _is_lean(tiers: Tiers) -> bool:
+def _is_compact(tiers: Tiers) -> bool:
     """Whether they say that they are of a version whose seal binds them."""
     try:
-        return int(json.loads(tiers["manifest"].tobytes()).get("version", 1)) >= LEAN
+        return int(json.loads(tiers["manifest"].tobytes()).get("version", 1)) >= COMPACT
     except (KeyError, ValueError, AttributeError, TypeError):  # no manifest, or noise
         return False
 

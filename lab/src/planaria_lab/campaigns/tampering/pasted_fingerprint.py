@@ -16,4 +16,4 @@ class PastedFingerprint(Tampering):
         own = bytes(torch.randint(256, (KEY_BYTES,), generator=generator, dtype=torch.uint8).tolist())
         made = protect(damaged, budget=share_of(victim, damaged), tiers=("copy", "parity"), key=own, threads=1)
         manifest = with_fields(made.arrays["manifest"], key=victim.manifest.key)
-        return container.pack({**made.arrays, "manifest": manifest}, key=own, bound=made.manifest.lean)
+        return container.pack({**made.arrays, "manifest": manifest}, key=own, bound=made.manifest.compact)

@@ -31,11 +31,11 @@ def flipped(place: float, bit: int) -> tuple[dict[str, torch.Tensor], str]:
     raise AssertionError(place)
 
 
-def test_a_model_of_many_small_tensors_has_a_lean_guard_and_others_have_not() -> None:
+def test_a_model_of_many_small_tensors_has_a_compact_guard_and_others_have_not() -> None:
     guard = crowd_guard()
     assert guard.manifest.version == 3 and guard.manifest.parity is not None
-    assert guard.stream.bundles < guard.stream.tiles / 2 and guard.stream.groups == 1
-    assert len(guard.arrays["digest.tiles"]) == guard.stream.bundles
+    assert guard.stream.hash_groups < guard.stream.tiles / 2 and guard.stream.groups == 1
+    assert len(guard.arrays["digest.tiles"]) == guard.stream.hash_groups
     measured = [index for index in range(len(guard.entries)) if guard.statistics(index) is not None]
     assert guard.entries[measured[-1]].name == "head.bias" or "head.weight" in [guard.entries[i].name for i in measured]
     assert protect(crowd(), budget=0.8, tiers=("digest", "parity")).manifest.version == 1
@@ -47,7 +47,7 @@ def test_it_is_read_as_it_was_written_and_finds_its_model_intact(tmp_path: Path)
     for model in (crowd(), file):
         guard = protect(model, budget=0.06, tiers=("digest", "parity"))
         again = Guard.from_bytes(guard.to_bytes())
-        assert guard.manifest.lean and again.to_bytes() == guard.to_bytes() and again.size == guard.size
+        assert guard.manifest.compact and again.to_bytes() == guard.to_bytes() and again.size == guard.size
         assert again.check(model).verdict == "intact"
         assert again.headers == guard.headers
     assert again.headers["model.safetensors"] == file.read_bytes()[: len(again.headers["model.safetensors"])]
@@ -61,9 +61,9 @@ def test_any_flipped_bit_is_found_named_and_restored(place: float, bit: int) -> 
     assert [tensor.name for tensor in report.tensors if tensor.regions] == [name]
 
 
-def test_copies_are_restored_though_others_of_their_bundle_are_lost() -> None:
+def test_copies_are_restored_though_others_of_their_hash_group_are_lost() -> None:
     guard = protect(crowd(), budget=0.25, tiers=("digest", "copy"))
-    assert guard.manifest.lean and guard.manifest.copied
+    assert guard.manifest.compact and guard.manifest.copied
     damaged = {name: torch.zeros_like(tensor) for name, tensor in crowd().items()}
     report = guard.repair(damaged, force=True)
     copied_names = [guard.entries[index].name for index in guard.manifest.copied]
@@ -91,26 +91,28 @@ def test_of_tensors_that_were_not_measured_what_is_absurd_takes_the_median() -> 
 
 
 @given(sizes=st.lists(st.integers(0, 700), max_size=30), tile=st.sampled_from([64, 128, 256]))
-def test_bundles_hold_neighbours_and_no_more_than_a_tile(sizes: list[int], tile: int) -> None:
+def test_hash_groups_hold_neighbours_and_no_more_than_a_tile(sizes: list[int], tile: int) -> None:
     entries = [Entry(str(index), "U8", (size,), size) for index, size in enumerate(sizes)]
-    stream = Stream(entries, tile=tile, bundled=True)
+    stream = Stream(entries, tile=tile, grouped=True)
     begins, ends = stream.tile_bounds(np.arange(stream.tiles))
     nbytes = np.array([min(tile, size - start) for size in sizes for start in range(0, size, tile)], dtype=np.int64)
-    assert len(nbytes) == stream.tiles == len(stream.bundle_of) and (ends - begins == -(-nbytes // 2)).all()
-    assert (np.diff(stream.bundle_of, prepend=0) >= 0).all() and (np.diff(stream.bundle_of, prepend=0) <= 1).all()
-    filled = np.bincount(stream.bundle_of, weights=nbytes, minlength=stream.bundles)
-    assert (filled <= tile).all() and len(filled) == stream.bundles
-    for bundle in range(1, stream.bundles):  # no tile had room in the bundle before
-        first = int(stream.tiles_in(np.array([bundle]))[0])
-        assert filled[bundle - 1] + nbytes[first] > tile
+    assert len(nbytes) == stream.tiles == len(stream.hash_group_of) and (ends - begins == -(-nbytes // 2)).all()
+    assert (np.diff(stream.hash_group_of, prepend=0) >= 0).all() and (
+        np.diff(stream.hash_group_of, prepend=0) <= 1
+    ).all()
+    filled = np.bincount(stream.hash_group_of, weights=nbytes, minlength=stream.hash_groups)
+    assert (filled <= tile).all() and len(filled) == stream.hash_groups
+    for hash_group in range(1, stream.hash_groups):  # no tile had room in the hash group before
+        first = int(stream.tiles_in(np.array([hash_group]))[0])
+        assert filled[hash_group - 1] + nbytes[first] > tile
     assert sum(len(stream.tensors_in(group)) for group in range(stream.groups)) == len(sizes)
     plain = Stream(entries, tile=tile)
-    assert plain.bundles == plain.tiles and plain.groups == len(sizes)
+    assert plain.hash_groups == plain.tiles and plain.groups == len(sizes)
 
 
 def test_a_group_is_a_large_tensor_or_a_mebibyte_of_small_ones() -> None:
     entries = [Entry(str(index), "U8", (size,), size) for index, size in enumerate([10, GROUP, 5, GROUP - 5, 1, 0, 2])]
-    assert Stream(entries, tile=4096, bundled=True).group_of.tolist() == [0, 1, 2, 2, 3, 3, 3]
+    assert Stream(entries, tile=4096, grouped=True).group_of.tolist() == [0, 1, 2, 2, 3, 3, 3]
 
 
 HEADER = save(crowd())
