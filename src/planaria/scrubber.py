@@ -188,7 +188,7 @@ class Scrubber:
             self.callback(report)
 
     def _after(self, report: Report, overlay: Overlay) -> tuple[NDArray[np.generic], Counter[str]]:
-        """What the digests will be once the overlay is written; and by verdict, how many unproven hash groups are news."""
+        """Digests after the overlay is written; and by verdict, how many unproven hash groups are news."""
         stream, left = self.guard.stream, self._intact.copy()
         changed: Counter[str] = Counter()
         for tensor, region in report.regions():

@@ -49,7 +49,7 @@ def gaussian() -> dict[str, Tensor]:
 
 
 def smooth() -> dict[str, Tensor]:
-    """Noise, in which no rule pays, images, for which there is a pretrained one, and a film, for which one is fitted."""
+    """Noise, in which no rule pays, images, with a pretrained one, and a film, for which one is fitted."""
     return {
         "noise": drawn(40, 50),
         "filters": smooth_sheets(80, 8, 8).view(80, 1, 8, 8),

@@ -262,7 +262,7 @@ def _calibrate(
 
 
 def _matched(guard: Guard, intact: Contents, before: Contents) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """By tensor, whether each byte lies in a hash group of tiles that all were as intact, so that its digest matched."""
+    """By tensor, whether each byte lies in a hash group that was as intact, so that its digest matched."""
     stream = guard.stream
     right = np.ones(stream.tiles, bool)
     spans = []

@@ -85,7 +85,7 @@ def put_back(
 
 
 def _units(guard: "GuardFile") -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """By tile, the hash group or group whose digest it is compared by, ascending; and the start of each one's digest."""
+    """By tile, the number of what its digest is of, ascending; and the first bytes of each digest."""
     stream = guard.stream
     if "digest.tiles" in guard.arrays:
         return stream.hash_group_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
