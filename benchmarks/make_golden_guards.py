@@ -28,11 +28,11 @@ SETTINGS = {
         "tiers": ("digest", "parity", "rule"),
         "schedule": Schedule(iterations=300, check_every=100),
     },
-    "v2-memory": {"budget": 0.28, "tiers": ("digest", "copy", "parity", "hint", "ladder")},
+    "v2-memory": {"budget": 0.28, "tiers": ("digest", "copy", "parity", "sketch", "ladder")},
     "v2-ladder": {"budget": 0.25, "tiers": ("digest", "copy", "parity", "ladder")},
     "v3-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
     "v1-frozen": {"budget": 0.3, "tiers": ("digest", "parity", "rule")},
-    "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "hint", "ladder"), "key": KEY},
+    "v3-memory": {"budget": 0.2, "tiers": ("digest", "copy", "parity", "sketch", "ladder"), "key": KEY},
     "v4-plain": {"budget": 0.12, "tiers": ("digest", "parity")},
     "v5-stripe": {"budget": 0.8, "tiers": ("digest", "stripe", "parity")},
 }

@@ -527,7 +527,7 @@ def test_protecting_again_gives_the_same_guard_and_tables_of_all_of_it(folder: P
 
 def test_memory_is_planned_for_what_is_expected_told_and_explained(folder: Path, planaria: Planaria) -> None:
     save_file({"decoder.weight": drawn(300, 128, seed=9)}, folder / "inputs.safetensors")
-    way = ("--budget", "8%", "--expect", "30%", "--tiers", "digest,copy,parity,hint,ladder")
+    way = ("--budget", "8%", "--expect", "30%", "--tiers", "digest,copy,parity,sketch,ladder")
     given = ("--calibration", folder / "inputs.safetensors", "--explain")
     outcome = planaria(*arguments("protect", folder, "-o", folder / "new", *way, *given))
     assert outcome.code == 0

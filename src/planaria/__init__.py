@@ -13,8 +13,8 @@ The packages, in the order of the story:
 - `repairers`: what fills missing weights, the automaton (`Regrow`) among them
 - `detectors`: what finds damaged weights
 - `codes`: error- and erasure-correcting codes
-- `hints`: coarse sketches of tensors, entropy-coded
-- `memory`: what to keep of tensors in a number of bytes: hints, the parity ladder, the planner
+- `sketches`: coarse sketches of tensors, entropy-coded
+- `memory`: what to keep of tensors in a number of bytes: sketches, the parity ladder, the planner
 - `calibration`: what a layer's inputs look like, to plan by what errors do to its output
 - `checkpoints`: models as raw bytes, wherever they live
 - `guard`: the side file: protect, check, repair; `scrubber`: the same while the model runs

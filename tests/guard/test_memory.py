@@ -1,4 +1,4 @@
-"""Copies, hints and the ladder: what they restore, what they promise, and what of them is refused."""
+"""Copies, sketches and the ladder: what they restore, what they promise, and what of them is refused."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, Report, TensorReport, container, protect, remember
 from planaria.guard.recollect import memory_of
 
-ALL = ("digest", "copy", "parity", "hint", "ladder")
+ALL = ("digest", "copy", "parity", "sketch", "ladder")
 LADDER = ("digest", "copy", "ladder")
 Fields = dict[str, Any]
 
@@ -63,12 +63,12 @@ def of(report: Report, name: str) -> TensorReport:
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])
-def test_a_lost_tensor_is_regrown_from_its_hint_better_than_zero(value: float) -> None:
-    guard, damaged = guard_of(("digest", "hint"), 1.0), network()
+def test_a_lost_tensor_is_regrown_from_its_sketch_better_than_zero(value: float) -> None:
+    guard, damaged = guard_of(("digest", "sketch"), 1.0), network()
     damaged["fc1.weight"].fill_(value)
     report = guard.repair(damaged)
     told = of(report, "fc1.weight")
-    assert told.method == "hint" and told.estimated == 64 * 64 and told.regions[0].verdict == "estimated"
+    assert told.method == "sketch" and told.estimated == 64 * 64 and told.regions[0].verdict == "estimated"
     found = error(damaged["fc1.weight"], network()["fc1.weight"])
     assert found < 0.3
     assert told.expected_error == pytest.approx(
@@ -118,8 +118,8 @@ def test_weights_that_only_look_right_do_not_mislead_the_ladder() -> None:
         assert told.estimated or (told.bound is not None and worst <= told.bound)
 
 
-def test_possible_weights_far_from_their_hint_are_replaced() -> None:
-    guard = protect(network(), budget=0.15, expect=0.3, tiers=("digest", "hint"))
+def test_possible_weights_far_from_their_sketch_are_replaced() -> None:
+    guard = protect(network(), budget=0.15, expect=0.3, tiers=("digest", "sketch"))
     tensors = network()
     filters, stuck = tensors["fc1.weight"], mask(*tensors["fc1.weight"].shape, share=0.1, seed=9)
     intact = filters.clone()
@@ -130,13 +130,13 @@ def test_possible_weights_far_from_their_hint_are_replaced() -> None:
     assert float((tensors["fc1.weight"] - intact).square().mean()) < 0.7 * before
 
 
-def test_twice_the_expected_damage_is_not_worse_than_hints_alone() -> None:
+def test_twice_the_expected_damage_is_not_worse_than_sketches_alone() -> None:
     damaged, known = scattered(0.6)
-    by_hint = copied(damaged)
-    planned = guard_of(("digest", "hint", "ladder"), 0.3)
+    by_sketch = copied(damaged)
+    planned = guard_of(("digest", "sketch", "ladder"), 0.3)
     assert planned.manifest.memory is not None and planned.manifest.memory.strengths
     planned.repair(damaged, known=known)
-    zeros = {name: error(tensor, network()[name]) for name, tensor in by_hint.items()}
+    zeros = {name: error(tensor, network()[name]) for name, tensor in by_sketch.items()}
     for name in known:
         assert error(damaged[name], network()[name]) <= 1.001 * zeros[name]
 
@@ -159,7 +159,9 @@ def test_a_check_says_what_a_repair_does_and_changes_nothing() -> None:
 
 
 @settings(max_examples=4)
-@given(budget=st.floats(0.05, 0.5), expect=st.floats(0.01, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "hint")]))
+@given(
+    budget=st.floats(0.05, 0.5), expect=st.floats(0.01, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "sketch")])
+)
 def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
     budget: float, expect: float | None, tiers: tuple[str, ...]
 ) -> None:
@@ -168,7 +170,9 @@ def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
 
 @pytest.mark.long
 @settings(max_examples=3)
-@given(budget=st.floats(0.03, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "parity", "hint", "ladder", "rule")]))
+@given(
+    budget=st.floats(0.03, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "parity", "sketch", "ladder", "rule")])
+)
 def test_the_budget_is_never_exceeded_by_a_guard_for_any_damage(budget: float, tiers: tuple[str, ...]) -> None:
     require_within(budget, None, tiers)
 
@@ -204,7 +208,7 @@ def test_a_model_too_large_to_plan_for_gets_the_other_tiers(monkeypatch: pytest.
     monkeypatch.setattr(remember, "MOST_WEIGHTS", 10_000)
     told: list[str] = []
     guard = protect(network(), budget=0.15, tiers=ALL, explain=told.append)
-    assert guard.tier_bytes()["hint"] == guard.tier_bytes()["ladder"] == 0 < guard.tier_bytes()["parity"]
+    assert guard.tier_bytes()["sketch"] == guard.tier_bytes()["ladder"] == 0 < guard.tier_bytes()["parity"]
     assert any("for models of up to 10,000 floating-point weights" in line for line in told)
 
 
@@ -216,7 +220,7 @@ def test_without_memory_tiers_the_guard_is_of_version_1() -> None:
 def test_a_calibration_spends_the_bytes_where_outputs_feel_them(tmp_path: Path) -> None:
     moments = torch.eye(64)
     moments[:8, :8] *= 1000
-    guard = protect(network(), budget=0.06, expect=1.0, tiers=("digest", "hint"), calibration={"fc2.weight": moments})
+    guard = protect(network(), budget=0.06, expect=1.0, tiers=("digest", "sketch"), calibration={"fc2.weight": moments})
     damaged = network()
     damaged["fc2.weight"].zero_()
     guard.repair(damaged)
@@ -226,7 +230,7 @@ def test_a_calibration_spends_the_bytes_where_outputs_feel_them(tmp_path: Path) 
     assert felt < 0.5 * ignored
     save_file({"fc2.weight.second_moment": moments}, tmp_path / "c.safetensors")
     from_file = protect(
-        network(), budget=0.06, expect=1.0, tiers=("digest", "hint"), calibration=tmp_path / "c.safetensors"
+        network(), budget=0.06, expect=1.0, tiers=("digest", "sketch"), calibration=tmp_path / "c.safetensors"
     )
     assert from_file.to_bytes() == guard.to_bytes()
 
@@ -240,7 +244,7 @@ def test_a_calibration_spends_the_bytes_where_outputs_feel_them(tmp_path: Path) 
         ({"calibration": {"fc2.weight": torch.eye(64).int()}}, "floats"),
         ({"calibration": {"fc2.weight": torch.full((64, 64), torch.inf)}}, "finite"),
         *(({"expect": share}, "expect") for share in (0.0, -0.1, 1.5, float("nan"))),
-        ({"tiers": ("digest", "hints")}, "Tiers are: digest, copy"),
+        ({"tiers": ("digest", "sketches")}, "Tiers are: digest, copy"),
     ],
 )
 def test_a_wrong_argument_is_refused(arguments: dict[str, Any], told: str) -> None:
@@ -267,7 +271,7 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, Any], told: str) -> No
 def test_odd_tensors_are_protected_and_repaired(tensor: Tensor) -> None:
     tensor = tensor.float() if tensor.abs().double().max() < 1e-40 else tensor
     intact = {"odd": tensor, "plain": drawn(40, 41, seed=2)}
-    guard = Guard.from_bytes(protect(intact, budget=0.5, expect=0.2, tiers=("digest", "hint", "ladder")).to_bytes())
+    guard = Guard.from_bytes(protect(intact, budget=0.5, expect=0.2, tiers=("digest", "sketch", "ladder")).to_bytes())
     assert guard.check(intact).verdict == "intact"
     known = {name: ~mask(*of.shape, share=0.2, seed=6) for name, of in intact.items()}
     damaged = {name: torch.where(known[name], of.float(), 0.0).to(of.dtype) for name, of in intact.items()}
@@ -293,19 +297,19 @@ def test_a_prior_alone_is_used() -> None:
     assert kept.prior and not kept.codec
     known = ~mask(64, 256, share=0.5, seed=7)  # more than the ladder is made for
     damaged = {"sheets": torch.where(known, tensors["sheets"], 0.0)}
-    assert of(guard.repair(damaged, known={"sheets": known}), "sheets").method == "hint"
+    assert of(guard.repair(damaged, known={"sheets": known}), "sheets").method == "sketch"
     lost = (damaged["sheets"] - tensors["sheets"])[~known]
     assert lost.square().mean() < 0.2 * tensors["sheets"].square().mean()
 
 
-def test_a_lost_hint_takes_the_ladder_with_it_and_nothing_else() -> None:
-    guard = guard_of(("digest", "hint", "ladder"), 0.3)
-    (hint, *_) = (name for name in guard.arrays if name.startswith("hint."))
+def test_a_lost_sketch_takes_the_ladder_with_it_and_nothing_else() -> None:
+    guard = guard_of(("digest", "sketch", "ladder"), 0.3)
+    (sketch, *_) = (name for name in guard.arrays if name.startswith("hint."))
     left = Guard(
         guard.manifest,
-        {name: array for name, array in guard.arrays.items() if name != hint},
+        {name: array for name, array in guard.arrays.items() if name != sketch},
         size=guard.size,
-        lost=(hint,),
+        lost=(sketch,),
     )
     memory = memory_of(left)
     assert memory is not None and memory.ladder is None and memory.strengths == ()
@@ -314,8 +318,8 @@ def test_a_lost_hint_takes_the_ladder_with_it_and_nothing_else() -> None:
 
 
 def forged(change: Callable[[dict[str, np.ndarray], Fields], None]) -> bytes:
-    """A guard with two hints and a ladder, changed and sealed anew."""
-    guard = guard_of(("digest", "copy", "hint", "ladder"), 0.3)
+    """A guard with two sketches and a ladder, changed and sealed anew."""
+    guard = guard_of(("digest", "copy", "sketch", "ladder"), 0.3)
     arrays = {name: array.copy() for name, array in guard.arrays.items()}
     fields = json.loads(arrays["manifest"].tobytes())
     change(arrays, fields)
@@ -366,7 +370,7 @@ HOSTILE = {
         "ladder", lambda content: np.concatenate([content[:5], np.full(4, 255, np.uint8), content[9:]])
     ),
     "no ladder": lambda arrays, fields: arrays.pop("ladder"),
-    "a hint more": lambda arrays, fields: arrays.__setitem__("hint.1", np.zeros(9, np.uint8)),
+    "a sketch more": lambda arrays, fields: arrays.__setitem__("hint.1", np.zeros(9, np.uint8)),
     "copy cut off": array("copy", lambda content: content[:-1]),
     "copies of what is not there": lambda arrays, fields: fields.__setitem__("copied", [1, 99]),
     "copies out of order": lambda arrays, fields: fields["copied"].reverse(),
@@ -384,7 +388,7 @@ def test_a_hostile_memory_is_refused_in_one_line(name: str) -> None:
 
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_other_bytes_in_hints_and_ladder_are_refused_or_do_no_harm(seed: int) -> None:
+def test_other_bytes_in_sketches_and_ladder_are_refused_or_do_no_harm(seed: int) -> None:
     def spoil(arrays: dict[str, np.ndarray], fields: Fields) -> None:
         draw = np.random.default_rng(seed)
         name = draw.choice([name for name in arrays if name.startswith(("hint.", "ladder"))])

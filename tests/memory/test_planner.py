@@ -99,12 +99,15 @@ def test_bytes_beyond_the_finest_rungs_make_the_ladder_stronger(expect: float) -
     assert len(str(memory.strengths[0])) <= 8  # it is stored
 
 
-def test_shares_of_the_bytes_for_hints_can_be_chosen() -> None:
+def test_shares_of_the_bytes_for_sketches_can_be_chosen() -> None:
     weights, planner = sheets()
-    hints, ladder = planner.remember(2000, expect=0.5, shares=(1.0,)), planner.remember(2000, expect=0.5, shares=(0.0,))
-    assert hints.ladder is None and hints.bytes_by_tier()["hint"] > 1500
+    sketches, ladder = (
+        planner.remember(2000, expect=0.5, shares=(1.0,)),
+        planner.remember(2000, expect=0.5, shares=(0.0,)),
+    )
+    assert sketches.ladder is None and sketches.bytes_by_tier()["sketch"] > 1500
     assert ladder.ladder is not None and not any(of.content.size for of in ladder.tensors)
-    assert error(ladder, weights, 0.5) < 1 and error(hints, weights, 0.5) < 1
+    assert error(ladder, weights, 0.5) < 1 and error(sketches, weights, 0.5) < 1
 
 
 # --- Merit -----------------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ def test_tiny_and_huge_weights_are_remembered_like_others(scale: float) -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, -3e4])
 def test_constant_tensors_are_remembered(value: float) -> None:
     weights = {"images": torch.full((36, 64), value), "row": torch.full((7,), value)}
-    for share in (0.0, 1.0):  # a ladder or a prior; a hint
+    for share in (0.0, 1.0):  # a ladder or a prior; a sketch
         memory = Planner(weights, spaces={"images": (8, 8)}).remember(600, expect=0.3, shares=(share,))
         assert memory.nbytes <= 600
         filled = restored(memory, weights, 0.3)["images"]

@@ -22,19 +22,19 @@ def blank(name: str, weight: Tensor) -> Remembered:
     return Remembered(name=name, shape=tuple(weight.shape), content=NOTHING)
 
 
-def hinted(name: str, weight: Tensor, kind: str = "low rank") -> Remembered:
+def sketched(name: str, weight: Tensor, kind: str = "low rank") -> Remembered:
     matrix = weight.float().reshape(matrix_shape(weight.shape))
     content = codec(kind, (8, 8)).analyse(matrix).encode(LEVELS.get(name, 0.5))
     return replace(blank(name, weight), codec=kind, space=(8, 8) if kind == "low frequency" else (), content=content)
 
 
 def memory_of(weights: dict[str, Tensor], *, rung: int = 9, strength: float = 0.4) -> Memory:
-    """A hint for the sheets, and a ladder over all but the bias."""
+    """A sketch for the sheets, and a ladder over all but the bias."""
     tensors = [
-        replace(hinted(name, weight) if name == "sheets" else blank(name, weight), laddered=name != "bias")
+        replace(sketched(name, weight) if name == "sheets" else blank(name, weight), laddered=name != "bias")
         for name, weight in weights.items()
     ]
-    residuals = [residual(weights[of.name], of.hint) for of in tensors if of.laddered]
+    residuals = [residual(weights[of.name], of.sketch) for of in tensors if of.laddered]
     rungs = [np.full(of.shape[1], rung, np.uint8) for of in residuals]
     return Memory(tensors, Ladder.of(residuals, [rungs], [strength]), [strength])
 
@@ -101,20 +101,20 @@ def test_a_wrong_known_weight_contradicts() -> None:
 
 def test_each_part_of_a_memory_lowers_the_error() -> None:
     weight, known = WEIGHTS["sheets"], mask(40, 64, share=0.5)
-    hint = hinted("sheets", weight, "low frequency")
+    sketch = sketched("sheets", weight, "low frequency")
     parts = {
         "nothing": blank("sheets", weight),
         "a prior": replace(blank("sheets", weight), space=(8, 8), prior=prior_of(weight, (8, 8))),
-        "a hint": hint,
-        "both": replace(hint, prior=prior_of(weight - hint.hint, (8, 8))),
+        "a sketch": sketch,
+        "both": replace(sketch, prior=prior_of(weight - sketch.sketch, (8, 8))),
     }
     broken = {"sheets": torch.where(known, weight, float("nan"))}
     left = {
         name: error(Memory([of]).restore(broken, {"sheets": known})["sheets"], weight) for name, of in parts.items()
     }
     assert left["nothing"] == pytest.approx(error(torch.where(known, weight, 0.0), weight))
-    assert left["a prior"] < 0.6 * left["nothing"] and left["a hint"] < 0.6 * left["nothing"]
-    assert left["both"] < 0.9 * min(left["a prior"], left["a hint"])
+    assert left["a prior"] < 0.6 * left["nothing"] and left["a sketch"] < 0.6 * left["nothing"]
+    assert left["both"] < 0.9 * min(left["a prior"], left["a sketch"])
 
 
 def test_a_prior_fills_what_the_ladder_does_not_cover() -> None:
@@ -135,7 +135,7 @@ def test_bytes_are_counted_by_tier() -> None:
     memory = memory_of(WEIGHTS)
     assert memory.ladder is not None
     tiers = memory.bytes_by_tier()
-    assert tiers["hint"] == memory.tensors[0].content.nbytes > 0
+    assert tiers["sketch"] == memory.tensors[0].content.nbytes > 0
     assert tiers["ladder"] == memory.ladder.to_bytes().nbytes and tiers["description"] > 0
     assert memory.nbytes == sum(tiers.values())
     assert Memory([blank(name, weight) for name, weight in WEIGHTS.items()]).nbytes == 0
@@ -150,7 +150,7 @@ def test_tensors_that_the_memory_is_not_of_come_back_as_they_are() -> None:
 
 def test_half_precision_does_not_overflow() -> None:
     weight = torch.full((8, 8), 65504.0).half()
-    of = replace(hinted("large", weight), content=hinted("large", weight.float() * 4).content)
+    of = replace(sketched("large", weight), content=sketched("large", weight.float() * 4).content)
     none = {"large": torch.zeros(8, 8, dtype=torch.bool)}
     assert Memory([of]).restore({"large": weight}, none)["large"].isfinite().all()
 
@@ -184,8 +184,8 @@ def test_priors_that_are_none_are_refused(prior: np.ndarray, message: str) -> No
         memory.restore({"sheets": WEIGHTS["sheets"]}, {"sheets": known})
 
 
-def test_hints_that_are_none_are_refused() -> None:
-    known, of = masks(0.3)["sheets"], hinted("sheets", WEIGHTS["sheets"])
+def test_sketches_that_are_none_are_refused() -> None:
+    known, of = masks(0.3)["sheets"], sketched("sheets", WEIGHTS["sheets"])
     with pytest.raises(InvalidInput):
         Memory([replace(of, content=of.content[:-9])]).restore({"sheets": WEIGHTS["sheets"]}, {"sheets": known})
     with pytest.raises(InvalidInput, match="Unknown codec 'magic'"):

@@ -21,14 +21,14 @@ TIERS = {
     ("digest", "copy", "parity"): 0.2,
     ("digest",): 0.05,
     ("digest", "copy"): 0.04,
-    ("digest", "hint"): 0.04,
+    ("digest", "sketch"): 0.04,
     ("digest", "ladder"): 0.04,
-    ("digest", "copy", "hint", "ladder"): 0.05,
-    ("digest", "parity", "hint"): 0.08,
+    ("digest", "copy", "sketch", "ladder"): 0.05,
+    ("digest", "parity", "sketch"): 0.08,
     ("digest", "parity", "ladder"): 0.08,
-    ("digest", "copy", "parity", "hint", "ladder"): 0.2,
+    ("digest", "copy", "parity", "sketch", "ladder"): 0.2,
 }
-WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "hint", "ladder", "rule"))
+WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "sketch", "ladder", "rule"))
 MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
 LENGTH = 1000  # symbols of a codeword of a parity that was cut down to that
 WEAK = 0.25  # share of the guards with parity that get one of few check symbols

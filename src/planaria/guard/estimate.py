@@ -40,11 +40,11 @@ class Recollection:
     Attributes:
         value: the weight to expect.
         low, high: bounds that the ladder proves; infinite where it tells nothing.
-        sketch: what the hint alone says, whatever the weights hold; zeros without one.
-        contradicted: weights that look right beside their row, but not beside the hint; never where a test said what is
-            missing.
+        sketch: what the sketch alone says, whatever the weights hold; zeros without one.
+        contradicted: weights that look right beside their row, but not beside the sketch; never where a test said what
+            is missing.
         error: root mean square error to expect of `sketch`, and at most of `value` where there are no bounds; None if
-            there is neither a hint nor a prior.
+            there is neither a sketch nor a prior.
     """
 
     value: Float[Tensor, "*weight"]
@@ -55,8 +55,8 @@ class Recollection:
     error: float | None
 
     @property
-    def hinted(self) -> bool:
-        """Whether there is a hint, and not a prior alone."""
+    def sketched(self) -> bool:
+        """Whether there is a sketch, and not a prior alone."""
         return bool(self.sketch.any())
 
     @property
@@ -136,9 +136,9 @@ def estimate(
     """Fills in what is missing. All other weights stay bit for bit.
 
     Where the ladder gives bounds, a weight outside of them is missing, too, and one inside stays as it is; so is one
-    that is odd beside its hint, or in a tile whose weights have nothing to do with their hint. A weight is filled by
-    the rule or by the memory, whichever erred less when the model was protected, within the bounds; without either, by
-    zero, or by the mean where all weights are nearly equal. A weight that may be right is replaced only if that is
+    that is odd beside its sketch, or in a tile whose weights have nothing to do with their sketch. A weight is filled
+    by the rule or by the memory, whichever erred less when the model was protected, within the bounds; without either,
+    by zero, or by the mean where all weights are nearly equal. A weight that may be right is replaced only if that is
     likely to bring it nearer to what it was (see `evidence`).
 
     Args:
@@ -155,7 +155,7 @@ def estimate(
     per_tile = tile * weight.numel() // entry.nbytes
     missing, kept, told = located.missing, located.kept, torch.zeros_like(located.missing)
     certain = located.certain
-    if recollection is not None and recollection.error is not None and recollection.hinted:
+    if recollection is not None and recollection.error is not None and recollection.sketched:
         zeros = certain & (weight == 0)
         if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error, reported=mapped):
             missing, certain, kept = missing & ~zeros, certain & ~zeros, kept | zeros
@@ -210,7 +210,7 @@ def estimate(
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
         predicted = filled
-        if method == "hint" and recollection is not None and recollection.hinted:
+        if method == "sketch" and recollection is not None and recollection.sketched:
             predicted = torch.where(told, filled, recollection.sketch.to(filled))  # whatever the test calls good
         if informed:
             judged &= ~odd_ones(
@@ -278,7 +278,7 @@ def _filled(
     expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
     if not missing.any():
         return plain, expected, method
-    hint = torch.inf if recollection is None or recollection.error is None else recollection.error
+    sketch = torch.inf if recollection is None or recollection.error is None else recollection.error
     if rule is not None and shape is not None:
         broken = statistics.broken(weight)
         trusted = ~missing & weight.float().isfinite() & ~broken  # repairers compute in float32
@@ -293,14 +293,14 @@ def _filled(
             regrown &= ~lost
         shares = [float(mask.sum() / missing.sum()) for mask in (regrown & ~lost, regrown & lost, missing & ~regrown)]
         by_rule = float(np.dot(shares, np.square([deviation * apart, deviation * shape.tile_error, expected]))) ** 0.5
-        if regrown.any() and hint > ROUNDED * by_rule:
+        if regrown.any() and sketch > ROUNDED * by_rule:
             grown = rule.restore(torch.where(trusted, weight, 0.0), trusted, Record())
             # Many predictions vary less than what they predict, or they come from weights that are wrong.
             square = float((grown[regrown] - mean).double().square().mean())
             if square <= WILD * deviation**2 or int(regrown.sum()) < RUN:
                 return torch.where(regrown, grown, plain), by_rule, "rule"
-    if recollection is not None and hint <= ROUNDED * expected:
-        return recollection.value.to(weight), hint, "hint"
+    if recollection is not None and sketch <= ROUNDED * expected:
+        return recollection.value.to(weight), sketch, "sketch"
     return plain, expected, method
 
 

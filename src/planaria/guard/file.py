@@ -117,8 +117,9 @@ class GuardFile:
         """Bytes of the file by tier; they sum to its size."""
         by_tier = dict.fromkeys((*TIERS, *self.unknown, "description"), 0)
         for name, array in self.arrays.items():
-            first = name.removeprefix(f"{MORE}.").split(".")[0]
-            by_tier[first if first in by_tier else "description"] += array.nbytes
+            own_name = name.removeprefix(f"{MORE}.").split(".")[0]
+            owner = next((tier.name for tier in TIERS.values() if tier.owns(name)), own_name)
+            by_tier[owner if owner in by_tier else "description"] += array.nbytes
         by_tier["self-repair"] = self.size - sum(by_tier.values())
         return by_tier
 

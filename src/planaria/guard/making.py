@@ -88,7 +88,7 @@ class Making:
         None where neither sketches nor ladder are asked for. It is settled when it is first asked for, by what is
         left then.
         """
-        if not self.tiers & {"hint", "ladder"}:
+        if not self.tiers & {"sketch", "ladder"}:
             return None
         room = max(self.allowed - self.size(), 0)
         if "parity" not in self.tiers:

@@ -76,10 +76,10 @@ class RememberedShape(NamedTuple):
 
     Attributes:
         tensor: index of the tensor.
-        codec: of its hint, or "" without one.
+        codec: of its sketch, or "" without one.
         space: spatial axes that its columns end with, for codec and prior; empty if neither needs them.
         laddered, prior: 1 if the ladder covers it, and if it has a prior; else 0.
-        error: root mean square of what the hint leaves of the weights; of the weights themselves without one.
+        error: root mean square of what the sketch leaves of the weights; of the weights themselves without one.
     """
 
     tensor: int
@@ -90,7 +90,7 @@ class RememberedShape(NamedTuple):
     error: float
 
     @property
-    def hinted(self) -> bool:
+    def sketched(self) -> bool:
         """Whether the guard holds an array for it."""
         return bool(self.codec or self.prior)
 

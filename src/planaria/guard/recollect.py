@@ -61,8 +61,10 @@ def memory_of(guard: GuardFile) -> Memory | None:
     if shape is None:
         return None
     nothing = np.zeros(0, np.uint8)
-    kept = [shape_of for shape_of in shape.tensors if not shape_of.hinted or f"hint.{shape_of.tensor}" in guard.arrays]
-    # Its residuals are what hints leave: without one of them the ladder tells nothing.
+    kept = [
+        shape_of for shape_of in shape.tensors if not shape_of.sketched or f"hint.{shape_of.tensor}" in guard.arrays
+    ]
+    # Its residuals are what sketches leave: without one of them the ladder tells nothing.
     climbs = "ladder" in guard.arrays and all(shape_of in kept for shape_of in shape.tensors if shape_of.laddered)
     tensors = []
     for shape_of in kept:
@@ -109,15 +111,15 @@ def _recollect(
     for kept in memory.tensors:
         if kept.name not in damaged:
             continue
-        hinted = _of(memory, {kept.name}, ladder=False)
-        tensor = weights(hinted)
+        sketched = _of(memory, {kept.name}, ladder=False)
+        tensor = weights(sketched)
         found, bounds = damaged[kept.name], climbed.get(kept.name)
         weight, index = tensor[kept.name], index_of[kept.name]
         nothing = torch.full(kept.shape, torch.inf, dtype=torch.float64)
         low, high = (-nothing, nothing) if bounds is None else (bounds.low, bounds.high)
         bounded = low.isfinite() | high.isfinite()
         error = errors[kept.name] if kept.codec is not None or kept.prior.size else None
-        sketch = kept.hint.double().view(kept.shape)
+        sketch = kept.sketch.double().view(kept.shape)
         contradicted = torch.zeros_like(found.kept)
         statistics = guard.statistics(index)
         if not mapped and error is not None and statistics is not None:
@@ -128,7 +130,7 @@ def _recollect(
         sound = ~missing & weight.isfinite()
         if statistics is not None:  # what cannot be right tells nothing of its neighbours
             sound &= ~statistics.broken(weight)
-        value = hinted.recall(tensor, {kept.name: sound})[0][kept.name].value
+        value = sketched.recall(tensor, {kept.name: sound})[0][kept.name].value
         if bounds is not None:
             value = torch.where(bounded, bounds.value, value)
         recollections[index] = Recollection(value, low, high, sketch, contradicted, error)
@@ -144,7 +146,7 @@ def _contradicted(
     statistics: Statistics,
     per_tile: int,
 ) -> Bool[Tensor, "*weight"]:
-    """Candidates that the hint says were overwritten, one by one or in tiles whose weights do not follow it."""
+    """Candidates that the sketch says were overwritten, one by one or in tiles whose weights do not follow it."""
     candidates = candidates & weight.isfinite() & ~known_extremes(weight, candidates, statistics)
     candidates &= (weight != 0) | (statistics.zeros == 0)  # how many zeros there were is known, and not where
     overwritten = located.certain & (weight != 0) & ~statistics.tiny(weight)

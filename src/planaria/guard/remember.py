@@ -1,4 +1,4 @@
-"""Planning hints and the ladder: one for each tensor where that pays, and one over all of them."""
+"""Planning sketches and the ladder: one for each tensor where that pays, and one over all of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ FEWEST = 256  # weights of a tensor that is remembered
 FEWEST_BYTES = 64  # a memory of fewer is none
 MOST_WEIGHTS = 2**25  # planning takes about 50 bytes of working memory for each
 FITTINGS = 6  # times that a memory is made smaller to fit
-SHARES = {frozenset({"hint"}): (1.0,), frozenset({"ladder"}): (0.0,)}  # of the bytes, for hints
+SHARES = {frozenset({"sketch"}): (1.0,), frozenset({"ladder"}): (0.0,)}  # of the bytes, for sketches
 
 
 def remember(making: "Making") -> None:
-    """Adds hints and ladder, whichever are asked for, planned together in the bytes that are theirs.
+    """Adds sketches and ladder, whichever are asked for, planned together in the bytes that are theirs.
 
     Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
@@ -59,7 +59,7 @@ def remember(making: "Making") -> None:
         threads=making.threads,
     )
     for _ in range(FITTINGS):
-        shares = SHARES.get(making.tiers & {"hint", "ladder"})
+        shares = SHARES.get(making.tiers & {"sketch", "ladder"})
         memory = planner.remember(nbytes, expect=making.expect, shares=shares)
         manifest, arrays = _stored(memory, planner.weights, making)
         size = making.size(manifest, arrays)
@@ -130,10 +130,10 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
     shapes: list[RememberedShape] = []
     arrays: Arrays = {}
     for kept in memory.tensors:
-        index, hinted = making.stream.index[kept.name], kept.codec is not None or bool(kept.prior.size)
-        if hinted:
+        index, sketched = making.stream.index[kept.name], kept.codec is not None or bool(kept.prior.size)
+        if sketched:
             arrays[f"hint.{index}"] = np.concatenate([kept.content, kept.prior])
-        if hinted or kept.laddered:
+        if sketched or kept.laddered:
             space = kept.space if kept.prior.size or kept.codec == "low frequency" else ()
             error = float(f"{_rms(_left(kept, weights[kept.name])):.3g}")
             shapes.append(
@@ -150,7 +150,7 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
 
 
 def _left(kept: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:
-    """What the hint leaves of a tensor."""
+    """What the sketch leaves of a tensor."""
     return weight.reshape(kept.matrix).double() - kept.decode()
 
 
@@ -168,7 +168,7 @@ def _line(kept: Remembered, memory: Memory, weight: Tensor, moments: Tensor | No
             for matrix in (weight.reshape(kept.matrix).double(), _left(kept, weight))
         )
         parts.append(
-            f"hint ({kept.codec}), {size:,} bytes, {bits:.2g} bits a weight: with all weights lost "
+            f"sketch ({kept.codec}), {size:,} bytes, {bits:.2g} bits a weight: with all weights lost "
             f"{1 - after / max(before, 1e-300):.0%} of the output's energy is kept"
         )
     if kept.prior.size:

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.hints import FirstBits, Sketch
 from planaria.memory.ladder import Rungs, segments_of
 from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
 from planaria.memory.planes import foretold_bits
 from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
+from planaria.sketches import AnalysedMatrix, FirstBits
 
 SAMPLE = 8192  # weights of a tensor that rungs are tried on
 LONGEST = 40  # bits of a code: more than any has
@@ -39,7 +39,7 @@ class Subject:
         matrix: its first axis by all others, float32.
         moments: second moments of its inputs, or None if errors count as they are.
         space: spatial axes that its columns end with; empty if there are none.
-        form: the moments that hints are made for; see `of`.
+        form: the moments that sketches are made for; see `of`.
         importance: of each column, the mean square of its input.
         energy: of the outputs, above 0; what errors are relative to.
         emphasis: how much more a large tensor's error counts than a small one's: as its weights to this power.
@@ -54,7 +54,7 @@ class Subject:
     form: Float[Tensor, "columns columns"] | None
     emphasis: float = 0.5
     stress: float = 1.0
-    sketches: dict[str, Sketch] = field(default_factory=dict)
+    analysed: dict[str, AnalysedMatrix] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -67,7 +67,7 @@ class Subject:
         *,
         emphasis: float = 0.5,
     ) -> "Subject":
-        """A tensor whose hint is for damage of these rates: errors of two inputs meet only where both are missing."""
+        """A tensor whose sketch is for damage of these rates: errors of two inputs meet only where both are missing."""
         form = None
         if moments is not None:
             both, lone = (sum(part) / len(rates) for part in ([q * q for q in rates], [q * (1 - q) for q in rates]))
@@ -97,7 +97,7 @@ class Subject:
         return bool(self.space) and int(np.prod(self.space)) >= FEWEST_CELLS and self.matrix.numel() >= WORTHWHILE
 
     def with_prior(self, remembered: Remembered, rates: Sequence[float], *, seed: int) -> Remembered:
-        """The hint, and the covariance of what it leaves where that tells enough of weights missing at these rates."""
+        """The sketch, with the covariance of what it leaves where that tells enough of weights at these rates."""
         left = torch.from_numpy(residual(self.matrix, remembered.decode()))
         described = replace(remembered, space=self.space, prior=prior_of(left, self.space))
         draws = streams.generator(seed, f"masks of the prior of {self.name}")
@@ -109,7 +109,7 @@ class Subject:
         return described if rest < (1 - WORTH) * without else remembered
 
     def share(self, weights: int) -> float:
-        """The level at which its hint is to be, for 1 as that of a tensor of so many weights.
+        """The level at which its sketch is to be, for 1 as that of a tensor of so many weights.
 
         Equal noise in each number is more of a small tensor's output, and a large one's output counts for more.
         """
@@ -130,24 +130,24 @@ class Subject:
         }
         return [name for name, worth in worth_trying.items() if worth]
 
-    def sketch(self, name: str) -> Sketch:
+    def analysed_by(self, name: str) -> AnalysedMatrix:
         """The tensor as a codec sees it."""
-        if name not in self.sketches:
-            hint = FirstBits(even=True) if name == EVEN_BITS else codec(name, self.space)
-            self.sketches[name] = hint.analyse(self.matrix, moments=self.form)
-        return self.sketches[name]
+        if name not in self.analysed:
+            sketch = FirstBits(even=True) if name == EVEN_BITS else codec(name, self.space)
+            self.analysed[name] = sketch.analyse(self.matrix, moments=self.form)
+        return self.analysed[name]
 
 
 class Analysis:
-    """Tensors with hints of some size, and what each rung would do for what the hints leave.
+    """Tensors with sketches of some size, and what each rung would do for what the sketches leave.
 
     Args:
         subjects: the tensors.
-        remembered: their hints and priors, in the same order.
+        remembered: their sketches and priors, in the same order.
         seed: of the sample of weights, and of held-out masks.
 
     Attributes:
-        remembered: hints and priors.
+        remembered: sketches and priors.
         nbytes: of a memory of these alone.
     """
 
@@ -174,7 +174,7 @@ class Analysis:
         self._tensor_of_kind = self._tensor_of[first]
         self._weight_of_kind = np.bincount(self._kind, self._weight_of) / sizes
         self._variance = np.zeros(count)
-        self._hint_errors = []  # all together and each alone
+        self._sketch_errors = []  # all together and each alone
         # By tensor and rung: mean length of the codes, share of the codes of each length, square error.
         self._bits, self._distortion = np.zeros((count, RUNGS)), np.zeros((count, RUNGS))
         self._lengths = np.zeros((count, RUNGS, LONGEST))
@@ -182,14 +182,14 @@ class Analysis:
         draws = streams.generator(seed, "sample of rungs")
         for index, subject in enumerate(subjects):
             left = torch.from_numpy(self.residual(index))
-            self._hint_errors.append(subject.output_errors(left))
+            self._sketch_errors.append(subject.output_errors(left))
             self._variance[index] = float(left.square().mean())
             flat = left.flatten()
             sample = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
             self._try_rungs(index, sample / self.scale(index))
 
     def residual(self, index: int) -> np.ndarray:
-        """What the hint leaves of a tensor."""
+        """What the sketch leaves of a tensor."""
         return residual(self.subjects[index].matrix, self.remembered[index].decode())
 
     def nbytes_besides(self, strengths: Sequence[float]) -> int:
@@ -230,15 +230,15 @@ class Analysis:
             for index, (start, stop) in enumerate(pairwise(self._edges)):
                 counts_for = float(self._counts_for[index])
                 if not reached:
-                    total += counts_for * self._hint_error(index, rate)
+                    total += counts_for * self._sketch_error(index, rate)
                     continue
                 rung = rungs[reached[-1]][index]
                 lone = self._weight_of[start:stop] * self._variance[index]
-                # What the hint leaves of uncovered columns errs together, rounding does not.
+                # What the sketch leaves of uncovered columns errs together, rounding does not.
                 uncovered = float(lone[rung == NOTHING].sum() / max(lone.sum(), 1e-300))
                 rounding = float((lone * self._distortion[index][rung])[rung != NOTHING].sum())
-                hinted = uncovered * self._hint_error(index, rate) if uncovered else 0.0
-                total += counts_for * (hinted + rate * rounding)
+                sketched = uncovered * self._sketch_error(index, rate) if uncovered else 0.0
+                total += counts_for * (sketched + rate * rounding)
             errors[rate] = total
         return errors
 
@@ -256,11 +256,11 @@ class Analysis:
             self._lengths[index, rung] = np.bincount(lengths, minlength=LONGEST) / len(units)
             self._distortion[index, rung] = np.square(units - quantiser_tree.mean[quantiser_tree.leaves[cells]]).mean()
 
-    def _hint_error(self, index: int, rate: float) -> float:
-        """Relative output error of hint and prior if a share `rate` of the weights, drawn at random, is missing."""
+    def _sketch_error(self, index: int, rate: float) -> float:
+        """Relative output error of sketch and prior if a share `rate` of the weights, drawn at random, is missing."""
         if not self.remembered[index].prior.size:
             # Errors of two inputs meet only where both are missing.
-            together, alone = self._hint_errors[index]
+            together, alone = self._sketch_errors[index]
             return rate**2 * together + rate * (1 - rate) * alone
         if (index, rate) not in self._prior_errors:
             subject, left = self.subjects[index], torch.from_numpy(self.residual(index))

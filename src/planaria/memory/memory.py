@@ -1,4 +1,4 @@
-"""What is kept of tensors beside them: hints of what they look like, and the check bits of the ladder."""
+"""What is kept of tensors beside them: sketches of what they look like, and the check bits of the ladder."""
 
 import json
 import zlib
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.hints import FirstBits, Hint, LowFrequency, LowRank
 from planaria.memory.ladder import Bounds, Ladder
 from planaria.records import Record
 from planaria.repairers import SpectralKriging
+from planaria.sketches import FirstBits, LowFrequency, LowRank, Sketch
 
 BANDS = 24
 PRIOR_BYTES = 4 + BANDS
@@ -29,10 +29,10 @@ class Remembered:
 
     Attributes:
         name, shape: of the tensor, float; the first axis by all others make the matrix that codecs see.
-        codec: of its hint; None without one.
+        codec: of its sketch; None without one.
         space: spatial axes that its columns end with, for what needs them.
-        content: the hint as stored.
-        prior: the covariance of what the hint leaves, as stored; empty without one.
+        content: the sketch as stored.
+        prior: the covariance of what the sketch leaves, as stored; empty without one.
         laddered: whether the ladder covers it.
     """
 
@@ -50,12 +50,12 @@ class Remembered:
         return matrix_shape(self.shape)
 
     @cached_property
-    def hint(self) -> Float[Tensor, "rows columns"]:
+    def sketch(self) -> Float[Tensor, "rows columns"]:
         """As `decode`, kept for the next time."""
         return self.decode()
 
     def decode(self) -> Float[Tensor, "rows columns"]:
-        """The hint, the same bits on every machine; zeros without one.
+        """The sketch, the same bits on every machine; zeros without one.
 
         Raises `InvalidInput` if its content is not sound.
         """
@@ -111,13 +111,15 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """All of it: hints, check bits and what says how to read them."""
+        """All of it: sketches, check bits and what says how to read them."""
         return sum(self.bytes_by_tier().values())
 
     def bytes_by_tier(self) -> dict[str, int]:
-        """Bytes of hints and priors ("hint"), of the ladder and of the description, which is counted as packed JSON."""
+        """Bytes of sketches and priors ("sketch"), of the ladder and of the description, which is counted as packed
+        JSON.
+        """
         ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
-        hints = sum(kept.content.nbytes + kept.prior.nbytes for kept in self.tensors)
+        sketches = sum(kept.content.nbytes + kept.prior.nbytes for kept in self.tensors)
         used = [
             (number, kept.codec or "", kept.space, int(kept.laddered), int(kept.prior.size > 0))
             for number, kept in enumerate(self.tensors)
@@ -125,7 +127,7 @@ class Memory:
         ]
         described = json.dumps([used, list(self.strengths)], separators=(",", ":")).encode()
         size = len(zlib.compress(described, 9)) - ZLIB_FRAME if used else 0
-        return {"hint": hints, "ladder": ladder, "description": size}
+        return {"sketch": sketches, "ladder": ladder, "description": size}
 
     def recall(
         self,
@@ -147,10 +149,10 @@ class Memory:
 
         Raises:
             InvalidInput: if a tensor is missing or of another shape, a mask is not bool, a weight that a prior starts
-                from is known and not finite, or a hint's content is not sound.
+                from is known and not finite, or a sketch's content is not sound.
         """
         self._check(damaged, known)
-        values = {kept.name: kept.hint for kept in self.tensors}
+        values = {kept.name: kept.sketch for kept in self.tensors}
         recalled = {}
         bounds: list[Bounds] = []
         contradictions = 0
@@ -207,8 +209,8 @@ def _regrown(kept: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[
     """With what the prior says of weights that the ladder does not bound."""
     present = known.cpu().reshape(kept.matrix)
     open_ = (recalled.low.isinf() & recalled.high.isinf()).view(kept.matrix)
-    left = torch.from_numpy(residual(damaged, kept.hint, present.numpy()))
-    value = torch.where(open_, kept.hint + kept.regrown(left, present), recalled.value.view(kept.matrix))
+    left = torch.from_numpy(residual(damaged, kept.sketch, present.numpy()))
+    value = torch.where(open_, kept.sketch + kept.regrown(left, present), recalled.value.view(kept.matrix))
     return replace(recalled, value=value.view(kept.shape))
 
 
@@ -218,7 +220,7 @@ def prior_of(residual: Float[Tensor, "rows columns"], space: tuple[int, ...]) ->
     return np.concatenate([record["unit"].numpy().view(np.uint8), record["variances"].numpy()])
 
 
-def codec(name: str, space: tuple[int, ...]) -> Hint:
+def codec(name: str, space: tuple[int, ...]) -> Sketch:
     """The codec of a name. Raises `InvalidInput` if there is none."""
     if name == "low frequency":
         return LowFrequency(space)
@@ -235,13 +237,13 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def residual(
-    weight: Tensor, hint: Float[Tensor, "rows columns"], known: Bool[np.ndarray, "rows columns"] | None = None
+    weight: Tensor, sketch: Float[Tensor, "rows columns"], known: Bool[np.ndarray, "rows columns"] | None = None
 ) -> np.ndarray:
-    """The weights less their hint: float32, which float64 weights are rounded to, subtracted in float64.
+    """The weights less their sketch: float32, which float64 weights are rounded to, subtracted in float64.
 
     The same on every machine, so that a ladder finds each weight in the cell it was quantised to.
     """
-    matrix = weight.detach().cpu().reshape(hint.shape).float().double()
+    matrix = weight.detach().cpu().reshape(sketch.shape).float().double()
     if known is not None:
         matrix = torch.where(torch.from_numpy(known), matrix, 0.0)
-    return (matrix - hint.double()).numpy()
+    return (matrix - sketch.double()).numpy()

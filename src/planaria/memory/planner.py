@@ -1,4 +1,4 @@
-"""How a number of bytes is spent on tensors: which hint each gets, and how strong the ladder is."""
+"""How a number of bytes is spent on tensors: which sketch each gets, and how strong the ladder is."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from planaria.memory.analysis import EVEN_BITS, Subject
 from planaria.memory.memory import CODECS, Memory, matrix_shape
 from planaria.memory.search import RATES, Candidate, Search
 
-SHARES = (0.0, 0.5, 0.75, 1.0)  # of the bytes, for hints
+SHARES = (0.0, 0.5, 0.75, 1.0)  # of the bytes, for sketches
 SHOWN = 8  # plans of which people are told
 
 
@@ -53,7 +53,7 @@ class Planner:
         Args:
             nbytes: all of it.
             expect: share of the weights that is expected to be lost, in (0, 1]; None for any.
-            shares: of the bytes, for hints, that are compared: (1.0,) for hints alone, (0.0,) for a ladder alone.
+            shares: of the bytes, for sketches, that are compared: (1.0,) for sketches alone, (0.0,) for a ladder alone.
 
         Raises:
             InvalidInput: on other numbers.
@@ -130,4 +130,4 @@ def _described(candidate: Candidate) -> str:
         "no ladder" if not candidate.strengths else "ladder up to " + ", ".join(f"{s:.0%}" for s in candidate.strengths)
     )
     errors = ", ".join(f"{rate:.0%}: {error:.3g}" for rate, error in candidate.errors.items())
-    return f"{candidate.hint_bytes or 0:,} bytes of hints, {ladder}: output error at {errors}"
+    return f"{candidate.sketch_bytes or 0:,} bytes of sketches, {ladder}: output error at {errors}"

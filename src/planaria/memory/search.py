@@ -13,10 +13,10 @@ RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Shares of weights lost that a plan for any rate is made for, all alike."""
 STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
 TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
-ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until hints fit: most sizes are foretold to a percent or two
+ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until sketches fit: most sizes are foretold to a percent or two
 HALVINGS_OF_LEVELS = 6  # until they leave no bytes unused
 SMALLER = 0.99  # until another ladder is planned than one that did not fit
-FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of hints
+FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of sketches
 STORED = {EVEN_BITS: "first bits"}
 
 
@@ -25,14 +25,14 @@ class Candidate:
     """A way to spend the bytes.
 
     Attributes:
-        hint_bytes: for hints; None for not even a prior.
+        sketch_bytes: for sketches; None for not even a prior.
         asked: strengths of the ladder's stages; none without a ladder.
         strengths: the same, or more where bytes were left.
         rungs: by stage and tensor, of each column.
         errors: relative output error to expect at each rate, in the mean over tensors.
     """
 
-    hint_bytes: int | None
+    sketch_bytes: int | None
     asked: tuple[float, ...]
     strengths: tuple[float, ...]
     rungs: Sequence[Rungs]
@@ -50,7 +50,7 @@ class Search:
     Args:
         subjects: the tensors.
         expect: share of the weights that is expected to be lost; None for any.
-        choices: by tensor, codecs of hints; of the choices, the one with the least error is taken.
+        choices: by tensor, codecs of sketches; of the choices, the one with the least error is taken.
         seed: of the held-out masks and samples.
         threads: to compute with; the result does not depend on them.
     """
@@ -67,7 +67,7 @@ class Search:
         self.subjects, self.expect, self.choices, self.seed, self.threads = subjects, expect, choices, seed, threads
         self.rates = RATES if expect is None else (expect,)
         self._analyses: dict[int | None, Analysis] = {}
-        self.chosen: dict[int, Mapping[str, str]] = {}  # of the choices, by the bytes of hints
+        self.chosen: dict[int, Mapping[str, str]] = {}  # of the choices, by the bytes of sketches
 
     def candidates(self, nbytes: int, shares: Sequence[float]) -> Iterator[Candidate]:
         """Every plan for so many bytes."""
@@ -85,40 +85,40 @@ class Search:
                 if candidate is not None:
                     yield candidate
 
-    def candidate(self, hint_bytes: int | None, strengths: tuple[float, ...], nbytes: int) -> Candidate | None:
-        """The plan with so many bytes for hints, and a ladder of these strengths in the rest; None if none fits."""
-        analysis = self.analysis(hint_bytes)
+    def candidate(self, sketch_bytes: int | None, strengths: tuple[float, ...], nbytes: int) -> Candidate | None:
+        """The plan with so many bytes for sketches, and a ladder of these strengths in the rest; None if none fits."""
+        analysis = self.analysis(sketch_bytes)
         if not strengths:
-            return Candidate(hint_bytes, (), (), [], analysis.errors((), [], self.rates))
+            return Candidate(sketch_bytes, (), (), [], analysis.errors((), [], self.rates))
         planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
         if planned is None:
             return None
         grown, rungs = planned
-        return Candidate(hint_bytes, strengths, grown, rungs, analysis.errors(grown, rungs, self.rates))
+        return Candidate(sketch_bytes, strengths, grown, rungs, analysis.errors(grown, rungs, self.rates))
 
-    def analysis(self, hint_bytes: int | None) -> Analysis:
-        """The tensors with hints of so many bytes; None for not even a prior."""
-        if hint_bytes not in self._analyses:
+    def analysis(self, sketch_bytes: int | None) -> Analysis:
+        """The tensors with sketches of so many bytes; None for not even a prior."""
+        if sketch_bytes not in self._analyses:
             tried = {
                 subject.name
                 for subject in self.subjects
-                if subject.sheets and hint_bytes is not None and self.expect != 1
+                if subject.sheets and sketch_bytes is not None and self.expect != 1
             }
-            hints = self._with_priors(self._hints(hint_bytes or 0, tried), tried)
-            worth = {hint.name for hint in hints if hint.prior.size}
-            if worth < tried:  # the bytes of the others are for hints
-                hints = self._with_priors(self._hints(hint_bytes or 0, worth), worth)
-            self._analyses[hint_bytes] = Analysis(self.subjects, hints, seed=self.seed)
-        return self._analyses[hint_bytes]
+            sketches = self._with_priors(self._sketches(sketch_bytes or 0, tried), tried)
+            worth = {sketch.name for sketch in sketches if sketch.prior.size}
+            if worth < tried:  # the bytes of the others are for sketches
+                sketches = self._with_priors(self._sketches(sketch_bytes or 0, worth), worth)
+            self._analyses[sketch_bytes] = Analysis(self.subjects, sketches, seed=self.seed)
+        return self._analyses[sketch_bytes]
 
-    def _with_priors(self, hints: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
+    def _with_priors(self, sketches: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
         return [
-            subject.with_prior(hint, self.rates, seed=self.seed) if subject.name in tried else hint
-            for subject, hint in zip(self.subjects, hints, strict=True)
+            subject.with_prior(sketch, self.rates, seed=self.seed) if subject.name in tried else sketch
+            for subject, sketch in zip(self.subjects, sketches, strict=True)
         ]
 
-    def _hints(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
-        """Hints of at most so many bytes in all, at one level: reverse water-filling over the tensors.
+    def _sketches(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
+        """Sketches of at most so many bytes in all, at one level: reverse water-filling over the tensors.
 
         Args:
             priors: tensors that are to have one, for which there must be room.
@@ -128,17 +128,17 @@ class Search:
         best, least = nothing, float("inf")
         self.chosen[nbytes] = self.choices[0]
         for names in self.choices:
-            hints = self._encoded(names, nbytes, nothing, priors)
-            error = sum(self._error(subject, hint) for subject, hint in zip(self.subjects, hints, strict=True))
+            sketches = self._encoded(names, nbytes, nothing, priors)
+            error = sum(self._error(subject, sketch) for subject, sketch in zip(self.subjects, sketches, strict=True))
             if error < least:
-                best, least = hints, error
+                best, least = sketches, error
                 self.chosen[nbytes] = names
         return best
 
     def _encoded(
         self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered], priors: Collection[str]
     ) -> list[Remembered]:
-        """Hints of these codecs at one level, the finest that fits with priors and what describes them all."""
+        """Sketches of these codecs at one level, the finest that fits with priors and what describes them all."""
         described = [
             replace(
                 blank,
@@ -152,14 +152,14 @@ class Search:
         if room <= 0:
             return list(nothing)
         usable = [
-            (subject, subject.sketch(names[subject.name]), subject.share(self._weights))
+            (subject, subject.analysed_by(names[subject.name]), subject.share(self._weights))
             for subject in self.subjects
             if subject.name in names
         ]
-        level = _least_level(lambda level: sum(sketch.nbytes(level * share) for _, sketch, share in usable), room)
+        level = _least_level(lambda level: sum(analysed.nbytes(level * share) for _, analysed, share in usable), room)
         finer = level / COARSER
         for _ in range(ROUNDS_OF_LEVELS):
-            contents = {subject.name: sketch.encode(level * share) for subject, sketch, share in usable}
+            contents = {subject.name: analysed.encode(level * share) for subject, analysed, share in usable}
             size = sum(content.nbytes for content in contents.values())
             if size <= room:
                 break
@@ -170,7 +170,7 @@ class Search:
             if size >= CLOSE * room:
                 break
             between = (finer * level) ** 0.5
-            tried = {subject.name: sketch.encode(between * share) for subject, sketch, share in usable}
+            tried = {subject.name: analysed.encode(between * share) for subject, analysed, share in usable}
             tried_size = sum(content.nbytes for content in tried.values())
             if tried_size > room:
                 finer = between
@@ -189,7 +189,7 @@ class Search:
         ]
 
     def _error(self, subject: Subject, remembered: Remembered) -> float:
-        """Relative output error with this hint alone, in the mean over rates, times what it counts for."""
+        """Relative output error with this sketch alone, in the mean over rates, times what it counts for."""
         together, alone = subject.output_errors(subject.matrix.double() - remembered.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
         return subject.counts_for * error
@@ -200,7 +200,7 @@ class Search:
 
     def made(self, chosen: Candidate, nbytes: int, reasons: Sequence[str]) -> Memory:
         """The memory that a plan makes, of at most `nbytes`."""
-        analysis = self.analysis(chosen.hint_bytes)
+        analysis = self.analysis(chosen.sketch_bytes)
         best = Memory(analysis.remembered, reasons=tuple(reasons))
         if not chosen.strengths:
             return best

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from planaria.guard.restoring import Restoring
 
 
-IN_FORMAT = ("digest", "copy", "rule", "hint", "ladder", "parity")
+# What the format calls the tiers that it knows; others have names of their own.
+IN_FORMAT = {
+    "digest": "digest",
+    "copy": "copy",
+    "rule": "rule",
+    "sketch": "hint",
+    "ladder": "ladder",
+    "parity": "parity",
+}
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -73,7 +81,7 @@ class Tier(ABC):
     @property
     def array(self) -> str:
         """What the names of its arrays in the guard begin with."""
-        return self.name if self.name in IN_FORMAT else f"{MORE}.{self.name}"
+        return IN_FORMAT.get(self.name, f"{MORE}.{self.name}")
 
     def owns(self, array: str) -> bool:
         """Whether an array of the guard is this tier's."""

@@ -9,7 +9,7 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.headers import LARGEST_EXPANSION
 from planaria.guard.remember import ladder_columns, remember
 from planaria.guard.tiers.base import Tier, require_array
-from planaria.guard.tiers.hint import remembered_of
+from planaria.guard.tiers.sketch import remembered_of
 from planaria.memory.ladder import Ladder
 from planaria.memory.memory import matrix_shape
 
@@ -24,8 +24,8 @@ class LadderTier(Tier):
     name = "ladder"
 
     def plan(self, making: "Making") -> None:
-        """Planned together with hints, if there are any."""
-        if "hint" not in making.tiers:
+        """Planned together with sketches, if there are any."""
+        if "sketch" not in making.tiers:
             remember(making)
 
     def validate(self, guard: "GuardFile") -> None:

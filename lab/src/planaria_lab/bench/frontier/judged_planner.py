@@ -32,7 +32,7 @@ WAYS: tuple[tuple[float, float, str | None], ...] = (
     (0.0, 0.5, "first bits"),
     (0.0, 0.0, "first bits"),
 )
-ALIKE = 2  # plans of so many bytes for hints and the same ladder that are tuned
+ALIKE = 2  # plans of so many bytes for sketches and the same ladder that are tuned
 
 
 class JudgedPlanner(Planner):
@@ -69,8 +69,8 @@ class JudgedPlanner(Planner):
             for planned in dict.fromkeys((expect, None)) if tuning else (expect,):
                 search = self._search(*way, planned)
                 ranked = sorted(search.candidates(nbytes, shares or SHARES), key=lambda one: -one.merit)
-                # The best of every share for hints: the next best are much like it.
-                kinds = {one.hint_bytes: one for one in reversed(ranked)}.values()
+                # The best of every share for sketches: the next best are much like it.
+                kinds = {one.sketch_bytes: one for one in reversed(ranked)}.values()
                 found += [_Found(search, one, judged(search, one, expect, self.judge)) for one in kinds]
         if tuning:
             found = self._tuned(found, nbytes, expect)
@@ -84,7 +84,7 @@ class JudgedPlanner(Planner):
         kinds: Counter[tuple[int | None, tuple[float, ...]]] = Counter()
         favourites: list[_Found] = []
         for one in sorted({one.judged: one for one in found}.values(), key=lambda one: -one.judged):
-            kind = one.candidate.hint_bytes, one.candidate.asked
+            kind = one.candidate.sketch_bytes, one.candidate.asked
             kinds[kind] += 1
             if kinds[kind] <= ALIKE and len(favourites) < TUNED:
                 favourites.append(one)
@@ -117,10 +117,10 @@ class _Found:
 
     def stressed(self, nbytes: int, stresses: Mapping[str, float]) -> "_Found | None":
         """The same plan with other stresses of the tensors, if it fits."""
-        of, hint_bytes = self.search, self.candidate.hint_bytes
+        of, sketch_bytes = self.search, self.candidate.sketch_bytes
         subjects = [replace(one, stress=stresses[one.name]) for one in of.subjects]
-        search = Search(subjects, of.expect, [of.chosen[hint_bytes or 0]], seed=of.seed, threads=of.threads)
-        candidate = search.candidate(hint_bytes, self.candidate.asked, nbytes)
+        search = Search(subjects, of.expect, [of.chosen[sketch_bytes or 0]], seed=of.seed, threads=of.threads)
+        candidate = search.candidate(sketch_bytes, self.candidate.asked, nbytes)
         return None if candidate is None else replace(self, search=search, candidate=candidate)
 
 
@@ -131,7 +131,7 @@ def judged(search: Search, one: Candidate, expect: float | None, judge: Judge, *
         expect: share that is missing; None for any. Not always the one that was planned for.
         again: with other masks, three times as many.
     """
-    analysis = search.analysis(one.hint_bytes)
+    analysis = search.analysis(one.sketch_bytes)
     merits = []
     shapes = {of.name: of.matrix.shape for of in search.subjects}
     for rate, known in balanced_masks(shapes, expect, seed=search.seed, again=again):

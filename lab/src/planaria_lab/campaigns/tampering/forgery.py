@@ -16,6 +16,7 @@ from planaria.guard import Guard, container, protect
 from planaria.guard.container import DIGEST_BYTES, SEAL, SEAL_BYTES
 from planaria.guard.file import KEY_BYTES
 from planaria.guard.manifest import COMPACT, Manifest
+from planaria.guard.tiers import TIERS
 from planaria_lab.campaigns.tampering.base import Tampering, Tensors
 
 Tiers = Mapping[str, NDArray[np.generic]]
@@ -56,7 +57,7 @@ class ForgeryOfTiers(Forgery):
     """Changes chosen tiers.
 
     Args:
-        tiers: which, such as ["copy", "hint"] or ["digest.tiles"].
+        tiers: which, such as ["copy", "sketch"] or ["digest.tiles"].
         seal: as for `Forgery`.
 
     Raises `InvalidInput` unless at least one is named.
@@ -135,7 +136,8 @@ def share_of(victim: Guard, tensors: Tensors) -> float:
 
 def is_of(name: str, tier: str) -> bool:
     """Whether an array belongs to a tier: "digest.tiles" to "digest" and to itself."""
-    return name == tier or name.startswith(f"{tier}.")
+    array = TIERS[tier].array if tier in TIERS else tier
+    return name == array or name.startswith(f"{array}.")
 
 
 def with_fields(manifest: NDArray[np.generic], **fields: Any) -> NDArray[np.generic]:

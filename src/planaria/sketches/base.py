@@ -1,4 +1,4 @@
-"""The contract of a hint: a codec that spends few bytes on what a tensor looks like."""
+"""The contract of a sketch: a codec that spends few bytes on what a tensor looks like."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.hints import entropy
+from planaria.sketches import entropy
 
 _FINEST = 2.0**-20  # steps, in units of the largest number quantised
 _RIDGE = 0.01  # second moments of few samples say too little of directions they hardly saw
@@ -24,11 +24,11 @@ Groups = list[entropy.Group]
 
 
 @dataclass(frozen=True, eq=False)
-class Sketch:
+class AnalysedMatrix:
     """A matrix analysed, ready to be coded at any level.
 
     Attributes:
-        hint: whose `analyse` made it.
+        sketch: whose `analyse` made it.
         weight: the matrix; float32.
         exponent: 2^exponent is the unit of all that follows: in it all weights are below 1.
         moments: those of the inputs, 1 on average, or none.
@@ -37,7 +37,7 @@ class Sketch:
         quantise: groups of integers, for a step; none at all if every number is below it.
     """
 
-    hint: "Hint"
+    sketch: "Sketch"
     weight: Float32[np.ndarray, "rows columns"]
     exponent: int
     moments: Moments | None
@@ -51,7 +51,7 @@ class Sketch:
         return _HEADER + entropy.coded_size(groups) if groups else 0
 
     def encode(self, level: float) -> UInt8[np.ndarray, " bytes"]:
-        """The content that `Hint.decode` reads. Nothing kept is no bytes at all.
+        """The content that `Sketch.decode` reads. Nothing kept is no bytes at all.
 
         Args:
             level: root mean square of the quantisation noise of a number that is kept, in units of the matrix's own
@@ -66,7 +66,7 @@ class Sketch:
         if not groups:
             return np.zeros(0, np.uint8)
         body = entropy.encode_groups(groups)
-        gain = self._gain(self.hint._decode(entropy.GroupReader(body), self.weight.shape), step)
+        gain = self._gain(self.sketch._decode(entropy.GroupReader(body), self.weight.shape), step)
         mantissa, exponent = _halves(step * gain)
         header = np.array([mantissa, exponent + self.exponent]).astype("<i2").view(np.uint8)
         return np.concatenate([header, body])
@@ -85,11 +85,11 @@ class Sketch:
         return min(max(agreeing / own, 0.25), 4.0) if agreeing > 0 else 1.0
 
 
-class Hint(ABC):
+class Sketch(ABC):
     """A codec for matrices of float32 (tensors of more axes: the first by all others).
 
     Subclasses implement `_analyse` and `_decode`. `decode` has the same bits on every machine, for any number of
-    threads: the residual of a tensor and its hint may be coded, too.
+    threads: the residual of a tensor and its sketch may be coded, too.
     """
 
     def analyse(
@@ -97,7 +97,7 @@ class Hint(ABC):
         weight: Float[Tensor, "rows columns"],
         *,
         moments: Float[Tensor, "columns columns"] | None = None,
-    ) -> Sketch:
+    ) -> AnalysedMatrix:
         """All that does not depend on the level, which is what costs time.
 
         Args:
@@ -111,7 +111,7 @@ class Hint(ABC):
         """
         if weight.dtype != torch.float32 or weight.dim() != 2:
             raise InvalidInput(
-                f"A hint is of a float32 matrix, not {weight.dtype} of shape {tuple(weight.shape)}. Convert it, "
+                f"A sketch is of a float32 matrix, not {weight.dtype} of shape {tuple(weight.shape)}. Convert it, "
                 "and flatten it: the first axis by all others."
             )
         if not weight.isfinite().all():
@@ -129,13 +129,13 @@ class Hint(ABC):
         regular = _regular(moments)
         noise = sqrt(max(_product(scaled, scaled, regular), 0.0) / max(scaled.size, 1))
         peak, quantise = self._analyse(scaled, regular) if largest else (0.0, lambda step: [])
-        return Sketch(self, weight.detach().cpu().numpy(), exponent, regular, noise, peak, quantise)
+        return AnalysedMatrix(self, weight.detach().cpu().numpy(), exponent, regular, noise, peak, quantise)
 
     def decode(self, content: UInt8[np.ndarray, " bytes"], shape: tuple[int, int]) -> Float[Tensor, "rows columns"]:
         """The float32 matrix that the content tells of, finite. Content is treated as hostile.
 
         Raises:
-            InvalidInput: if the content is none that `Sketch.encode` makes for this hint and shape.
+            InvalidInput: if the content is none that `AnalysedMatrix.encode` makes for this sketch and shape.
         """
         if content.dtype != np.uint8 or content.ndim != 1:
             raise InvalidInput(f"Content is a row of uint8, not {content.dtype} of shape {content.shape}.")
@@ -157,13 +157,13 @@ class Hint(ABC):
             return torch.from_numpy(values.astype(np.float32))
 
     def _require_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises `InvalidInput` if there is no such hint of matrices of this shape."""
+        """Raises `InvalidInput` if there is no such sketch of matrices of this shape."""
         if len(shape) != 2 or min(shape) < 0:
-            raise InvalidInput(f"A hint is of a matrix of rows and columns, not {shape}.")
+            raise InvalidInput(f"A sketch is of a matrix of rows and columns, not {shape}.")
 
     @abstractmethod
     def _analyse(self, weight: Array, moments: Moments | None) -> tuple[float, Callable[[float], Groups]]:
-        """`peak` and `quantise` of a `Sketch`. Weights are below 1 and not all 0, moments 1 on average."""
+        """`peak` and `quantise` of a `AnalysedMatrix`. Weights are below 1 and not all 0, moments 1 on average."""
 
     @abstractmethod
     def _decode(self, groups: entropy.GroupReader, shape: tuple[int, int]) -> Array:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidInput
-from planaria.hints import exact
-from planaria.hints.low_frequency import _cosines
+from planaria.sketches import exact
+from planaria.sketches.low_frequency import _cosines
 
 
 @given(rows=st.integers(1, 4), inner=st.integers(1, 40), columns=st.integers(1, 4), seed=st.integers(0, 99))

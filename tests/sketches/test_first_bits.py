@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from helpers import drawn
-from hint_members import error_at
+from sketch_members import error_at
 
-from planaria.hints import FirstBits
+from planaria.sketches import FirstBits
 
 
 def test_columns_below_the_level_get_nothing() -> None:

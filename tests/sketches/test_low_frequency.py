@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import drawn, smooth_sheets
-from hint_members import error_at, relative_error
 from scipy.fft import idctn
+from sketch_members import error_at, relative_error
 
 from planaria.errors import InvalidInput
-from planaria.hints import FirstBits, LowFrequency
-from planaria.hints.low_frequency import _cosines
+from planaria.sketches import FirstBits, LowFrequency
+from planaria.sketches.low_frequency import _cosines
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 28, 64])
@@ -19,8 +19,8 @@ def test_the_functions_are_those_of_the_orthonormal_transform(size: int) -> None
 
 @pytest.mark.parametrize("space", [(1,), (24,), (4, 6), (2, 3, 4), (1, 24, 1)])
 def test_axes_are_any_number(space: tuple[int, ...]) -> None:
-    hint, weight = LowFrequency(space), drawn(5, int(np.prod(space)))
-    found = hint.decode(hint.analyse(weight).encode(0.001), tuple(weight.shape))
+    sketch, weight = LowFrequency(space), drawn(5, int(np.prod(space)))
+    found = sketch.decode(sketch.analyse(weight).encode(0.001), tuple(weight.shape))
     torch.testing.assert_close(found, weight, rtol=0, atol=0.02)
 
 
@@ -36,10 +36,10 @@ def test_bands_hold_every_frequency_once_the_lowest_first(space: tuple[int, ...]
 def test_smooth_rows_take_a_fraction_of_the_bytes() -> None:
     weight = smooth_sheets(20, 16, 16)
     sizes, errors = [], []
-    for hint in (LowFrequency((16, 16)), FirstBits()):
-        content = hint.analyse(weight).encode(0.15)
+    for sketch in (LowFrequency((16, 16)), FirstBits()):
+        content = sketch.analyse(weight).encode(0.15)
         sizes.append(len(content))
-        errors.append(relative_error(hint.decode(content, (20, 256)), weight))
+        errors.append(relative_error(sketch.decode(content, (20, 256)), weight))
     assert errors[0] < errors[1] and sizes[0] < 0.4 * sizes[1]
 
 

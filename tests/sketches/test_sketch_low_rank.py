@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import drawn
-from hint_members import error_at, moments_of, relative_error
+from sketch_members import error_at, moments_of, relative_error
 
 from planaria.errors import InvalidInput
-from planaria.hints import FirstBits, LowRank
-from planaria.hints.entropy import GroupReader, encode_groups
-from planaria.hints.low_rank import _decomposed
+from planaria.sketches import FirstBits, LowRank
+from planaria.sketches.entropy import GroupReader, encode_groups
+from planaria.sketches.low_rank import _decomposed
 
 SHAPES = [(40, 30), (30, 40), (30, 30), (1, 9), (9, 1)]
 
@@ -32,10 +32,10 @@ def test_the_decomposition_is_the_best_there_is_in_the_outputs(shape: tuple[int,
 def test_a_matrix_of_rank_two_takes_a_fraction_of_the_bytes(shape: tuple[int, int]) -> None:
     weight = drawn(shape[0], 2) @ drawn(2, shape[1], seed=1)
     sizes = []
-    for hint in (LowRank(), FirstBits()):
-        content = hint.analyse(weight).encode(0.05)
+    for sketch in (LowRank(), FirstBits()):
+        content = sketch.analyse(weight).encode(0.05)
         sizes.append(len(content))
-        assert relative_error(hint.decode(content, shape), weight) < 0.003
+        assert relative_error(sketch.decode(content, shape), weight) < 0.003
     assert sizes[0] < 0.5 * sizes[1]
 
 
@@ -47,8 +47,8 @@ def test_moments_lower_the_error_of_the_outputs() -> None:
 
 def test_components_are_kept_as_the_level_falls() -> None:
     weight = drawn(40, 30)
-    sketch = LowRank().analyse(weight)
-    ranks = [int(GroupReader(sketch.encode(level)[4:]).take(1)[0]) for level in (0.7, 0.5, 0.3, 0.1, 0.01)]
+    analysed = LowRank().analyse(weight)
+    ranks = [int(GroupReader(analysed.encode(level)[4:]).take(1)[0]) for level in (0.7, 0.5, 0.3, 0.1, 0.01)]
     assert ranks == sorted(set(ranks)) and ranks[-1] == 30
 
 

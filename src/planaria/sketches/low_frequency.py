@@ -8,12 +8,12 @@ from jaxtyping import Float64, Int64
 from scipy.fft import dctn
 
 from planaria.errors import InvalidInput
-from planaria.hints import exact
-from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
-from planaria.hints.entropy import GroupReader
+from planaria.sketches import exact
+from planaria.sketches.base import Array, Groups, Moments, Sketch, quantised, quarter_codes
+from planaria.sketches.entropy import GroupReader
 
 
-class LowFrequency(Hint):
+class LowFrequency(Sketch):
     """A cosine transform of each row, its coefficients quantised in bands of equal frequency.
 
     The transform is the orthonormal DCT-II over the axes of `space`. Its frequencies, in order of their distance from

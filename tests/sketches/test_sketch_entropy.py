@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidInput
-from planaria.hints import entropy
-from planaria.hints.entropy import LIMIT, GroupReader, coded_size, encode_groups
+from planaria.sketches import entropy
+from planaria.sketches.entropy import LIMIT, GroupReader, coded_size, encode_groups
 
 Ints = np.ndarray[Any, Any]
 

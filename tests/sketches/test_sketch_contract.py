@@ -1,4 +1,4 @@
-"""What every hint promises, one suite over all of them."""
+"""What every sketch promises, one suite over all of them."""
 
 import contextlib
 import math
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from helpers import drawn, same_bits
-from hint_members import MEMBERS, Maker, moments_of, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sketch_members import MEMBERS, Maker, moments_of, relative_error
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-import planaria.hints
+import planaria.sketches
 from planaria.errors import InvalidInput
-from planaria.hints import Hint, LowRank
+from planaria.sketches import LowRank, Sketch
 
 every_member = pytest.mark.parametrize("make", MEMBERS.values(), ids=MEMBERS.keys())
 SPACE = (4, 6)
@@ -40,11 +40,11 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], Tensor, Tensor | None]:
     return space, weight, moments_of(columns, seed=seed) if draw(st.booleans()) else None
 
 
-def test_every_exported_hint_is_in_this_suite() -> None:
-    exported = {kind for kind in vars(planaria.hints).values() if isinstance(kind, type) and issubclass(kind, Hint)} - {
-        Hint
-    }
-    assert {type(make((1,))) for make in MEMBERS.values()} == exported == set(Hint.__subclasses__())
+def test_every_exported_sketch_is_in_this_suite() -> None:
+    exported = {
+        kind for kind in vars(planaria.sketches).values() if isinstance(kind, type) and issubclass(kind, Sketch)
+    } - {Sketch}
+    assert {type(make((1,))) for make in MEMBERS.values()} == exported == set(Sketch.__subclasses__())
 
 
 @every_member
@@ -53,14 +53,14 @@ def test_every_exported_hint_is_in_this_suite() -> None:
 def test_the_contract_holds(make: Maker, case: tuple[tuple[int, ...], Tensor, Tensor | None], level: float) -> None:
     space, weight, moments = case
     before = weight.clone()
-    sketch = make(space).analyse(weight, moments=moments)
-    content = sketch.encode(level)
+    analysed = make(space).analyse(weight, moments=moments)
+    content = analysed.encode(level)
     found = make(space).decode(content, tuple(weight.shape))
     assert found.shape == weight.shape and found.dtype == torch.float32
     assert found.isfinite().all()
     assert same_bits(weight, before)
-    assert np.array_equal(sketch.encode(level), content)
-    assert abs(sketch.nbytes(level) - len(content)) <= 0.03 * len(content) + 16
+    assert np.array_equal(analysed.encode(level), content)
+    assert abs(analysed.nbytes(level) - len(content)) <= 0.03 * len(content) + 16
 
 
 @every_member
@@ -71,13 +71,13 @@ def test_the_error_is_at_most_what_the_level_allows(
 ) -> None:
     space, weight, moments = case
     unit = max(float(weight.abs().max()), 1e-45)
-    hint, whole = make(space), weight.double() / unit
-    sketch = hint.analyse(weight, moments=moments)
+    sketch, whole = make(space), weight.double() / unit
+    analysed = sketch.analyse(weight, moments=moments)
     if not weight.any():
         return
     metric = None if moments is None else moments + 0.01 * moments.diagonal().mean() * torch.eye(len(moments))
     for level in (1.0, 0.1, 0.01):
-        found = hint.decode(sketch.encode(level), tuple(weight.shape)).double() / unit
+        found = sketch.decode(analysed.encode(level), tuple(weight.shape)).double() / unit
         # A number is off by 0.55 steps of sqrt(12) levels at most. Two factors, correlated inputs and steps to quarter
         # octaves add to that; the gain leaves no more than there was.
         worst = (0.55**2 * 12) * level**2 * 2 * 2**0.25 * (1 if metric is None else 3)
@@ -89,10 +89,10 @@ def test_the_error_is_at_most_what_the_level_allows(
 @pytest.mark.parametrize("with_moments", [False, True])
 def test_a_smaller_level_takes_more_bytes_and_errs_less(make: Maker, with_moments: bool) -> None:
     weight, moments = drawn(40, 24), moments_of(24) if with_moments else None
-    sketch = make(SPACE).analyse(weight, moments=moments)
+    analysed = make(SPACE).analyse(weight, moments=moments)
     ladder = np.geomspace(3, 0.01, 12)
-    sizes = [sketch.nbytes(level) for level in ladder]
-    errors = [relative_error(make(SPACE).decode(sketch.encode(level), (40, 24)), weight, moments) for level in ladder]
+    sizes = [analysed.nbytes(level) for level in ladder]
+    errors = [relative_error(make(SPACE).decode(analysed.encode(level), (40, 24)), weight, moments) for level in ladder]
     assert sizes == sorted(sizes) and sizes[-1] > 600
     assert all(fine <= coarse for coarse, fine in pairwise(errors)) and errors[-1] < 0.001
 
@@ -102,9 +102,9 @@ def test_a_smaller_level_takes_more_bytes_and_errs_less(make: Maker, with_moment
 def test_the_error_of_noise_is_the_level(make: Maker, with_moments: bool) -> None:
     weight = drawn(150, 100)
     moments = torch.diag(drawn(100, name="scales").exp()) if with_moments else None
-    sketch = make((10, 10)).analyse(weight, moments=moments)
+    analysed = make((10, 10)).analyse(weight, moments=moments)
     for level in (0.1, 0.03):
-        found = make((10, 10)).decode(sketch.encode(level), (150, 100))
+        found = make((10, 10)).decode(analysed.encode(level), (150, 100))
         share = relative_error(found, weight, moments) / level**2
         # Two factors have more numbers than the matrix, and each brings its noise, of which the refit takes some.
         numbers = (150 + 100) / 150 if isinstance(make((1,)), LowRank) else 1
@@ -115,45 +115,45 @@ def test_the_error_of_noise_is_the_level(make: Maker, with_moments: bool) -> Non
 @pytest.mark.parametrize(("factor", "size"), [(2.0**-90, 1e9), (2.0**100, 1e-9)])
 def test_only_relations_of_weights_and_of_moments_count(make: Maker, factor: float, size: float) -> None:
     weight, moments = drawn(8, 24), moments_of(24).double()
-    hint = make(SPACE)
-    one = hint.decode(hint.analyse(weight, moments=moments).encode(0.2), (8, 24))
-    other = hint.decode(hint.analyse(weight * factor, moments=moments * size).encode(0.2), (8, 24))
+    sketch = make(SPACE)
+    one = sketch.decode(sketch.analyse(weight, moments=moments).encode(0.2), (8, 24))
+    other = sketch.decode(sketch.analyse(weight * factor, moments=moments * size).encode(0.2), (8, 24))
     torch.testing.assert_close(other / factor, one, rtol=1e-4, atol=1e-4)
 
 
 @every_member
 def test_an_endless_level_keeps_nothing_and_costs_nothing(make: Maker) -> None:
-    sketch = make(SPACE).analyse(drawn(8, 24))
+    analysed = make(SPACE).analyse(drawn(8, 24))
     for level in (1e9, math.inf):
-        assert sketch.nbytes(level) == 0 and len(sketch.encode(level)) == 0
-    assert not make(SPACE).decode(sketch.encode(math.inf), (8, 24)).any()
+        assert analysed.nbytes(level) == 0 and len(analysed.encode(level)) == 0
+    assert not make(SPACE).decode(analysed.encode(math.inf), (8, 24)).any()
 
 
 @every_member
 def test_the_finest_level_is_nearly_exact(make: Maker) -> None:
     weight = drawn(8, 24)
-    hint = make(SPACE)
-    sketch = hint.analyse(weight, moments=moments_of(24))
-    assert relative_error(hint.decode(sketch.encode(1e-300), (8, 24)), weight) < 1e-7
+    sketch = make(SPACE)
+    analysed = sketch.analyse(weight, moments=moments_of(24))
+    assert relative_error(sketch.decode(analysed.encode(1e-300), (8, 24)), weight) < 1e-7
 
 
 @every_member
 @pytest.mark.parametrize("shape", [(0, 24), (0, 1), (1, 1)])
 def test_matrices_with_few_numbers_or_none_are_legal(make: Maker, shape: tuple[int, int]) -> None:
-    hint, weight = make((shape[1],)), drawn(*shape)
+    sketch, weight = make((shape[1],)), drawn(*shape)
     for moments in (None, torch.eye(shape[1])):
-        content = hint.analyse(weight, moments=moments).encode(0.01)
-        torch.testing.assert_close(hint.decode(content, shape), weight, rtol=0.02, atol=0)
+        content = sketch.analyse(weight, moments=moments).encode(0.01)
+        torch.testing.assert_close(sketch.decode(content, shape), weight, rtol=0.02, atol=0)
 
 
 @every_member
 def test_any_number_of_threads_decodes_the_same_bits(make: Maker) -> None:
-    weight, hint = drawn(300, 256), make((16, 16))
-    content = hint.analyse(weight).encode(0.1)
+    weight, sketch = drawn(300, 256), make((16, 16))
+    content = sketch.analyse(weight).encode(0.1)
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(hint.decode(content, (300, 256)))
+            found.append(sketch.decode(content, (300, 256)))
     assert same_bits(*found)
 
 
@@ -161,8 +161,8 @@ def test_any_number_of_threads_decodes_the_same_bits(make: Maker) -> None:
 def test_inputs_that_are_never_on_are_no_trouble(make: Maker) -> None:
     weight = drawn(8, 24)
     for moments in (torch.zeros(24, 24), torch.diag(torch.arange(24) < 2).float()):
-        hint = make(SPACE)
-        found = hint.decode(hint.analyse(weight, moments=moments).encode(0.05), (8, 24))
+        sketch = make(SPACE)
+        found = sketch.decode(sketch.analyse(weight, moments=moments).encode(0.05), (8, 24))
         assert relative_error(found, weight) < 0.3
 
 
@@ -259,8 +259,8 @@ def test_moments_that_do_not_fit_or_cannot_be_are_refused(make: Maker, unchecked
 @every_member
 @pytest.mark.parametrize("level", [0.0, -1.0, math.nan])
 def test_a_level_that_is_not_above_zero_is_refused(make: Maker, level: float) -> None:
-    sketch = make(SPACE).analyse(drawn(2, 24))
-    for use in (sketch.nbytes, sketch.encode):
+    analysed = make(SPACE).analyse(drawn(2, 24))
+    for use in (analysed.nbytes, analysed.encode):
         with pytest.raises(InvalidInput, match="above 0"):
             use(level)
 

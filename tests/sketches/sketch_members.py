@@ -1,4 +1,4 @@
-"""Every hint there is, for a space of columns: what the contract suite runs over."""
+"""Every sketch there is, for a space of columns: what the contract suite runs over."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ import torch
 from helpers import drawn
 from torch import Tensor
 
-from planaria.hints import FirstBits, Hint, LowFrequency, LowRank
+from planaria.sketches import FirstBits, LowFrequency, LowRank, Sketch
 
-Maker = Callable[[tuple[int, ...]], Hint]
+Maker = Callable[[tuple[int, ...]], Sketch]
 
 MEMBERS: dict[str, Maker] = {
     "low frequency": LowFrequency,
@@ -31,8 +31,8 @@ def relative_error(found: Tensor, weight: Tensor, moments: Tensor | None = None)
     return float(((error @ metric) * error).sum() / ((whole @ metric) * whole).sum())
 
 
-def error_at(hint: Hint, nbytes: int, weight: Tensor, moments: Tensor | None, metric: Tensor) -> float:
+def error_at(sketch: Sketch, nbytes: int, weight: Tensor, moments: Tensor | None, metric: Tensor) -> float:
     """Relative error in the outputs of the best content of at most so many bytes."""
-    sketch = hint.analyse(weight, moments=moments)
-    level = next(level for level in np.geomspace(0.01, 10, 300) if sketch.nbytes(level) <= nbytes)
-    return relative_error(hint.decode(sketch.encode(level), tuple(weight.shape)), weight, metric)
+    analysed = sketch.analyse(weight, moments=moments)
+    level = next(level for level in np.geomspace(0.01, 10, 300) if analysed.nbytes(level) <= nbytes)
+    return relative_error(sketch.decode(analysed.encode(level), tuple(weight.shape)), weight, metric)

@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float64, Int32
 from scipy.linalg import cholesky
 
-from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
-from planaria.hints.entropy import GroupReader
-from planaria.hints.exact import quarter_octaves
+from planaria.sketches.base import Array, Groups, Moments, Sketch, quantised, quarter_codes
+from planaria.sketches.entropy import GroupReader
+from planaria.sketches.exact import quarter_octaves
 
 BLOCK = 64  # columns
 HEAPED = 16  # times the largest weight, that errors which are passed on add up to
 
 
-class FirstBits(Hint):
+class FirstBits(Sketch):
     """Every weight on its own: for tensors in which nothing has structure.
 
     A column's step is the smaller the more its input matters (the square root of its mean square, to quarter octaves;

@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from planaria.errors import InvalidInput
-from planaria.hints import exact
-from planaria.hints.base import Array, Groups, Hint, Moments, quantised, quarter_codes
-from planaria.hints.entropy import GroupReader
+from planaria.sketches import exact
+from planaria.sketches.base import Array, Groups, Moments, Sketch, quantised, quarter_codes
+from planaria.sketches.entropy import GroupReader
 
 _SMALLEST = 1e-10  # eigenvalues, in units of the largest: below it they are rounding
 _RIDGE = 1e-5  # on the Gram matrix of a factor whose rows may be 0
 
 
-class LowRank(Hint):
+class LowRank(Sketch):
     """The singular value decomposition that is best in the outputs, its factors quantised.
 
     W is A B with B M B' = 1 and A = W M B', M the moments (1 without): then the squares of the columns of A are what
