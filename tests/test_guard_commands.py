@@ -527,16 +527,16 @@ def test_protecting_again_gives_the_same_guard_and_tables_of_all_of_it(folder: P
 
 def test_memory_is_planned_for_what_is_expected_told_and_explained(folder: Path, planaria: Planaria) -> None:
     save_file({"decoder.weight": drawn(300, 128, seed=9)}, folder / "inputs.safetensors")
-    way = ("--budget", "8%", "--expect", "30%", "--tiers", "digest,copy,parity,sketch,ladder")
+    way = ("--budget", "8%", "--expect", "30%", "--tiers", "digest,copy,parity,sketch,refinement")
     given = ("--calibration", folder / "inputs.safetensors", "--explain")
     outcome = planaria(*arguments("protect", folder, "-o", folder / "new", *way, *given))
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     assert all(any(line.startswith("- ") and name in line for line in lines) for name in TENSORS if name != "codes")
-    assert "Copies of 1 tensors" in outcome.out and "Ladder over" in outcome.out and "| copy |" in outcome.out
+    assert "Copies of 1 tensors" in outcome.out and "Refinement over" in outcome.out and "| copy |" in outcome.out
     told = json.loads(planaria("inspect", folder / "new", "--json").out)
     assert told["copied"] == ["scale"] and told["memory"]["strengths"][0] >= 0.3 and told["version"] == 2
-    assert told["tiers"]["ladder"] > 0 and set(told["memory"]["tensors"]) <= set(TENSORS)
+    assert told["tiers"]["refinement"] > 0 and set(told["memory"]["tensors"]) <= set(TENSORS)
     assert planaria(*arguments("protect", folder, "-o", folder / "same", *way, *given, "--json")).code == 0
     assert (folder / "same").read_bytes() == (folder / "new").read_bytes()
 

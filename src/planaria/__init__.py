@@ -14,7 +14,7 @@ The packages, in the order of the story:
 - `detectors`: what finds damaged weights
 - `codes`: error- and erasure-correcting codes
 - `sketches`: coarse sketches of tensors, entropy-coded
-- `memory`: what to keep of tensors in a number of bytes: sketches, the parity ladder, the planner
+- `memory`: what to keep of tensors in a number of bytes: sketches, the parity refinement, the planner
 - `calibration`: what a layer's inputs look like, to plan by what errors do to its output
 - `checkpoints`: models as raw bytes, wherever they live
 - `guard`: the side file: protect, check, repair; `scrubber`: the same while the model runs

@@ -52,7 +52,7 @@ def protect(
     budget: Annotated[str, typer.Option(help="Largest size of the guard: a share of the model, 2% or 0.02.")] = "2%",
     tiers: Annotated[
         str, typer.Option(help="What to make, by commas; the digest always is.")
-    ] = "digest,copy,parity,sketch,ladder,rule",
+    ] = "digest,copy,parity,sketch,refinement,rule",
     expect: Annotated[str, typer.Option(help="Share of weights that will be lost, 10% or 0.1; or any.")] = "any",
     calibration: Annotated[
         Path | None,
@@ -66,9 +66,9 @@ def protect(
 ) -> None:
     """Make the guard of an intact model.
 
-    Half a minute for each GB, a minute for some ten million weights that sketches and ladder are planned for, seconds
-    for each tensor that a pretrained rule serves, and a minute or two for one that gets a rule of its own; `--tiers
-    digest,parity` makes none of these.
+    Half a minute for each GB, a minute for some ten million weights that sketches and refinement are planned for,
+    seconds for each tensor that a pretrained rule serves, and a minute or two for one that gets a rule of its own;
+    `--tiers digest,parity` makes none of these.
     """
     share = share_of(budget, "--budget")
     expected = None if expect == "any" else share_of(expect, "--expect, unless it is any,")

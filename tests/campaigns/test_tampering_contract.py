@@ -36,7 +36,7 @@ from planaria_lab.campaigns.tampering import (
 from planaria_lab.campaigns.tampering.forgery import closed, guard_like, opened
 
 KEY = "5a" * 32
-TIERS = ("copy", "parity", "sketch", "ladder")
+TIERS = ("copy", "parity", "sketch", "refinement")
 EVERY = [*TIERS, "digest.tiles", "digest.tensors", "statistics"]
 TAMPERINGS: list[Tampering] = [
     NoTampering(),
@@ -59,9 +59,9 @@ TAMPERINGS: list[Tampering] = [
     SwappedDigests(["digest.tensors"]),
     *(RemovedTiers([tier], seal=seal) for tier in EVERY for seal in ("kept", "new")),
     RemovedTiers(["digest"]),
-    RemovedTiers(["parity", "copy", "sketch", "ladder", "digest.tensors"]),
-    *(NoisyTiers([tier]) for tier in EVERY if tier != "ladder"),  # this guard has none
-    NoisyTiers(["parity", "copy", "sketch", "ladder", "digest.tiles"]),
+    RemovedTiers(["parity", "copy", "sketch", "refinement", "digest.tensors"]),
+    *(NoisyTiers([tier]) for tier in EVERY if tier != "refinement"),  # this guard has none
+    NoisyTiers(["parity", "copy", "sketch", "refinement", "digest.tiles"]),
     NoisyTiers(["manifest"]),
 ]
 
@@ -261,7 +261,7 @@ def test_pasted_fingerprints_and_missing_ones_are_refused_by_name() -> None:
         (lambda: RemovedTiers([]), "one tier or more"),
         (lambda: NoisyTiers([""]), "one tier or more"),
         (lambda: SwappedDigests([]), "one tier or more"),
-        (lambda: ForeignTiers(["rule"]), r"some of copy, parity, sketch, ladder, not \['rule'\]"),
+        (lambda: ForeignTiers(["rule"]), r"some of copy, parity, sketch, refinement, not \['rule'\]"),
     ],
 )
 def test_settings_out_of_range_are_named(make: Callable[[], Tampering], message: str) -> None:

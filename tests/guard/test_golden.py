@@ -92,7 +92,9 @@ def test_its_copy_is_exact_and_its_memory_tells_of_a_model_that_is_gone(name: st
     report = guard.repair(damaged)
     methods = {tensor.name: tensor.method for tensor in report.tensors}
     assert all(torch.equal(damaged[name], intact[name]) for name in ("scale", "steps"))
-    assert methods["half"] == "ladder" and methods["filters"] == ("sketch" if name == "v2-memory" else "ladder, sketch")
+    assert methods["half"] == "refinement" and methods["filters"] == (
+        "sketch" if name == "v2-memory" else "refinement, sketch"
+    )
     for of in ("filters", "half"):
         error = (damaged[of] - intact[of]).float().square().mean()
         assert error < most * intact[of].float().square().mean()

@@ -1,4 +1,4 @@
-"""Copies, sketches and the ladder: what they restore, what they promise, and what of them is refused."""
+"""Copies, sketches and the refinement: what they restore, what they promise, and what of them is refused."""
 
 import json
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, Report, TensorReport, container, protect, remember
 from planaria.guard.recollect import memory_of
 
-ALL = ("digest", "copy", "parity", "sketch", "ladder")
-LADDER = ("digest", "copy", "ladder")
+ALL = ("digest", "copy", "parity", "sketch", "refinement")
+REFINEMENT = ("digest", "copy", "refinement")
 Fields = dict[str, Any]
 
 
@@ -85,30 +85,30 @@ def test_small_tensors_are_exact_even_if_all_is_lost(name: str) -> None:
 
 
 def test_known_scattered_damage_is_restored_between_true_bounds() -> None:
-    guard = guard_of(LADDER, 0.3)
+    guard = guard_of(REFINEMENT, 0.3)
     damaged, known = scattered(0.28)
     report = guard.repair(damaged, known=known)
     for name, there in known.items():
         intact, told = network()[name], of(report, name)
         assert same_bits(damaged[name][there], intact[there])
-        assert told.method == "ladder" and told.estimated == told.kept == 0 and told.expected_error is None
+        assert told.method == "refinement" and told.estimated == told.kept == 0 and told.expected_error is None
         assert told.bound is not None and float((damaged[name] - intact).abs().max()) <= told.bound
         assert {region.verdict for region in told.regions} == {"bounded"}
         assert error(damaged[name], intact) < 0.02
     assert report.verdict == "bounded"
 
 
-def test_unknown_scattered_damage_is_located_and_restored_by_the_ladder() -> None:
-    guard = guard_of(LADDER, 0.3)
+def test_unknown_scattered_damage_is_located_and_restored_by_the_refinement() -> None:
+    guard = guard_of(REFINEMENT, 0.3)
     damaged, known = scattered(0.2)
     report = guard.repair(damaged)
     for name, there in known.items():
         assert same_bits(damaged[name][there], network()[name][there])
-        assert error(damaged[name], network()[name]) < 0.02 and of(report, name).method == "ladder"
+        assert error(damaged[name], network()[name]) < 0.02 and of(report, name).method == "refinement"
 
 
-def test_weights_that_only_look_right_do_not_mislead_the_ladder() -> None:
-    guard = guard_of(LADDER, 0.3)
+def test_weights_that_only_look_right_do_not_mislead_the_refinement() -> None:
+    guard = guard_of(REFINEMENT, 0.3)
     damaged, known = scattered(0.1)
     lie = mask(64, 64, share=0.02, seed=8)
     damaged["fc2.weight"][lie] = -damaged["fc2.weight"][lie]  # as large as others, and of the wrong sign
@@ -133,7 +133,7 @@ def test_possible_weights_far_from_their_sketch_are_replaced() -> None:
 def test_twice_the_expected_damage_is_not_worse_than_sketches_alone() -> None:
     damaged, known = scattered(0.6)
     by_sketch = copied(damaged)
-    planned = guard_of(("digest", "sketch", "ladder"), 0.3)
+    planned = guard_of(("digest", "sketch", "refinement"), 0.3)
     assert planned.manifest.memory is not None and planned.manifest.memory.strengths
     planned.repair(damaged, known=known)
     zeros = {name: error(tensor, network()[name]) for name, tensor in by_sketch.items()}
@@ -141,26 +141,28 @@ def test_twice_the_expected_damage_is_not_worse_than_sketches_alone() -> None:
         assert error(damaged[name], network()[name]) <= 1.001 * zeros[name]
 
 
-def test_a_whole_lost_tensor_is_within_a_ladder_of_its_strength() -> None:
-    guard, damaged = guard_of(LADDER, 0.5), network()
-    damaged["fc2.weight"].fill_(torch.nan)  # a third of the weights under the ladder
+def test_a_whole_lost_tensor_is_within_a_refinement_of_its_strength() -> None:
+    guard, damaged = guard_of(REFINEMENT, 0.5), network()
+    damaged["fc2.weight"].fill_(torch.nan)  # a third of the weights under the refinement
     told = of(guard.repair(damaged), "fc2.weight")
-    assert told.method == "ladder" and told.regions[0].verdict == "bounded"
+    assert told.method == "refinement" and told.regions[0].verdict == "bounded"
     assert told.bound is not None and float((damaged["fc2.weight"] - network()["fc2.weight"]).abs().max()) <= told.bound
 
 
 def test_a_check_says_what_a_repair_does_and_changes_nothing() -> None:
     damaged, known = scattered(0.25)
     before = copied(damaged)
-    seen = guard_of(LADDER, 0.3).check(damaged, known=known)
+    seen = guard_of(REFINEMENT, 0.3).check(damaged, known=known)
     assert all(same_bits(damaged[name], before[name]) for name in before)
-    done = guard_of(LADDER, 0.3).repair(damaged, known=known)
+    done = guard_of(REFINEMENT, 0.3).repair(damaged, known=known)
     assert [tensor.regions for tensor in seen.tensors] == [tensor.regions for tensor in done.tensors]
 
 
 @settings(max_examples=4)
 @given(
-    budget=st.floats(0.05, 0.5), expect=st.floats(0.01, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "sketch")])
+    budget=st.floats(0.05, 0.5),
+    expect=st.floats(0.01, 1),
+    tiers=st.sampled_from([ALL, REFINEMENT, ("digest", "sketch")]),
 )
 def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
     budget: float, expect: float | None, tiers: tuple[str, ...]
@@ -171,7 +173,8 @@ def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
 @pytest.mark.long
 @settings(max_examples=3)
 @given(
-    budget=st.floats(0.03, 1), tiers=st.sampled_from([ALL, LADDER, ("digest", "parity", "sketch", "ladder", "rule")])
+    budget=st.floats(0.03, 1),
+    tiers=st.sampled_from([ALL, REFINEMENT, ("digest", "parity", "sketch", "refinement", "rule")]),
 )
 def test_the_budget_is_never_exceeded_by_a_guard_for_any_damage(budget: float, tiers: tuple[str, ...]) -> None:
     require_within(budget, None, tiers)
@@ -183,7 +186,7 @@ def require_within(budget: float, expect: float | None, tiers: tuple[str, ...]) 
     assert len(content) == guard.size == sum(guard.tier_bytes().values()) <= budget * nbytes(network())
     again = Guard.from_bytes(content)
     assert again.to_bytes() == content and again.check(network()).verdict == "intact"
-    absent = {"copy", "parity", "ladder"} - set(tiers)
+    absent = {"copy", "parity", "refinement"} - set(tiers)
     assert all(guard.tier_bytes()[tier] == 0 for tier in absent)
 
 
@@ -201,14 +204,14 @@ def test_the_explanation_names_every_tensor_and_what_it_got() -> None:
     guard = protect(network(), budget=0.15, expect=0.3, tiers=ALL, explain=lines.append)
     assert all(any(name in line for line in lines) for name in network())
     assert guard.to_bytes() == guard_of().to_bytes()
-    assert any(line.startswith("memory: * ") for line in lines) and any("ladder:" in line for line in lines)
+    assert any(line.startswith("memory: * ") for line in lines) and any("refinement:" in line for line in lines)
 
 
 def test_a_model_too_large_to_plan_for_gets_the_other_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remember, "MOST_WEIGHTS", 10_000)
     told: list[str] = []
     guard = protect(network(), budget=0.15, tiers=ALL, explain=told.append)
-    assert guard.tier_bytes()["sketch"] == guard.tier_bytes()["ladder"] == 0 < guard.tier_bytes()["parity"]
+    assert guard.tier_bytes()["sketch"] == guard.tier_bytes()["refinement"] == 0 < guard.tier_bytes()["parity"]
     assert any("for models of up to 10,000 floating-point weights" in line for line in told)
 
 
@@ -271,7 +274,9 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, Any], told: str) -> No
 def test_odd_tensors_are_protected_and_repaired(tensor: Tensor) -> None:
     tensor = tensor.float() if tensor.abs().double().max() < 1e-40 else tensor
     intact = {"odd": tensor, "plain": drawn(40, 41, seed=2)}
-    guard = Guard.from_bytes(protect(intact, budget=0.5, expect=0.2, tiers=("digest", "sketch", "ladder")).to_bytes())
+    guard = Guard.from_bytes(
+        protect(intact, budget=0.5, expect=0.2, tiers=("digest", "sketch", "refinement")).to_bytes()
+    )
     assert guard.check(intact).verdict == "intact"
     known = {name: ~mask(*of.shape, share=0.2, seed=6) for name, of in intact.items()}
     damaged = {name: torch.where(known[name], of.float(), 0.0).to(of.dtype) for name, of in intact.items()}
@@ -291,19 +296,19 @@ def test_odd_tensors_are_protected_and_repaired(tensor: Tensor) -> None:
 
 def test_a_prior_alone_is_used() -> None:
     tensors = {"sheets": smooth_sheets(64, 16, 16, seed=3)}
-    guard = protect(tensors, budget=0.04, expect=0.3, tiers=("digest", "ladder"))
+    guard = protect(tensors, budget=0.04, expect=0.3, tiers=("digest", "refinement"))
     assert guard.manifest.memory is not None
     (kept,) = guard.manifest.memory.tensors
     assert kept.prior and not kept.codec
-    known = ~mask(64, 256, share=0.5, seed=7)  # more than the ladder is made for
+    known = ~mask(64, 256, share=0.5, seed=7)  # more than the refinement is made for
     damaged = {"sheets": torch.where(known, tensors["sheets"], 0.0)}
     assert of(guard.repair(damaged, known={"sheets": known}), "sheets").method == "sketch"
     lost = (damaged["sheets"] - tensors["sheets"])[~known]
     assert lost.square().mean() < 0.2 * tensors["sheets"].square().mean()
 
 
-def test_a_lost_sketch_takes_the_ladder_with_it_and_nothing_else() -> None:
-    guard = guard_of(("digest", "sketch", "ladder"), 0.3)
+def test_a_lost_sketch_takes_the_refinement_with_it_and_nothing_else() -> None:
+    guard = guard_of(("digest", "sketch", "refinement"), 0.3)
     (sketch, *_) = (name for name in guard.arrays if name.startswith("hint."))
     left = Guard(
         guard.manifest,
@@ -312,14 +317,14 @@ def test_a_lost_sketch_takes_the_ladder_with_it_and_nothing_else() -> None:
         lost=(sketch,),
     )
     memory = memory_of(left)
-    assert memory is not None and memory.ladder is None and memory.strengths == ()
+    assert memory is not None and memory.refinement is None and memory.strengths == ()
     damaged, known = scattered(0.2)
     assert left.repair(damaged, known=known).verdict in ("estimated", "lost")
 
 
 def forged(change: Callable[[dict[str, np.ndarray], Fields], None]) -> bytes:
-    """A guard with two sketches and a ladder, changed and sealed anew."""
-    guard = guard_of(("digest", "copy", "sketch", "ladder"), 0.3)
+    """A guard with two sketches and a refinement, changed and sealed anew."""
+    guard = guard_of(("digest", "copy", "sketch", "refinement"), 0.3)
     arrays = {name: array.copy() for name, array in guard.arrays.items()}
     fields = json.loads(arrays["manifest"].tobytes())
     change(arrays, fields)
@@ -362,14 +367,14 @@ HOSTILE = {
     "no strengths": put("strengths", []),
     "endless strengths": put("strengths", [0.1] * 1000),
     "unknown field": put("colour", 1),
-    "ladder cut off": array("ladder", lambda content: content[:-5]),
-    "ladder too long": array("ladder", lambda content: np.append(content, content[:9])),
-    "ladder of no bytes": array("ladder", lambda content: content[:0]),
-    "other rungs": array("ladder", lambda content: np.concatenate([content[:30], 255 - content[30:60], content[60:]])),
+    "refinement cut off": array("ladder", lambda content: content[:-5]),
+    "refinement too long": array("ladder", lambda content: np.append(content, content[:9])),
+    "refinement of no bytes": array("ladder", lambda content: content[:0]),
+    "other depths": array("ladder", lambda content: np.concatenate([content[:30], 255 - content[30:60], content[60:]])),
     "other scales": array(
         "ladder", lambda content: np.concatenate([content[:5], np.full(4, 255, np.uint8), content[9:]])
     ),
-    "no ladder": lambda arrays, fields: arrays.pop("ladder"),
+    "no refinement": lambda arrays, fields: arrays.pop("ladder"),
     "a sketch more": lambda arrays, fields: arrays.__setitem__("hint.1", np.zeros(9, np.uint8)),
     "copy cut off": array("copy", lambda content: content[:-1]),
     "copies of what is not there": lambda arrays, fields: fields.__setitem__("copied", [1, 99]),
@@ -388,7 +393,7 @@ def test_a_hostile_memory_is_refused_in_one_line(name: str) -> None:
 
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_other_bytes_in_sketches_and_ladder_are_refused_or_do_no_harm(seed: int) -> None:
+def test_other_bytes_in_sketches_and_refinement_are_refused_or_do_no_harm(seed: int) -> None:
     def spoil(arrays: dict[str, np.ndarray], fields: Fields) -> None:
         draw = np.random.default_rng(seed)
         name = draw.choice([name for name in arrays if name.startswith(("hint.", "ladder"))])

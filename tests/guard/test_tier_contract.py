@@ -17,7 +17,7 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, protect, tiers
 from planaria.guard.tiers import TIERS, Tier, register
 
-OURS = ["digest", "copy", "rule", "sketch", "ladder", "parity"]
+OURS = ["digest", "copy", "rule", "sketch", "refinement", "parity"]
 STRIPE = "stripe"
 names = pytest.mark.parametrize("name", [*OURS, STRIPE])
 EXACT = ("copy", "parity", STRIPE)  # what restores a lost tile without help
@@ -54,8 +54,8 @@ def test_what_it_makes_is_its_own_and_comes_back_from_a_file(name: str) -> None:
     guard, without = guard_of(name), guard_of("digest")
     own = {array for array in guard.arrays if TIERS[name].owns(array)}
     assert own
-    others = {array for array in set(guard.arrays) - own if not (name == "ladder" and array.startswith("hint."))}
-    assert others <= set(without.arrays)  # what a ladder leaves may have a prior, which stands with the sketches
+    others = {array for array in set(guard.arrays) - own if not (name == "refinement" and array.startswith("hint."))}
+    assert others <= set(without.arrays)  # what a refinement leaves may have a prior, which stands with the sketches
     assert guard.size <= 0.2 * guard.protected_bytes and guard.tier_bytes()[name] > 0
     again = Guard.from_bytes(guard.to_bytes())
     assert again == guard and again.to_bytes() == guard.to_bytes()

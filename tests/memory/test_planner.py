@@ -48,7 +48,7 @@ def planned(expect: float | None, nbytes: int = 800) -> Memory:
 
 
 def few(expect: float | None) -> tuple[float, ...] | None:
-    """A plan for any rate compares dozens of ladders for every share; here, one has to do."""
+    """A plan for any rate compares dozens of refinements for every share; here, one has to do."""
     return (0.5,) if expect is None else None
 
 
@@ -92,22 +92,22 @@ def gaussian() -> Planner:
 
 
 @pytest.mark.parametrize("expect", [0.001, 0.02])
-def test_bytes_beyond_the_finest_rungs_make_the_ladder_stronger(expect: float) -> None:
+def test_bytes_beyond_the_finest_depths_make_the_refinement_stronger(expect: float) -> None:
     memory = gaussian().remember(3000, expect=expect)
-    assert memory.ladder is not None and memory.strengths[0] >= expect
+    assert memory.refinement is not None and memory.strengths[0] >= expect
     assert 0.9 * 3000 <= memory.nbytes <= 3000
     assert len(str(memory.strengths[0])) <= 8  # it is stored
 
 
 def test_shares_of_the_bytes_for_sketches_can_be_chosen() -> None:
     weights, planner = sheets()
-    sketches, ladder = (
+    sketches, refinement = (
         planner.remember(2000, expect=0.5, shares=(1.0,)),
         planner.remember(2000, expect=0.5, shares=(0.0,)),
     )
-    assert sketches.ladder is None and sketches.bytes_by_tier()["sketch"] > 1500
-    assert ladder.ladder is not None and not any(of.content.size for of in ladder.tensors)
-    assert error(ladder, weights, 0.5) < 1 and error(sketches, weights, 0.5) < 1
+    assert sketches.refinement is None and sketches.bytes_by_tier()["sketch"] > 1500
+    assert refinement.refinement is not None and not any(of.content.size for of in refinement.tensors)
+    assert error(refinement, weights, 0.5) < 1 and error(sketches, weights, 0.5) < 1
 
 
 # --- Merit -----------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_tiny_and_huge_weights_are_remembered_like_others(scale: float) -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, -3e4])
 def test_constant_tensors_are_remembered(value: float) -> None:
     weights = {"images": torch.full((36, 64), value), "row": torch.full((7,), value)}
-    for share in (0.0, 1.0):  # a ladder or a prior; a sketch
+    for share in (0.0, 1.0):  # a refinement or a prior; a sketch
         memory = Planner(weights, spaces={"images": (8, 8)}).remember(600, expect=0.3, shares=(share,))
         assert memory.nbytes <= 600
         filled = restored(memory, weights, 0.3)["images"]
@@ -210,11 +210,11 @@ def test_the_same_plan_comes_twice_whatever_the_threads() -> None:
         again = anew.remember(800, expect=expect, shares=shares)
         assert again.strengths == first.strengths and again.reasons == first.reasons
         for one, other in zip(first.tensors, again.tensors, strict=True):
-            assert one.codec == other.codec and one.laddered == other.laddered
+            assert one.codec == other.codec and one.refined == other.refined
             assert np.array_equal(one.content, other.content) and np.array_equal(one.prior, other.prior)
-        assert (first.ladder is None) == (again.ladder is None)
-        if first.ladder is not None and again.ladder is not None:
-            assert np.array_equal(first.ladder.to_bytes(), again.ladder.to_bytes())
+        assert (first.refinement is None) == (again.refinement is None)
+        if first.refinement is not None and again.refinement is not None:
+            assert np.array_equal(first.refinement.to_bytes(), again.refinement.to_bytes())
         one, other = restored(first, weights, 0.4), restored(again, weights, 0.4)
         assert all(same_bits(one[name], other[name]) for name in weights)
 

@@ -1,4 +1,4 @@
-"""The rungs: prefix codes over ordered cells, as good for Gaussian weights as scalar quantisers get."""
+"""The depths: prefix codes over ordered cells, as good for Gaussian weights as scalar quantisers get."""
 
 import hashlib
 from functools import cache
@@ -10,10 +10,10 @@ from helpers import drawn
 
 from planaria.errors import InvalidInput
 from planaria.memory.quantiser import (
+    DEPTHS,
     FINEST,
     FIRST_UNIFORM,
     NOTHING,
-    RUNGS,
     SIGN,
     SUPPORT,
     Tree,
@@ -22,9 +22,9 @@ from planaria.memory.quantiser import (
     tree,
 )
 
-# Every rung from nothing; some from signs, and an octave finer than another.
-PAIRS = [(NOTHING, fine) for fine in range(RUNGS)] + [(SIGN, fine) for fine in range(FIRST_UNIFORM, RUNGS, 6)]
-PAIRS += [(fine - 4, fine) for fine in range(FIRST_UNIFORM + 4, RUNGS, 6)] + [(9, 9), (9, FINEST - 2)]
+# Every depth from nothing; some from signs, and an octave finer than another.
+PAIRS = [(NOTHING, fine) for fine in range(DEPTHS)] + [(SIGN, fine) for fine in range(FIRST_UNIFORM, DEPTHS, 6)]
+PAIRS += [(fine - 4, fine) for fine in range(FIRST_UNIFORM + 4, DEPTHS, 6)] + [(9, 9), (9, FINEST - 2)]
 
 
 def parents(coarse: int, fine: int) -> np.ndarray:
@@ -37,18 +37,18 @@ def gaussian() -> np.ndarray:
     return drawn(2**16).double().numpy()
 
 
-def quantised(rung: int, weights: np.ndarray) -> tuple[Tree, np.ndarray]:
-    return tree(NOTHING, rung), np.searchsorted(thresholds(rung), weights, side="right")
+def quantised(depth: int, weights: np.ndarray) -> tuple[Tree, np.ndarray]:
+    return tree(NOTHING, depth), np.searchsorted(thresholds(depth), weights, side="right")
 
 
-@pytest.mark.parametrize("rung", range(RUNGS))
-def test_cells_are_ordered_and_those_made_by_rule_are_even(rung: int) -> None:
-    inner = thresholds(rung)
+@pytest.mark.parametrize("depth", range(DEPTHS))
+def test_cells_are_ordered_and_those_made_by_rule_are_even(depth: int) -> None:
+    inner = thresholds(depth)
     assert (np.diff(inner) > 0).all() and np.isfinite(inner).all()
-    if rung >= FIRST_UNIFORM:
+    if depth >= FIRST_UNIFORM:
         assert np.array_equal(inner, -inner[::-1]) and 0 in inner
         even = inner[np.abs(inner) <= SUPPORT]
-        np.testing.assert_allclose(np.diff(even), 2 ** -((rung - FIRST_UNIFORM + 3) / 4), rtol=1e-9)
+        np.testing.assert_allclose(np.diff(even), 2 ** -((depth - FIRST_UNIFORM + 3) / 4), rtol=1e-9)
         assert np.array_equal(inner[inner > SUPPORT], np.arange(81, 321) / 16)
 
 
@@ -94,8 +94,8 @@ def test_every_node_bounds_what_is_below_it_and_expects_a_weight_between(coarse:
 
 def test_the_mean_of_a_cell_is_that_of_gaussian_weights() -> None:
     weights = drawn(2**18).double().numpy()
-    for rung in (SIGN, 2, 4, FIRST_UNIFORM, FIRST_UNIFORM + 6):
-        of, cells = quantised(rung, weights)
+    for depth in (SIGN, 2, 4, FIRST_UNIFORM, FIRST_UNIFORM + 6):
+        of, cells = quantised(depth, weights)
         for cell, leaf in enumerate(of.leaves):
             own = weights[cells == cell]
             if len(own) > 2000:
@@ -103,30 +103,30 @@ def test_the_mean_of_a_cell_is_that_of_gaussian_weights() -> None:
 
 
 def test_refinement_is_that_of_thresholds() -> None:
-    for coarse in range(RUNGS):
-        for fine in range(RUNGS):
+    for coarse in range(DEPTHS):
+        for fine in range(DEPTHS):
             contained = bool(np.isin(thresholds(coarse), thresholds(fine)).all())
             if refines(fine, coarse):
                 assert contained
             else:
                 assert not contained or fine == NOTHING
-    assert all(refines(rung, NOTHING) and refines(rung, rung) for rung in range(RUNGS))
-    assert all(refines(rung, SIGN) for rung in range(FIRST_UNIFORM, RUNGS))
+    assert all(refines(depth, NOTHING) and refines(depth, depth) for depth in range(DEPTHS))
+    assert all(refines(depth, SIGN) for depth in range(FIRST_UNIFORM, DEPTHS))
 
 
-@pytest.mark.parametrize("rung", range(1, RUNGS))
-def test_rate_and_distortion_of_gaussian_weights_are_within_two_decibels_of_the_limit(rung: int) -> None:
+@pytest.mark.parametrize("depth", range(1, DEPTHS))
+def test_rate_and_distortion_of_gaussian_weights_are_within_two_decibels_of_the_limit(depth: int) -> None:
     weights = gaussian()
-    of, cells = quantised(rung, weights)
+    of, cells = quantised(depth, weights)
     rate = of.lengths[cells].mean()
     distortion = np.square(weights - of.mean[of.leaves[cells]]).mean()
     assert 0 < 10 * np.log10(distortion * 4**rate) <= 2.05  # a hundredth of a decibel or two are the sample's
 
 
-def test_finer_rungs_cost_more_bits_and_leave_less_error() -> None:
+def test_finer_depths_cost_more_bits_and_leave_less_error() -> None:
     weights, figures = gaussian(), []
-    for rung in range(RUNGS):
-        of, cells = quantised(rung, weights)
+    for depth in range(DEPTHS):
+        of, cells = quantised(depth, weights)
         figures.append((of.lengths[cells].mean(), np.square(weights - of.mean[of.leaves[cells]]).mean()))
     for kind in (figures[:FIRST_UNIFORM], figures[FIRST_UNIFORM:]):
         for (rate, distortion), (more, less) in pairwise(kind):
@@ -135,7 +135,7 @@ def test_finer_rungs_cost_more_bits_and_leave_less_error() -> None:
 
 
 def test_codes_are_the_same_everywhere() -> None:
-    """Whoever reads a ladder needs the very codes it was made with; a change of them is a new format."""
+    """Whoever reads a refinement needs the very codes it was made with; a change of them is a new format."""
     told = hashlib.sha256()
     for coarse, fine in PAIRS:
         of = tree(coarse, fine)
@@ -144,13 +144,13 @@ def test_codes_are_the_same_everywhere() -> None:
     assert told.hexdigest() == "51039d5922a21fa030ac58d4bbc961f481af1351f3c61bb4b22c21be2fe753b3"
 
 
-@pytest.mark.parametrize("rung", [-1, RUNGS])
-def test_other_rungs_are_refused(rung: int) -> None:
-    with pytest.raises(InvalidInput, match=f"rungs 0 to {FINEST}, not {rung}"):
-        thresholds(rung)
+@pytest.mark.parametrize("depth", [-1, DEPTHS])
+def test_other_depths_are_refused(depth: int) -> None:
+    with pytest.raises(InvalidInput, match=f"depths 0 to {FINEST}, not {depth}"):
+        thresholds(depth)
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(SIGN, 2), (8, 9), (12, 8), (5, 9), (SIGN, NOTHING)])
-def test_rungs_that_do_not_refine_are_refused(coarse: int, fine: int) -> None:
-    with pytest.raises(InvalidInput, match=f"Rung {fine} does not refine rung {coarse}"):
+def test_depths_that_do_not_refine_are_refused(coarse: int, fine: int) -> None:
+    with pytest.raises(InvalidInput, match=f"Rung {fine} does not refine depth {coarse}"):
         tree(coarse, fine)

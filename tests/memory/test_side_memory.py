@@ -10,8 +10,8 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.memory import Memory
-from planaria.memory.ladder import Ladder
 from planaria.memory.memory import PRIOR_BYTES, Remembered, codec, matrix_shape, prior_of, residual
+from planaria.memory.refinement import Refinement
 
 NOTHING = np.zeros(0, np.uint8)
 WEIGHTS = {"sheets": smooth_sheets(40, 8, 8), "kernels": drawn(6, 3, 4, 4, name="kernels"), "bias": drawn(17)}
@@ -28,15 +28,15 @@ def sketched(name: str, weight: Tensor, kind: str = "low rank") -> Remembered:
     return replace(blank(name, weight), codec=kind, space=(8, 8) if kind == "low frequency" else (), content=content)
 
 
-def memory_of(weights: dict[str, Tensor], *, rung: int = 9, strength: float = 0.4) -> Memory:
-    """A sketch for the sheets, and a ladder over all but the bias."""
+def memory_of(weights: dict[str, Tensor], *, depth: int = 9, strength: float = 0.4) -> Memory:
+    """A sketch for the sheets, and a refinement over all but the bias."""
     tensors = [
-        replace(sketched(name, weight) if name == "sheets" else blank(name, weight), laddered=name != "bias")
+        replace(sketched(name, weight) if name == "sheets" else blank(name, weight), refined=name != "bias")
         for name, weight in weights.items()
     ]
-    residuals = [residual(weights[of.name], of.sketch) for of in tensors if of.laddered]
-    rungs = [np.full(of.shape[1], rung, np.uint8) for of in residuals]
-    return Memory(tensors, Ladder.of(residuals, [rungs], [strength]), [strength])
+    residuals = [residual(weights[of.name], of.sketch) for of in tensors if of.refined]
+    depths = [np.full(of.shape[1], depth, np.uint8) for of in residuals]
+    return Memory(tensors, Refinement.of(residuals, [depths], [strength]), [strength])
 
 
 def masks(missing: float, seed: int = 0) -> dict[str, Tensor]:
@@ -117,15 +117,15 @@ def test_each_part_of_a_memory_lowers_the_error() -> None:
     assert left["both"] < 0.9 * min(left["a prior"], left["a sketch"])
 
 
-def test_a_prior_fills_what_the_ladder_does_not_cover() -> None:
+def test_a_prior_fills_what_the_refinement_does_not_cover() -> None:
     weight, known = WEIGHTS["sheets"], mask(40, 64, share=0.7)
     matrix = residual(weight, torch.zeros(40, 64))
-    rungs = np.where(np.arange(64) < 32, 9, 0).astype(np.uint8)
-    ladder = Ladder.of([matrix], [[rungs]], [0.5])
-    of = replace(blank("sheets", weight), laddered=True)
+    depths = np.where(np.arange(64) < 32, 9, 0).astype(np.uint8)
+    refinement = Refinement.of([matrix], [[depths]], [0.5])
+    of = replace(blank("sheets", weight), refined=True)
     with_prior = replace(of, space=(8, 8), prior=prior_of(weight, (8, 8)))
     broken, masked = {"sheets": torch.where(known, weight, float("nan"))}, {"sheets": known}
-    without, filled = (Memory([one], ladder, [0.5]).restore(broken, masked)["sheets"] for one in (of, with_prior))
+    without, filled = (Memory([one], refinement, [0.5]).restore(broken, masked)["sheets"] for one in (of, with_prior))
     assert same_bits(without[:, :32], filled[:, :32])
     assert not without[:, 32:][~known[:, 32:]].any()
     assert error(filled[:, 32:], weight[:, 32:]) < 0.6 * error(without[:, 32:], weight[:, 32:])
@@ -133,10 +133,10 @@ def test_a_prior_fills_what_the_ladder_does_not_cover() -> None:
 
 def test_bytes_are_counted_by_tier() -> None:
     memory = memory_of(WEIGHTS)
-    assert memory.ladder is not None
+    assert memory.refinement is not None
     tiers = memory.bytes_by_tier()
     assert tiers["sketch"] == memory.tensors[0].content.nbytes > 0
-    assert tiers["ladder"] == memory.ladder.to_bytes().nbytes and tiers["description"] > 0
+    assert tiers["refinement"] == memory.refinement.to_bytes().nbytes and tiers["description"] > 0
     assert memory.nbytes == sum(tiers.values())
     assert Memory([blank(name, weight) for name, weight in WEIGHTS.items()]).nbytes == 0
 

@@ -22,13 +22,13 @@ TIERS = {
     ("digest",): 0.05,
     ("digest", "copy"): 0.04,
     ("digest", "sketch"): 0.04,
-    ("digest", "ladder"): 0.04,
-    ("digest", "copy", "sketch", "ladder"): 0.05,
+    ("digest", "refinement"): 0.04,
+    ("digest", "copy", "sketch", "refinement"): 0.05,
     ("digest", "parity", "sketch"): 0.08,
-    ("digest", "parity", "ladder"): 0.08,
-    ("digest", "copy", "parity", "sketch", "ladder"): 0.2,
+    ("digest", "parity", "refinement"): 0.08,
+    ("digest", "copy", "parity", "sketch", "refinement"): 0.2,
 }
-WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "sketch", "ladder", "rule"))
+WITH_RULES = (("digest", "parity", "rule"), ("digest", "copy", "parity", "sketch", "refinement", "rule"))
 MOST_WORK = 10**6  # check symbols times symbols, to which the time of a repair is in proportion
 LENGTH = 1000  # symbols of a codeword of a parity that was cut down to that
 WEAK = 0.25  # share of the guards with parity that get one of few check symbols

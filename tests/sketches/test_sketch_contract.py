@@ -90,9 +90,11 @@ def test_the_error_is_at_most_what_the_level_allows(
 def test_a_smaller_level_takes_more_bytes_and_errs_less(make: Maker, with_moments: bool) -> None:
     weight, moments = drawn(40, 24), moments_of(24) if with_moments else None
     analysed = make(SPACE).analyse(weight, moments=moments)
-    ladder = np.geomspace(3, 0.01, 12)
-    sizes = [analysed.nbytes(level) for level in ladder]
-    errors = [relative_error(make(SPACE).decode(analysed.encode(level), (40, 24)), weight, moments) for level in ladder]
+    refinement = np.geomspace(3, 0.01, 12)
+    sizes = [analysed.nbytes(level) for level in refinement]
+    errors = [
+        relative_error(make(SPACE).decode(analysed.encode(level), (40, 24)), weight, moments) for level in refinement
+    ]
     assert sizes == sorted(sizes) and sizes[-1] > 600
     assert all(fine <= coarse for coarse, fine in pairwise(errors)) and errors[-1] < 0.001
 

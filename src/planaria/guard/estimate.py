@@ -39,7 +39,7 @@ class Recollection:
 
     Attributes:
         value: the weight to expect.
-        low, high: bounds that the ladder proves; infinite where it tells nothing.
+        low, high: bounds that the refinement proves; infinite where it tells nothing.
         sketch: what the sketch alone says, whatever the weights hold; zeros without one.
         contradicted: weights that look right beside their row, but not beside the sketch; never where a test said what
             is missing.
@@ -61,15 +61,15 @@ class Recollection:
 
     @property
     def told(self) -> Bool[Tensor, "*weight"]:
-        """Weights of which the ladder tells something."""
+        """Weights of which the refinement tells something."""
         return self.low.isfinite() | self.high.isfinite()
 
     def inside(self, weight: Float[Tensor, "*weight"]) -> Bool[Tensor, "*weight"]:
-        """Weights that may be right for all that the ladder tells."""
+        """Weights that may be right for all that the refinement tells."""
         return inside(weight, self.low, self.high)
 
     def within(self, statistics: Statistics) -> "Recollection":
-        """With bounds on both sides of what the ladder bounds on one: no weight is beyond the intact range."""
+        """With bounds on both sides of what the refinement bounds on one: no weight is beyond the intact range."""
         bounded = self.told
         low = torch.where(bounded, self.low.clamp_min(statistics.lowest), self.low)
         high = torch.where(bounded, self.high.clamp_max(statistics.highest), self.high)
@@ -101,7 +101,7 @@ class Estimate:
 
     Attributes:
         content: its bytes.
-        bounded: weights known up to a bound: by rounding of their lower half, or by the ladder.
+        bounded: weights known up to a bound: by rounding of their lower half, or by the refinement.
         missing: weights that were filled in without one.
         kept: weights without proof that look right and stay.
         believed: weights without proof that a hardware test calls good.
@@ -135,11 +135,11 @@ def estimate(
 ) -> Estimate:
     """Fills in what is missing. All other weights stay bit for bit.
 
-    Where the ladder gives bounds, a weight outside of them is missing, too, and one inside stays as it is; so is one
-    that is odd beside its sketch, or in a tile whose weights have nothing to do with their sketch. A weight is filled
-    by the rule or by the memory, whichever erred less when the model was protected, within the bounds; without either,
-    by zero, or by the mean where all weights are nearly equal. A weight that may be right is replaced only if that is
-    likely to bring it nearer to what it was (see `evidence`).
+    Where the refinement gives bounds, a weight outside of them is missing, too, and one inside stays as it is; so is
+    one that is odd beside its sketch, or in a tile whose weights have nothing to do with their sketch. A weight is
+    filled by the rule or by the memory, whichever erred less when the model was protected, within the bounds; without
+    either, by zero, or by the mean where all weights are nearly equal. A weight that may be right is replaced only if
+    that is likely to bring it nearer to what it was (see `evidence`).
 
     Args:
         content: the tensor's bytes as found, a floating-point type.
@@ -242,13 +242,13 @@ def estimate(
     methods = []
     believed = located.doubtful & ~located.bounded & ~missing & ~kept & ~told
     if told.any() and recollection is not None:
-        # Weights that a test calls good are where they are said to be as well, as far as the ladder tells.
+        # Weights that a test calls good are where they are said to be as well, as far as the refinement tells.
         also = told | (believed & recollection.told)
         believed = torch.zeros_like(believed)  # its spare checks would have shown that the test was wrong
         final = replaced[also].double()
         reach = torch.maximum(final - recollection.low[also], recollection.high[also] - final)
         bound = max(bound, float(reach.max()))
-        methods += ["ladder"] if (told & missing).any() else []
+        methods += ["refinement"] if (told & missing).any() else []
     open_ = missing & ~told
     methods += [method] if open_.any() else []
     return Estimate(

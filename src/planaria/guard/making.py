@@ -83,12 +83,12 @@ class Making:
 
     @cached_property
     def memory_room(self) -> int | None:
-        """Bytes of the file that sketches, the refinement ladder and rules share; the rest is the parity's.
+        """Bytes of the file that sketches, the refinement refinement and rules share; the rest is the parity's.
 
-        None where neither sketches nor ladder are asked for. It is settled when it is first asked for, by what is
+        None where neither sketches nor refinement are asked for. It is settled when it is first asked for, by what is
         left then.
         """
-        if not self.tiers & {"sketch", "ladder"}:
+        if not self.tiers & {"sketch", "refinement"}:
             return None
         room = max(self.allowed - self.size(), 0)
         if "parity" not in self.tiers:

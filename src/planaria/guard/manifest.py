@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.errors import InvalidGuard
-from planaria.memory.ladder import MOST_STAGES
 from planaria.memory.memory import CODECS
+from planaria.memory.refinement import MOST_STAGES
 
 VERSION = 5
 COMPACT = 3  # the version from which small tensors cost less
@@ -78,14 +78,14 @@ class RememberedShape(NamedTuple):
         tensor: index of the tensor.
         codec: of its sketch, or "" without one.
         space: spatial axes that its columns end with, for codec and prior; empty if neither needs them.
-        laddered, prior: 1 if the ladder covers it, and if it has a prior; else 0.
+        refined, prior: 1 if the refinement covers it, and if it has a prior; else 0.
         error: root mean square of what the sketch leaves of the weights; of the weights themselves without one.
     """
 
     tensor: int
     codec: str
     space: Sequence[int]
-    laddered: int
+    refined: int
     prior: int
     error: float
 
@@ -101,7 +101,7 @@ class MemoryShape:
 
     Attributes:
         tensors: what is remembered, by ascending index; only tensors with something.
-        strengths: of the ladder's stages: the shares of weights that may be missing; empty without a ladder.
+        strengths: of the refinement's stages: the shares of weights that may be missing; empty without a refinement.
     """
 
     tensors: Sequence[RememberedShape]
@@ -263,8 +263,8 @@ def _remembers(memory: MemoryShape) -> bool:
             entry.codec in ("", *CODECS)
             and len(entry.space) <= 3
             and all(_whole(size, 1, 2**20) for size in entry.space)
-            and all(_whole(flag, 0, 1) for flag in (entry.laddered, entry.prior))
-            and bool(entry.codec or entry.laddered or entry.prior)
+            and all(_whole(flag, 0, 1) for flag in (entry.refined, entry.prior))
+            and bool(entry.codec or entry.refined or entry.prior)
             and (bool(entry.space) if entry.codec == "low frequency" or entry.prior else not entry.space)
             and _number(entry.error, 0, FLOAT32_MAX)
             for entry in memory.tensors
@@ -272,7 +272,7 @@ def _remembers(memory: MemoryShape) -> bool:
         and all(_number(strength, 0, 1) and strength > 0 for strength in memory.strengths)
         and sorted(memory.strengths, reverse=True) == list(memory.strengths)
         and len(memory.strengths) <= MOST_STAGES
-        and bool(memory.strengths) == any(entry.laddered for entry in memory.tensors)
+        and bool(memory.strengths) == any(entry.refined for entry in memory.tensors)
     )
 
 

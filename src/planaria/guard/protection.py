@@ -41,14 +41,14 @@ def protect(
 ) -> Guard:
     """Makes the guard of an intact model.
 
-    What digests leave of the budget goes to copies of small tensors, then to memory (sketches, ladder, rules) and
+    What digests leave of the budget goes to copies of small tensors, then to memory (sketches, refinement, rules) and
     parity. If any damage may come, these two share it equally. If a share of lost weights is expected that parity
     restores exactly, where it is known which are lost, parity takes all; otherwise a tenth.
 
     Cost: two passes over the model for digests and parity, a few MiB of memory and the guard itself; a third pass, one
     tensor at a time, for statistics. A tensor in which neighbours tell of one another takes a second where a pretrained
     rule serves, and about a minute where one is fitted (see `fit_rule`); others are found out in less. Sketches and
-    ladder
+    refinement
     are planned over the whole model: some 50 bytes of memory for every weight, and a minute for ten million of them.
 
     Args:

@@ -16,14 +16,14 @@ from planaria.guard.locate import MOST_EXTREMES, Located, known_extremes
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import weights_of
 from planaria.guard.statistics import PRUNED, Statistics
-from planaria.guard.tiers import LadderTier
+from planaria.guard.tiers import RefinementTier
 from planaria.memory import Memory
 from planaria.memory.memory import PRIOR_BYTES, Recalled, Remembered
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
 SPARE_REPORTED = 16  # the same where a hardware test would have to be wrong as well; the last planes have few
 SOME = 0.002  # share of doubtful weights that are impossible, from which odd ones may have been overwritten, too
-SURPLUS = 0.9  # of a ladder's strength: up to there checks are left over, and a weight wrongly believed is noticed
+SURPLUS = 0.9  # of a refinement's strength: up to there checks are left over, and a weight wrongly believed is noticed
 
 Masks = dict[str, Bool[Tensor, "*weight"]]
 
@@ -33,7 +33,8 @@ def recollect(
 ) -> dict[int, Recollection]:
     """What the memory says of these tensors.
 
-    Cost: the ladder codes all its tensors together. If one of them is damaged, all are read: some 40 bytes a weight.
+    Cost: the refinement codes all its tensors together. If one of them is damaged, all are read: some 40 bytes a
+        weight.
 
     Args:
         overlay: the model with what the parity corrected.
@@ -55,7 +56,7 @@ def recollect(
 def memory_of(guard: GuardFile) -> Memory | None:
     """What is remembered of the model, but for what is lost of it; None if that is nothing.
 
-    Raises `InvalidGuard` if the ladder is not sound.
+    Raises `InvalidGuard` if the refinement is not sound.
     """
     shape = guard.manifest.memory
     if shape is None:
@@ -64,8 +65,8 @@ def memory_of(guard: GuardFile) -> Memory | None:
     kept = [
         shape_of for shape_of in shape.tensors if not shape_of.sketched or f"hint.{shape_of.tensor}" in guard.arrays
     ]
-    # Its residuals are what sketches leave: without one of them the ladder tells nothing.
-    climbs = "ladder" in guard.arrays and all(shape_of in kept for shape_of in shape.tensors if shape_of.laddered)
+    # Its residuals are what sketches leave: without one of them the refinement tells nothing.
+    climbs = "ladder" in guard.arrays and all(shape_of in kept for shape_of in shape.tensors if shape_of.refined)
     tensors = []
     for shape_of in kept:
         entry, content = (
@@ -81,10 +82,10 @@ def memory_of(guard: GuardFile) -> Memory | None:
                 space=tuple(shape_of.space),
                 content=content[:end],
                 prior=content[end:],
-                laddered=bool(shape_of.laddered) and climbs,
+                refined=bool(shape_of.refined) and climbs,
             )
         )
-    return Memory(tensors, LadderTier.ladder_of(guard) if climbs else None, shape.strengths if climbs else ())
+    return Memory(tensors, RefinementTier.refinement_of(guard) if climbs else None, shape.strengths if climbs else ())
 
 
 def _recollect(
@@ -105,13 +106,13 @@ def _recollect(
     def weights(kept: Memory) -> dict[str, Tensor]:
         return {member.name: weights_of(overlay.read(member.name), entries[member.name]) for member in kept.tensors}
 
-    laddered = _of(memory, {kept.name for kept in memory.tensors if kept.laddered}, ladder=True)
-    climbed = _climbed(laddered, weights(laddered), damaged, mapped=mapped, threads=threads) if laddered.tensors else {}
+    refined = _of(memory, {kept.name for kept in memory.tensors if kept.refined}, refinement=True)
+    climbed = _climbed(refined, weights(refined), damaged, mapped=mapped, threads=threads) if refined.tensors else {}
     recollections = {}
     for kept in memory.tensors:
         if kept.name not in damaged:
             continue
-        sketched = _of(memory, {kept.name}, ladder=False)
+        sketched = _of(memory, {kept.name}, refinement=False)
         tensor = weights(sketched)
         found, bounds = damaged[kept.name], climbed.get(kept.name)
         weight, index = tensor[kept.name], index_of[kept.name]
@@ -181,7 +182,7 @@ def _contradicted(
 def _climbed(
     memory: Memory, tensors: Mapping[str, Tensor], damaged: Mapping[str, Located], *, mapped: bool, threads: int
 ) -> dict[str, Recalled]:
-    """What the ladder tells of the damaged ones among its tensors.
+    """What the refinement tells of the damaged ones among its tensors.
 
     With all doubtful weights as missing, all that counts as known is proven, and so are the bounds. If those are too
     many, a second attempt takes as missing only those that look it; it counts where so many checks are left over that
@@ -229,10 +230,10 @@ def _narrower(first: Recalled, second: Recalled) -> Recalled:
     return Recalled(value, torch.maximum(first.low, second.low), torch.minimum(first.high, second.high))
 
 
-def _of(memory: Memory, names: set[str], *, ladder: bool) -> Memory:
-    """The part of a memory that is of these tensors: only their ladder, or all but it."""
+def _of(memory: Memory, names: set[str], *, refinement: bool) -> Memory:
+    """The part of a memory that is of these tensors: only their refinement, or all but it."""
     nothing = np.zeros(0, np.uint8)
     tensors = [kept for kept in memory.tensors if kept.name in names]
-    if ladder:
-        return Memory([replace(kept, prior=nothing) for kept in tensors], memory.ladder, memory.strengths)
-    return Memory([replace(kept, laddered=False) for kept in tensors])
+    if refinement:
+        return Memory([replace(kept, prior=nothing) for kept in tensors], memory.refinement, memory.strengths)
+    return Memory([replace(kept, refined=False) for kept in tensors])

@@ -1,4 +1,4 @@
-"""Planning sketches and the ladder: one for each tensor where that pays, and one over all of them."""
+"""Planning sketches and the refinement: one for each tensor where that pays, and one over all of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ FEWEST = 256  # weights of a tensor that is remembered
 FEWEST_BYTES = 64  # a memory of fewer is none
 MOST_WEIGHTS = 2**25  # planning takes about 50 bytes of working memory for each
 FITTINGS = 6  # times that a memory is made smaller to fit
-SHARES = {frozenset({"sketch"}): (1.0,), frozenset({"ladder"}): (0.0,)}  # of the bytes, for sketches
+SHARES = {frozenset({"sketch"}): (1.0,), frozenset({"refinement"}): (0.0,)}  # of the bytes, for sketches
 
 
 def remember(making: "Making") -> None:
-    """Adds sketches and ladder, whichever are asked for, planned together in the bytes that are theirs.
+    """Adds sketches and refinement, whichever are asked for, planned together in the bytes that are theirs.
 
     Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
@@ -59,11 +59,12 @@ def remember(making: "Making") -> None:
         threads=making.threads,
     )
     for _ in range(FITTINGS):
-        shares = SHARES.get(making.tiers & {"sketch", "ladder"})
+        shares = SHARES.get(making.tiers & {"sketch", "refinement"})
         memory = planner.remember(nbytes, expect=making.expect, shares=shares)
         manifest, arrays = _stored(memory, planner.weights, making)
         size = making.size(manifest, arrays)
-        columns = ladder_columns([stream.entries[stream.index[kept.name]] for kept in memory.tensors if kept.laddered])
+        refined = [stream.entries[stream.index[kept.name]] for kept in memory.tensors if kept.refined]
+        columns = refinement_columns(refined)
         if manifest.memory is None or columns > LARGEST_EXPANSION * size:
             break
         if size <= allowed:
@@ -84,8 +85,8 @@ def remembers(entry: Entry) -> bool:
     return entry.dtype in FLOATS and entry.dtype != "F64" and len(entry.shape) > 1 and math.prod(entry.shape) >= FEWEST
 
 
-def ladder_columns(entries: Sequence[Entry]) -> int:
-    """For how many columns a ladder over these tensors stores a rung: packed so well that it has to be limited."""
+def refinement_columns(entries: Sequence[Entry]) -> int:
+    """How many columns a refinement of these tensors has, each with a depth that is packed so well that it needs a limit."""
     return sum(matrix_shape(entry.shape)[1] for entry in entries)
 
 
@@ -133,16 +134,16 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
         index, sketched = making.stream.index[kept.name], kept.codec is not None or bool(kept.prior.size)
         if sketched:
             arrays[f"hint.{index}"] = np.concatenate([kept.content, kept.prior])
-        if sketched or kept.laddered:
+        if sketched or kept.refined:
             space = kept.space if kept.prior.size or kept.codec == "low frequency" else ()
             error = float(f"{_rms(_left(kept, weights[kept.name])):.3g}")
             shapes.append(
-                RememberedShape(index, kept.codec or "", space, int(kept.laddered), int(bool(kept.prior.size)), error)
+                RememberedShape(index, kept.codec or "", space, int(kept.refined), int(bool(kept.prior.size)), error)
             )
     if not shapes:
         return making.manifest, {}
-    if memory.ladder is not None:
-        arrays["ladder"] = memory.ladder.to_bytes()
+    if memory.refinement is not None:
+        arrays["ladder"] = memory.refinement.to_bytes()
     shape = MemoryShape(
         tensors=tuple(shapes), strengths=tuple(float(f"{strength:.4g}") for strength in memory.strengths)
     )
@@ -173,14 +174,14 @@ def _line(kept: Remembered, memory: Memory, weight: Tensor, moments: Tensor | No
         )
     if kept.prior.size:
         parts.append(f"prior, {kept.prior.nbytes} bytes, tells more where neighbours survive")
-    if kept.laddered and memory.ladder is not None:
-        place = [member.name for member in memory.tensors if member.laddered].index(kept.name)
-        for stage, strength in zip(memory.ladder.stages, memory.strengths, strict=True):
-            rungs = stage.rungs[place]
-            covered = rungs[rungs > 0]
-            cells = np.mean([len(thresholds(int(rung))) + 1 for rung in covered]) if len(covered) else 0
+    if kept.refined and memory.refinement is not None:
+        place = [member.name for member in memory.tensors if member.refined].index(kept.name)
+        for stage, strength in zip(memory.refinement.stages, memory.strengths, strict=True):
+            depths = stage.depths[place]
+            covered = depths[depths > 0]
+            cells = np.mean([len(thresholds(int(depth))) + 1 for depth in covered]) if len(covered) else 0
             parts.append(
-                f"ladder: {len(covered):,} of {len(rungs):,} columns to about {cells:.0f} cells each, with up to "
+                f"refinement: {len(covered):,} of {len(depths):,} columns to about {cells:.0f} cells each, with up to "
                 f"{strength:.0%} of all weights missing"
             )
     return f"{kept.name}: " + ("; ".join(parts) or "nothing: its bytes do more for other tensors")

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.memory.ladder import Rungs, segments_of
 from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
 from planaria.memory.planes import foretold_bits
-from planaria.memory.quantiser import FINEST, FIRST_UNIFORM, NOTHING, RUNGS, SIGN, refines, thresholds, tree
+from planaria.memory.quantiser import DEPTHS, FINEST, FIRST_UNIFORM, NOTHING, SIGN, refines, thresholds, tree
+from planaria.memory.refinement import Depths, segments_of
 from planaria.sketches import AnalysedMatrix, FirstBits
 
-SAMPLE = 8192  # weights of a tensor that rungs are tried on
+SAMPLE = 8192  # weights of a tensor that depths are tried on
 LONGEST = 40  # bits of a code: more than any has
 CLOSE = 0.995  # a plan that leaves fewer of its bytes unused is good enough
 ROUNDS = 6
@@ -27,7 +27,7 @@ FEWEST_CELLS, WORTHWHILE = 16, 2048  # of a sheet, and of a tensor, for a prior 
 WORTH = 0.02  # share of the squared error that a prior must save
 FEWEST_LINES = 4  # rows and columns for a low rank to be tried
 MOST_FIRST_BITS = 2**17  # weights; it takes seconds to try them on more, where low rank does better
-REFINES = np.array([[refines(fine, coarse) for fine in range(RUNGS)] for coarse in range(RUNGS)])
+REFINES = np.array([[refines(fine, coarse) for fine in range(DEPTHS)] for coarse in range(DEPTHS)])
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Subject:
 
 
 class Analysis:
-    """Tensors with sketches of some size, and what each rung would do for what the sketches leave.
+    """Tensors with sketches of some size, and what each depth would do for what the sketches leave.
 
     Args:
         subjects: the tensors.
@@ -164,7 +164,7 @@ class Analysis:
         )
         counts = np.array([subject.counts_for for subject in subjects])
         self._counts_for = counts / counts.sum()
-        # Columns of a tensor that matter about alike are of one kind: rungs are compared for kinds.
+        # Columns of a tensor that matter about alike are of one kind: depths are compared for kinds.
         importance = np.round(KINDS_AN_OCTAVE * np.log2(np.maximum(self._weight_of, 1e-300))).astype(np.int64)
         kinds = np.stack([self._tensor_of, importance])
         _, first, self._kind, sizes = np.unique(
@@ -175,31 +175,31 @@ class Analysis:
         self._weight_of_kind = np.bincount(self._kind, self._weight_of) / sizes
         self._variance = np.zeros(count)
         self._sketch_errors = []  # all together and each alone
-        # By tensor and rung: mean length of the codes, share of the codes of each length, square error.
-        self._bits, self._distortion = np.zeros((count, RUNGS)), np.zeros((count, RUNGS))
-        self._lengths = np.zeros((count, RUNGS, LONGEST))
+        # By tensor and depth: mean length of the codes, share of the codes of each length, square error.
+        self._bits, self._distortion = np.zeros((count, DEPTHS)), np.zeros((count, DEPTHS))
+        self._lengths = np.zeros((count, DEPTHS, LONGEST))
         self._prior_errors: dict[tuple[int, float], float] = {}
-        draws = streams.generator(seed, "sample of rungs")
+        draws = streams.generator(seed, "sample of depths")
         for index, subject in enumerate(subjects):
             left = torch.from_numpy(self.residual(index))
             self._sketch_errors.append(subject.output_errors(left))
             self._variance[index] = float(left.square().mean())
             flat = left.flatten()
             sample = flat[torch.randint(len(flat), (min(SAMPLE, len(flat)),), generator=draws)].numpy()
-            self._try_rungs(index, sample / self.scale(index))
+            self._try_depths(index, sample / self.scale(index))
 
     def residual(self, index: int) -> np.ndarray:
         """What the sketch leaves of a tensor."""
         return residual(self.subjects[index].matrix, self.remembered[index].decode())
 
     def nbytes_besides(self, strengths: Sequence[float]) -> int:
-        """Of a memory with a ladder over all tensors, without the ladder itself."""
-        return Memory([replace(kept, laddered=True) for kept in self.remembered], strengths=strengths).nbytes
+        """Of a memory with a refinement over all tensors, without the refinement itself."""
+        return Memory([replace(kept, refined=True) for kept in self.remembered], strengths=strengths).nbytes
 
-    def plan(self, strengths: tuple[float, ...], nbytes: float) -> tuple[tuple[float, ...], list[Rungs]] | None:
-        """Strengths and, for every stage, the rungs that make the error least in about so many bytes.
+    def plan(self, strengths: tuple[float, ...], nbytes: float) -> tuple[tuple[float, ...], list[Depths]] | None:
+        """Strengths and, for every stage, the depths that make the error least in about so many bytes.
 
-        Where even the finest rungs leave bytes, a single stage is made stronger. None if no ladder fits.
+        Where even the finest depths leave bytes, a single stage is made stronger. None if no refinement fits.
         """
         best, most = None, 0.0
         room = nbytes
@@ -221,7 +221,9 @@ class Analysis:
             [stage[start:stop].astype(np.uint8) for start, stop in pairwise(self._edges)] for stage in best
         ]
 
-    def errors(self, strengths: Sequence[float], rungs: Sequence[Rungs], rates: Sequence[float]) -> dict[float, float]:
+    def errors(
+        self, strengths: Sequence[float], depths: Sequence[Depths], rates: Sequence[float]
+    ) -> dict[float, float]:
         """Relative output error to expect at each rate, in the mean over tensors, weighted by their emphasis."""
         errors = {}
         for rate in rates:
@@ -232,29 +234,29 @@ class Analysis:
                 if not reached:
                     total += counts_for * self._sketch_error(index, rate)
                     continue
-                rung = rungs[reached[-1]][index]
+                depth = depths[reached[-1]][index]
                 lone = self._weight_of[start:stop] * self._variance[index]
                 # What the sketch leaves of uncovered columns errs together, rounding does not.
-                uncovered = float(lone[rung == NOTHING].sum() / max(lone.sum(), 1e-300))
-                rounding = float((lone * self._distortion[index][rung])[rung != NOTHING].sum())
+                uncovered = float(lone[depth == NOTHING].sum() / max(lone.sum(), 1e-300))
+                rounding = float((lone * self._distortion[index][depth])[depth != NOTHING].sum())
                 sketched = uncovered * self._sketch_error(index, rate) if uncovered else 0.0
                 total += counts_for * (sketched + rate * rounding)
             errors[rate] = total
         return errors
 
     def scale(self, index: int) -> float:
-        """The unit of a tensor's rungs."""
+        """The unit of a tensor's depths."""
         return max(float(self._variance[index]) ** 0.5, 1e-300)
 
-    def _try_rungs(self, index: int, units: np.ndarray) -> None:
-        """Notes what each rung does to a sample of weights."""
-        for rung in range(RUNGS):
-            quantiser_tree = tree(NOTHING, rung)
-            cells = np.searchsorted(thresholds(rung), units, side="right")
+    def _try_depths(self, index: int, units: np.ndarray) -> None:
+        """Notes what each depth does to a sample of weights."""
+        for depth in range(DEPTHS):
+            quantiser_tree = tree(NOTHING, depth)
+            cells = np.searchsorted(thresholds(depth), units, side="right")
             lengths = quantiser_tree.lengths[cells]
-            self._bits[index, rung] = lengths.mean()
-            self._lengths[index, rung] = np.bincount(lengths, minlength=LONGEST) / len(units)
-            self._distortion[index, rung] = np.square(units - quantiser_tree.mean[quantiser_tree.leaves[cells]]).mean()
+            self._bits[index, depth] = lengths.mean()
+            self._lengths[index, depth] = np.bincount(lengths, minlength=LONGEST) / len(units)
+            self._distortion[index, depth] = np.square(units - quantiser_tree.mean[quantiser_tree.leaves[cells]]).mean()
 
     def _sketch_error(self, index: int, rate: float) -> float:
         """Relative output error of sketch and prior if a share `rate` of the weights, drawn at random, is missing."""
@@ -271,13 +273,13 @@ class Analysis:
         return self._prior_errors[index, rate]
 
     def _picked(self, strengths: Sequence[float], room: float) -> list[np.ndarray] | None:
-        """By stage, the rung of every column, for so many check bits; the first of two stages has half of them."""
+        """By stage, the depth of every column, for so many check bits; the first of two stages has half of them."""
         stages: list[np.ndarray] = []
         before = np.zeros(len(self._kind), np.int64)
         spent = 0.0
         for number, strength in enumerate(strengths, 1):
-            pairs, at, columns = np.unique(self._kind * RUNGS + before, return_inverse=True, return_counts=True)
-            kind, coarse = np.divmod(pairs, RUNGS)
+            pairs, at, columns = np.unique(self._kind * DEPTHS + before, return_inverse=True, return_counts=True)
+            kind, coarse = np.divmod(pairs, DEPTHS)
             tensor = self._tensor_of_kind[kind]
             gain = (self._variance[:, None] * self._distortion * self._counts_for[:, None])[tensor]
             gain = gain * self._weight_of_kind[kind, None]
@@ -295,16 +297,16 @@ class Analysis:
         return stages
 
     def _size(self, strengths: Sequence[float], stages: Sequence[np.ndarray]) -> float:
-        """Bytes of the ladder with these rungs, to a percent: the lengths of the codes are those of the samples."""
+        """Bytes of the refinement with these depths, to a percent: lengths of codes are those of the samples."""
         weights = sum(subject.matrix.numel() for subject in self.subjects)
         segments = segments_of(weights)
         bits = 0.0
         before = np.zeros_like(stages[0])
         for strength, stage in zip(strengths, stages, strict=True):
             counts = np.zeros(LONGEST)
-            used, columns = np.unique((self._tensor_of * RUNGS + before) * RUNGS + stage, return_counts=True)
+            used, columns = np.unique((self._tensor_of * DEPTHS + before) * DEPTHS + stage, return_counts=True)
             for tensor, coarse, fine, count in zip(
-                used // RUNGS**2, used // RUNGS % RUNGS, used % RUNGS, columns, strict=True
+                used // DEPTHS**2, used // DEPTHS % DEPTHS, used % DEPTHS, columns, strict=True
             ):
                 lengths = self._lengths[tensor, fine]
                 if coarse:  # about: the shorter code is told already
@@ -317,7 +319,7 @@ class Analysis:
         return bits / 8 + 4 * len(self.subjects) + 5
 
     def _strongest(self, strength: float, stages: Sequence[np.ndarray], nbytes: float) -> float:
-        """The strength up to which these rungs take about so many bytes: the given one or more."""
+        """The strength up to which these depths take about so many bytes: the given one or more."""
         best = strength
         for _ in range(ROUNDS):
             size = self._size((strength,), stages)
@@ -332,13 +334,13 @@ class Analysis:
 def _filled(
     gain: np.ndarray, cost: np.ndarray, allowed: np.ndarray, at: np.ndarray, columns: np.ndarray, room: float
 ) -> np.ndarray | None:
-    """For each column the rung that makes the summed error least at a cost of at most `room` in all.
+    """For each column the depth that makes the summed error least at a cost of at most `room` in all.
 
     The best for some price of a bit; between two prices, as many columns as fit are at the lower one. None if there is
     no room.
 
     Args:
-        gain, cost, allowed: of the rungs, for a column of each kind.
+        gain, cost, allowed: of the depths, for a column of each kind.
         at: the kind of each column.
         columns: of each kind.
     """

@@ -1,4 +1,4 @@
-"""What is kept of tensors beside them: sketches of what they look like, and the check bits of the ladder."""
+"""What is kept of tensors beside them: sketches of what they look like, and the check bits of the refinement."""
 
 import json
 import zlib
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.memory.ladder import Bounds, Ladder
+from planaria.memory.refinement import Bounds, Refinement
 from planaria.records import Record
 from planaria.repairers import SpectralKriging
 from planaria.sketches import FirstBits, LowFrequency, LowRank, Sketch
@@ -33,7 +33,7 @@ class Remembered:
         space: spatial axes that its columns end with, for what needs them.
         content: the sketch as stored.
         prior: the covariance of what the sketch leaves, as stored; empty without one.
-        laddered: whether the ladder covers it.
+        refined: whether the refinement covers it.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Remembered:
     space: tuple[int, ...] = ()
     content: UInt8[np.ndarray, " bytes"]
     prior: UInt8[np.ndarray, " prior_bytes"] = field(default_factory=lambda: np.zeros(0, np.uint8))
-    laddered: bool = False
+    refined: bool = False
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class Recalled:
 
     Attributes:
         value: the weight to expect; 0 where nothing is known.
-        low, high: bounds that the ladder proves, to rounding in float32, if all weights that are called known are
+        low, high: bounds that the refinement proves, to rounding in float32, if all weights that are called known are
             right; infinite elsewhere.
     """
 
@@ -99,13 +99,13 @@ class Memory:
 
     Attributes:
         tensors: what is kept of each.
-        ladder: over those that it covers, in their order; None if it did not pay.
+        refinement: over those that it covers, in their order; None if it did not pay.
         strengths: of its stages: the shares of weights that may be missing.
         reasons: how it was decided, a line each, for people.
     """
 
     tensors: Sequence[Remembered]
-    ladder: Ladder | None = None
+    refinement: Refinement | None = None
     strengths: Sequence[float] = ()
     reasons: Sequence[str] = ()
 
@@ -115,19 +115,19 @@ class Memory:
         return sum(self.bytes_by_tier().values())
 
     def bytes_by_tier(self) -> dict[str, int]:
-        """Bytes of sketches and priors ("sketch"), of the ladder and of the description, which is counted as packed
+        """Bytes of sketches and priors ("sketch"), of the refinement and of the description, which is counted as packed
         JSON.
         """
-        ladder = 0 if self.ladder is None else self.ladder.to_bytes().nbytes
+        refinement = 0 if self.refinement is None else self.refinement.to_bytes().nbytes
         sketches = sum(kept.content.nbytes + kept.prior.nbytes for kept in self.tensors)
         used = [
-            (number, kept.codec or "", kept.space, int(kept.laddered), int(kept.prior.size > 0))
+            (number, kept.codec or "", kept.space, int(kept.refined), int(kept.prior.size > 0))
             for number, kept in enumerate(self.tensors)
-            if kept.codec or kept.laddered or kept.prior.size
+            if kept.codec or kept.refined or kept.prior.size
         ]
         described = json.dumps([used, list(self.strengths)], separators=(",", ":")).encode()
         size = len(zlib.compress(described, 9)) - ZLIB_FRAME if used else 0
-        return {"sketch": sketches, "ladder": ladder, "description": size}
+        return {"sketch": sketches, "refinement": refinement, "description": size}
 
     def recall(
         self,
@@ -137,15 +137,15 @@ class Memory:
         spare: int = 0,
         threads: int = 1,
     ) -> tuple[dict[str, Recalled], int]:
-        """What is remembered of the missing weights, and the number of contradictions in the ladder.
+        """What is remembered of the missing weights, and the number of contradictions in the refinement.
 
         Contradictions say that a weight that is called known is not what it was. Known weights are not changed by this.
 
         Args:
             damaged: all tensors of the memory, by name; what missing weights hold is not looked at.
             known: by name, True where a weight is trusted; bool.
-            spare: see `Ladder.recall`; for weights that are trusted without proof.
-            threads: for the ladder; the result does not depend on them.
+            spare: see `Refinement.recall`; for weights that are trusted without proof.
+            threads: for the refinement; the result does not depend on them.
 
         Raises:
             InvalidInput: if a tensor is missing or of another shape, a mask is not bool, a weight that a prior starts
@@ -156,14 +156,14 @@ class Memory:
         recalled = {}
         bounds: list[Bounds] = []
         contradictions = 0
-        covered = [kept for kept in self.tensors if kept.laddered]
-        if self.ladder is not None and any(not known[kept.name].all() for kept in covered):
+        covered = [kept for kept in self.tensors if kept.refined]
+        if self.refinement is not None and any(not known[kept.name].all() for kept in covered):
             present = [known[kept.name].reshape(kept.matrix).cpu().numpy() for kept in covered]
             residuals = [
                 residual(damaged[kept.name], values[kept.name], mask)
                 for kept, mask in zip(covered, present, strict=True)
             ]
-            bounds, contradictions = self.ladder.recall(residuals, present, spare=spare, threads=threads)
+            bounds, contradictions = self.refinement.recall(residuals, present, spare=spare, threads=threads)
         for kept, bound in zip(covered, bounds, strict=False):
             missing = ~known[kept.name].reshape(kept.matrix).cpu()
             parts = []
@@ -206,7 +206,7 @@ class Memory:
 
 
 def _regrown(kept: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
-    """With what the prior says of weights that the ladder does not bound."""
+    """With what the prior says of weights that the refinement does not bound."""
     present = known.cpu().reshape(kept.matrix)
     open_ = (recalled.low.isinf() & recalled.high.isinf()).view(kept.matrix)
     left = torch.from_numpy(residual(damaged, kept.sketch, present.numpy()))
@@ -241,7 +241,7 @@ def residual(
 ) -> np.ndarray:
     """The weights less their sketch: float32, which float64 weights are rounded to, subtracted in float64.
 
-    The same on every machine, so that a ladder finds each weight in the cell it was quantised to.
+    The same on every machine, so that a refinement finds each weight in the cell it was quantised to.
     """
     matrix = weight.detach().cpu().reshape(sketch.shape).float().double()
     if known is not None:

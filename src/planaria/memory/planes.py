@@ -1,4 +1,4 @@
-"""Check bits of a segment of the ladder: a plane for each bit of the codes of its weights (FORMAT.md, section 10)."""
+"""Check bits of a segment of the refinement: a plane for each bit of its weights' codes (FORMAT.md, section 10)."""
 
 import struct
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How a number of bytes is spent on tensors: which sketch each gets, and how strong the ladder is."""
+"""How a number of bytes is spent on tensors: which sketch each gets, and how strong the refinement is."""
 
 from collections.abc import Mapping, Sequence
 
@@ -53,7 +53,8 @@ class Planner:
         Args:
             nbytes: all of it.
             expect: share of the weights that is expected to be lost, in (0, 1]; None for any.
-            shares: of the bytes, for sketches, that are compared: (1.0,) for sketches alone, (0.0,) for a ladder alone.
+            shares: of the bytes, for sketches, that are compared: (1.0,) for sketches alone, (0.0,) for a refinement
+                alone.
 
         Raises:
             InvalidInput: on other numbers.
@@ -126,8 +127,7 @@ def _check(name: str, weight: Tensor, moments: Tensor | None, space: tuple[int, 
 
 
 def _described(candidate: Candidate) -> str:
-    ladder = (
-        "no ladder" if not candidate.strengths else "ladder up to " + ", ".join(f"{s:.0%}" for s in candidate.strengths)
-    )
+    strengths = ", ".join(f"{strength:.0%}" for strength in candidate.strengths)
+    refinement = f"refinement up to {strengths}" if strengths else "no refinement"
     errors = ", ".join(f"{rate:.0%}: {error:.3g}" for rate, error in candidate.errors.items())
-    return f"{candidate.sketch_bytes or 0:,} bytes of sketches, {ladder}: output error at {errors}"
+    return f"{candidate.sketch_bytes or 0:,} bytes of sketches, {refinement}: output error at {errors}"

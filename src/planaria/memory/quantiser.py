@@ -1,4 +1,4 @@
-"""The rungs of the ladder: scalar quantisers from one bit upwards, each with a prefix code for its cells.
+"""The depths of the refinement: scalar quantisers from one bit upwards, each with a prefix code for its cells.
 
 All numbers are in units of a tensor's scale, and the same on every machine but for the means (FORMAT.md, section 10).
 """
@@ -77,19 +77,19 @@ OPTIMISED: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...] = (
 )
 NOTHING, SIGN = 0, 1
 FIRST_UNIFORM = len(OPTIMISED)
-FIRST_STEP = 3  # the first uniform rung's step is 2^(-3/4), and a quarter of an octave finer every further rung
+FIRST_STEP = 3  # the first uniform depth's step is 2^(-3/4), and a quarter of an octave finer every further depth
 QUARTERS = (1.0, 0.8408964152537145, 0.7071067811865476, 0.5946035575013605)  # 2^(-k/4), the same on every machine
-SUPPORT = 5.0  # the even thresholds of uniform rungs end here
+SUPPORT = 5.0  # the even thresholds of uniform depths end here
 TAIL = np.arange(1, 241) / 16 + SUPPORT  # and these follow, the same for all; the outermost cells are unbounded
 FLOOR = 256  # a cell counts as at least this fraction of the likeliest, so that codes stay short
 FLOOR_OF_TAIL = 64  # and one of the tail as this fraction of that
-RUNGS = FIRST_UNIFORM + 40
-FINEST = RUNGS - 1
+DEPTHS = FIRST_UNIFORM + 40
+FINEST = DEPTHS - 1
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Codes of a fine rung's cells, given the cells of a coarse one: a binary tree for each coarse cell.
+    """Codes of a fine depth's cells, given the cells of a coarse one: a binary tree for each coarse cell.
 
     Attributes:
         child: for each node its two successors; -1 for leaves.
@@ -110,19 +110,19 @@ class Tree:
 
 
 @cache
-def thresholds(rung: int) -> Float64[np.ndarray, " thresholds"]:
+def thresholds(depth: int) -> Float64[np.ndarray, " thresholds"]:
     """Where cells meet, ascending. A weight on a threshold belongs to the cell above it."""
-    if not 0 <= rung < RUNGS:
-        raise InvalidInput(f"There are rungs 0 to {FINEST}, not {rung}.")
-    if rung < FIRST_UNIFORM:
-        return np.array(OPTIMISED[rung][0])
-    step = _step(rung)
+    if not 0 <= depth < DEPTHS:
+        raise InvalidInput(f"There are depths 0 to {FINEST}, not {depth}.")
+    if depth < FIRST_UNIFORM:
+        return np.array(OPTIMISED[depth][0])
+    step = _step(depth)
     count = int(SUPPORT / step)
     return np.concatenate([-TAIL[::-1], np.arange(-count, count + 1) * step, TAIL])
 
 
 def refines(fine: int, coarse: int) -> bool:
-    """Whether every cell of the fine rung lies in one of the coarse rung."""
+    """Whether every cell of the fine depth lies in one of the coarse depth."""
     if fine == coarse or coarse == NOTHING:
         return True
     if fine < FIRST_UNIFORM or fine < coarse:
@@ -132,9 +132,9 @@ def refines(fine: int, coarse: int) -> bool:
 
 @cache
 def tree(coarse: int, fine: int) -> Tree:
-    """The codes of a rung's cells, given those of a coarser one. Raises `InvalidInput` unless it refines that."""
+    """The codes of a depth's cells, given those of a coarser one. Raises `InvalidInput` unless it refines that."""
     if not refines(fine, coarse):
-        raise InvalidInput(f"Rung {fine} does not refine rung {coarse}.")
+        raise InvalidInput(f"Rung {fine} does not refine depth {coarse}.")
     inner = thresholds(fine)
     edges = np.concatenate([[-np.inf], inner, [np.inf]])
     parents = np.searchsorted(thresholds(coarse), edges[:-1], side="right")
@@ -169,16 +169,16 @@ def tree(coarse: int, fine: int) -> Tree:
     return Tree(np.array(child, np.int32), roots, leaves, codes, lengths, low, high, mean)
 
 
-def _step(rung: int) -> float:
-    octaves, quarter = divmod(rung - FIRST_UNIFORM + FIRST_STEP, len(QUARTERS))
+def _step(depth: int) -> float:
+    octaves, quarter = divmod(depth - FIRST_UNIFORM + FIRST_STEP, len(QUARTERS))
     return QUARTERS[quarter] * 2.0**-octaves
 
 
-def _likelihoods(rung: int) -> list[int]:
+def _likelihoods(depth: int) -> list[int]:
     """About how likely each cell is, as integers that are the same on every machine: decimal `exp` rounds correctly."""
     context = Context(prec=20)
-    step = Decimal(_step(rung))
-    count = int(SUPPORT / _step(rung))
+    step = Decimal(_step(depth))
+    count = int(SUPPORT / _step(depth))
     half = []
     for cell in range(count + 1):
         centre = context.multiply(step, Decimal(cell) + Decimal("0.5"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
-from planaria.memory.ladder import Ladder, Rungs
 from planaria.memory.memory import PRIOR_BYTES, Memory, Remembered
+from planaria.memory.refinement import Depths, Refinement
 
 RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Shares of weights lost that a plan for any rate is made for, all alike."""
@@ -15,7 +15,7 @@ STRENGTHS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9)
 TOLERABLE = 0.1  # relative output error at which about half of a network's ability is gone
 ROUNDS_OF_LEVELS, COARSER = 20, 1.02  # until sketches fit: most sizes are foretold to a percent or two
 HALVINGS_OF_LEVELS = 6  # until they leave no bytes unused
-SMALLER = 0.99  # until another ladder is planned than one that did not fit
+SMALLER = 0.99  # until another refinement is planned than one that did not fit
 FINEST_LEVEL, COARSEST_LEVEL = 1e-4, 1e3  # of sketches
 STORED = {EVEN_BITS: "first bits"}
 
@@ -26,16 +26,16 @@ class Candidate:
 
     Attributes:
         sketch_bytes: for sketches; None for not even a prior.
-        asked: strengths of the ladder's stages; none without a ladder.
+        asked: strengths of the refinement's stages; none without a refinement.
         strengths: the same, or more where bytes were left.
-        rungs: by stage and tensor, of each column.
+        depths: by stage and tensor, of each column.
         errors: relative output error to expect at each rate, in the mean over tensors.
     """
 
     sketch_bytes: int | None
     asked: tuple[float, ...]
     strengths: tuple[float, ...]
-    rungs: Sequence[Rungs]
+    depths: Sequence[Depths]
     errors: Mapping[float, float]
 
     @property
@@ -86,15 +86,15 @@ class Search:
                     yield candidate
 
     def candidate(self, sketch_bytes: int | None, strengths: tuple[float, ...], nbytes: int) -> Candidate | None:
-        """The plan with so many bytes for sketches, and a ladder of these strengths in the rest; None if none fits."""
+        """The plan with so many bytes for sketches and a refinement of these strengths in the rest, or None."""
         analysis = self.analysis(sketch_bytes)
         if not strengths:
             return Candidate(sketch_bytes, (), (), [], analysis.errors((), [], self.rates))
         planned = analysis.plan(strengths, float(nbytes - analysis.nbytes_besides(strengths)))
         if planned is None:
             return None
-        grown, rungs = planned
-        return Candidate(sketch_bytes, strengths, grown, rungs, analysis.errors(grown, rungs, self.rates))
+        grown, depths = planned
+        return Candidate(sketch_bytes, strengths, grown, depths, analysis.errors(grown, depths, self.rates))
 
     def analysis(self, sketch_bytes: int | None) -> Analysis:
         """The tensors with sketches of so many bytes; None for not even a prior."""
@@ -204,37 +204,37 @@ class Search:
         best = Memory(analysis.remembered, reasons=tuple(reasons))
         if not chosen.strengths:
             return best
-        strengths, rungs = chosen.strengths, chosen.rungs
+        strengths, depths = chosen.strengths, chosen.depths
         room = float(nbytes - analysis.nbytes_besides(strengths))
         for _ in range(ROUNDS):
-            made = self._coded(analysis, strengths, rungs, reasons)
+            made = self._coded(analysis, strengths, depths, reasons)
             if best.nbytes < made.nbytes <= nbytes:
                 best = made
             if CLOSE * nbytes <= made.nbytes <= nbytes:
                 break
             room += (1 + CLOSE) / 2 * nbytes - made.nbytes
             planned = analysis.plan(chosen.asked, room)
-            while made.nbytes > nbytes and planned is not None and _same(planned, (strengths, rungs)):
+            while made.nbytes > nbytes and planned is not None and _same(planned, (strengths, depths)):
                 room *= SMALLER
                 planned = analysis.plan(chosen.asked, room)
-            if planned is None or _same(planned, (strengths, rungs)):
+            if planned is None or _same(planned, (strengths, depths)):
                 break
-            strengths, rungs = planned
+            strengths, depths = planned
         return best
 
     def _coded(
-        self, analysis: Analysis, strengths: tuple[float, ...], rungs: Sequence[Rungs], reasons: Sequence[str]
+        self, analysis: Analysis, strengths: tuple[float, ...], depths: Sequence[Depths], reasons: Sequence[str]
     ) -> Memory:
-        covered = [any(stage[index].any() for stage in rungs) for index in range(len(self.subjects))]
-        tensors = [replace(kept, laddered=own) for kept, own in zip(analysis.remembered, covered, strict=True)]
+        covered = [any(stage[index].any() for stage in depths) for index in range(len(self.subjects))]
+        tensors = [replace(kept, refined=own) for kept, own in zip(analysis.remembered, covered, strict=True)]
         picked = [index for index, own in enumerate(covered) if own]
-        ladder = Ladder.of(
+        refinement = Refinement.of(
             (analysis.residual(index) for index in picked),
-            [[stage[index] for index in picked] for stage in rungs],
+            [[stage[index] for index in picked] for stage in depths],
             strengths,
             threads=self.threads,
         )
-        return Memory(tensors, ladder, strengths, tuple(reasons))
+        return Memory(tensors, refinement, strengths, tuple(reasons))
 
 
 def _least_level(size: Callable[[float], int], room: int) -> float:
@@ -246,7 +246,7 @@ def _least_level(size: Callable[[float], int], room: int) -> float:
     return high
 
 
-def _same(left: tuple[tuple[float, ...], Sequence[Rungs]], right: tuple[tuple[float, ...], Sequence[Rungs]]) -> bool:
+def _same(left: tuple[tuple[float, ...], Sequence[Depths]], right: tuple[tuple[float, ...], Sequence[Depths]]) -> bool:
     """Whether two plans are the same."""
     return left[0] == right[0] and all(
         np.array_equal(np.concatenate(a), np.concatenate(b)) for a, b in zip(left[1], right[1], strict=True)

@@ -44,7 +44,7 @@ class LowRank(Repairer):
         held_out = there & (draw < 0.1)
         taught = there & ~held_out
         largest = torch.linalg.matrix_norm(torch.where(taught, matrix, 0.0).double(), ord=2).item()
-        penalties = [largest * 0.7 ** (1 + rung) for rung in range(self.path)]
+        penalties = [largest * 0.7 ** (1 + depth) for depth in range(self.path)]
         errors, filled = [], torch.zeros_like(matrix)
         for penalty in penalties:
             filled = self._soften(matrix, taught, filled, penalty)

@@ -6,14 +6,14 @@ from planaria.guard.tiers.base import Tier as Tier
 from planaria.guard.tiers.base import require_array as require_array
 from planaria.guard.tiers.copy import CopyTier as CopyTier
 from planaria.guard.tiers.digest import DigestTier as DigestTier
-from planaria.guard.tiers.ladder import LadderTier as LadderTier
 from planaria.guard.tiers.parity import ParityTier as ParityTier
+from planaria.guard.tiers.refinement import RefinementTier as RefinementTier
 from planaria.guard.tiers.rule import RuleTier as RuleTier
 from planaria.guard.tiers.sketch import SketchTier as SketchTier
 
 # In the order in which they plan, and restore: parity takes the bytes that all others leave.
 TIERS: dict[str, Tier] = {
-    tier.name: tier for tier in (DigestTier(), CopyTier(), RuleTier(), SketchTier(), LadderTier(), ParityTier())
+    tier.name: tier for tier in (DigestTier(), CopyTier(), RuleTier(), SketchTier(), RefinementTier(), ParityTier())
 }
 
 

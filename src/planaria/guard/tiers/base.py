@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 
 # What the format calls the tiers that it knows; others have names of their own.
-IN_FORMAT = {
-    "digest": "digest",
-    "copy": "copy",
-    "rule": "rule",
-    "sketch": "hint",
-    "ladder": "ladder",
-    "parity": "parity",
-}
+IN_FORMAT = {name: name for name in ("digest", "copy", "rule", "parity")} | {"sketch": "hint", "refinement": "ladder"}
 Arrays = dict[str, NDArray[np.generic]]
 
 

@@ -23,7 +23,7 @@ class SketchTier(Tier):
     name = "sketch"
 
     def plan(self, making: "Making") -> None:
-        """Sketches and ladder are planned together, here if there are sketches."""
+        """Sketches and refinement are planned together, here if there are sketches."""
         remember(making)
 
     def validate(self, guard: "GuardFile") -> None:
@@ -47,7 +47,7 @@ class SketchTier(Tier):
                 raise InvalidGuard(f"The guard's sketch of {entry.name!r} takes {content} bytes, which cannot be.")
 
     def describe(self, guard: "GuardFile") -> dict[str, Any]:
-        """What sketches and ladder are of, or None without any; strengths are shares of the ladder's weights."""
+        """What sketches and refinement are of, or None without any; strengths are shares of the weights refined."""
         shape = guard.manifest.memory
         if shape is None:
             return {"memory": None}
@@ -55,7 +55,7 @@ class SketchTier(Tier):
             guard.entries[kept.tensor].name: {
                 "sketch": kept.codec or None,
                 "prior": bool(kept.prior),
-                "ladder": bool(kept.laddered),
+                "refinement": bool(kept.refined),
                 "error": kept.error,
             }
             for kept in shape.tensors

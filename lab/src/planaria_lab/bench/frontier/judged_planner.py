@@ -32,7 +32,7 @@ WAYS: tuple[tuple[float, float, str | None], ...] = (
     (0.0, 0.5, "first bits"),
     (0.0, 0.0, "first bits"),
 )
-ALIKE = 2  # plans of so many bytes for sketches and the same ladder that are tuned
+ALIKE = 2  # plans of so many bytes for sketches and the same refinement that are tuned
 
 
 class JudgedPlanner(Planner):
@@ -151,11 +151,11 @@ def filled(
     reached = [number for number, strength in enumerate(one.strengths) if rate <= strength]
     means = np.zeros_like(left)
     if reached:
-        rungs, scale = one.rungs[reached[-1]][index], analysis.scale(index)
-        for rung in np.unique(rungs):
-            of = tree(NOTHING, int(rung))
-            columns = rungs == rung
-            cells = np.searchsorted(thresholds(int(rung)), left[:, columns] / scale, side="right")
+        depths, scale = one.depths[reached[-1]][index], analysis.scale(index)
+        for depth in np.unique(depths):
+            of = tree(NOTHING, int(depth))
+            columns = depths == depth
+            cells = np.searchsorted(thresholds(int(depth)), left[:, columns] / scale, side="right")
             means[:, columns] = of.mean[of.leaves[cells]] * scale
     elif analysis.remembered[index].prior.size:
         rest = torch.from_numpy(left)

@@ -1,4 +1,4 @@
-"""What planaria keeps: sketches, covariances and the parity ladder, as its planner chooses."""
+"""What planaria keeps: sketches, covariances and the parity refinement, as its planner chooses."""
 
 from collections.abc import Iterable
 

@@ -9,17 +9,17 @@ from planaria.guard import Guard
 from planaria_lab.campaigns.tampering.base import Tensors
 from planaria_lab.campaigns.tampering.forgery import Forgery, Seal, Tiers, guard_like, is_of, with_fields
 
-TIERS = ("copy", "parity", "sketch", "ladder")
+TIERS = ("copy", "parity", "sketch", "refinement")
 
 
 class ForeignTiers(Forgery):
-    """Manifest, parity, copies, sketches and ladder are those of a guard of the damaged model; the digests stay.
+    """Manifest, parity, copies, sketches and refinement are those of a guard of the damaged model; the digests stay.
 
     What is regrown or estimated then comes from the attacker's weights.
 
     Args:
-        tiers: of "copy", "parity", "sketch" and "ladder" those to make, as far as the victim has them. Sketches and
-            ladder take seconds to plan; a rule would take a minute to fit, and is left out.
+        tiers: of "copy", "parity", "sketch" and "refinement" those to make, as far as the victim has them. Sketches and
+            refinement take seconds to plan; a rule would take a minute to fit, and is left out.
         seal: as for `Forgery`.
     """
 

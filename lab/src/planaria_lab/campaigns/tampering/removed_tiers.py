@@ -7,8 +7,8 @@ from planaria.guard import Guard
 from planaria_lab.campaigns.tampering.base import Tensors
 from planaria_lab.campaigns.tampering.forgery import ForgeryOfTiers, Tiers, is_of, with_fields
 
-FIELDS = {"parity": "parity", "copy": "copied", "sketch": "memory", "ladder": "memory", "rule": "rules"}
-"""What the manifest says of a tier. Sketches and ladder build on one another, and go together."""
+FIELDS = {"parity": "parity", "copy": "copied", "sketch": "memory", "refinement": "memory", "rule": "rules"}
+"""What the manifest says of a tier. Sketches and refinement build on one another, and go together."""
 
 
 class RemovedTiers(ForgeryOfTiers):

@@ -1,4 +1,4 @@
-"""The ladder tier: check bits over the bit planes of many tensors. Specified in FORMAT.md, section 10."""
+"""The refinement tier: check bits over the bit planes of many tensors. Specified in FORMAT.md, section 10."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,21 +7,21 @@ import numpy as np
 
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.headers import LARGEST_EXPANSION
-from planaria.guard.remember import ladder_columns, remember
+from planaria.guard.remember import refinement_columns, remember
 from planaria.guard.tiers.base import Tier, require_array
 from planaria.guard.tiers.sketch import remembered_of
-from planaria.memory.ladder import Ladder
 from planaria.memory.memory import matrix_shape
+from planaria.memory.refinement import Refinement
 
 if TYPE_CHECKING:
     from planaria.guard.file import GuardFile
     from planaria.guard.making import Making
 
 
-class LadderTier(Tier):
+class RefinementTier(Tier):
     """Check bits that restore weights between bounds, the narrower the fewer of all are missing."""
 
-    name = "ladder"
+    name = "refinement"
 
     def plan(self, making: "Making") -> None:
         """Planned together with sketches, if there are any."""
@@ -32,44 +32,48 @@ class LadderTier(Tier):
         shape = guard.manifest.memory
         if "ladder" in guard.arrays:
             require_array(guard, "ladder", np.uint8, (guard.arrays["ladder"].size,))
-        covered = [guard.entries[kept.tensor] for kept in shape.tensors if kept.laddered] if shape else []
+        covered = [guard.entries[kept.tensor] for kept in shape.tensors if kept.refined] if shape else []
         if bool(covered) != ("ladder" in guard.arrays):
             raise InvalidGuard(
-                f"The guard's ladder is of {len(covered)} tensors, and {'' if covered else 'not '}missing."
+                f"The guard's refinement is of {len(covered)} tensors, and {'' if covered else 'not '}missing."
             )
-        if ladder_columns(covered) > LARGEST_EXPANSION * guard.size:
-            raise InvalidGuard(f"The guard's ladder claims {ladder_columns(covered)} columns in {guard.size} bytes.")
+        if refinement_columns(covered) > LARGEST_EXPANSION * guard.size:
+            raise InvalidGuard(
+                f"The guard's refinement claims {refinement_columns(covered)} columns in {guard.size} bytes."
+            )
         if covered and "ladder" not in guard.lost:
-            self.ladder_of(guard)
+            self.refinement_of(guard)
 
     def promises(self, guard: "GuardFile") -> Iterator[str]:
         shape = guard.manifest.memory
         if shape is None or not shape.strengths or "ladder" in guard.lost:
             return
         strongest, *finer = [f"{100 * strength:.3g}" for strength in shape.strengths]
-        covered = sum(kept.laddered for kept in shape.tensors)
+        covered = sum(kept.refined for kept in shape.tensors)
         yield (
-            f"Ladder over {covered:,} tensors: up to {strongest} % of their weights may be missing, and are restored "
+            f"Refinement of {covered:,} tensors: up to {strongest} % of their weights may be missing, and are restored "
             f"between bounds{'; finer ones up to ' + ', '.join(finer) + ' %' if finer else ''}."
         )
 
     def kept_of(self, guard: "GuardFile", tensor: int) -> str:
         kept = remembered_of(guard, tensor)
-        return "ladder" if kept is not None and kept.laddered and "ladder" not in guard.lost else ""
+        return "refinement" if kept is not None and kept.refined and "ladder" not in guard.lost else ""
 
     @staticmethod
-    def ladder_of(guard: "GuardFile") -> Ladder | None:
+    def refinement_of(guard: "GuardFile") -> Refinement | None:
         """As stored; None without one. Raises `InvalidGuard`."""
         shape = guard.manifest.memory
-        covered = [] if shape is None else [guard.entries[kept.tensor].shape for kept in shape.tensors if kept.laddered]
+        covered = [] if shape is None else [guard.entries[kept.tensor].shape for kept in shape.tensors if kept.refined]
         if shape is None or not covered:
             return None
         try:
-            ladder = Ladder.from_bytes(
+            refinement = Refinement.from_bytes(
                 guard.arrays["ladder"].view(np.uint8), [matrix_shape(entry_shape) for entry_shape in covered]
             )
         except InvalidInput as error:
-            raise InvalidGuard(f"The guard's ladder is not sound: {error}") from error
-        if len(ladder.stages) != len(shape.strengths):
-            raise InvalidGuard(f"The guard's ladder has {len(ladder.stages)} stages, not {len(shape.strengths)}.")
-        return ladder
+            raise InvalidGuard(f"The guard's refinement is not sound: {error}") from error
+        if len(refinement.stages) != len(shape.strengths):
+            raise InvalidGuard(
+                f"The guard's refinement has {len(refinement.stages)} stages, not {len(shape.strengths)}."
+            )
+        return refinement

@@ -1,4 +1,6 @@
-"""The parity ladder: quantised weights under erasure codes, the first bits under the strongest (FORMAT.md, section 10).
+"""Successive refinement: quantised weights under erasure codes, the first bits under the strongest code.
+
+Specified in FORMAT.md, section 10, where it is called the ladder.
 
 Every weight is quantised, but only check bits of its codes are stored: as many as there will be missing weights, times
 the bits of each. Near the limit for independent weights, D = s2 2^(-2 r / p), which a stored copy is far from: it pays
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from planaria.errors import InvalidInput
 from planaria.memory.planes import HEAD, Plane, encoded, walk
-from planaria.memory.quantiser import RUNGS, refines, thresholds, tree
+from planaria.memory.quantiser import DEPTHS, refines, thresholds, tree
 from planaria.splitmix import STEP, mixed
 
 SEGMENT = 2**22  # weights that are coded together: bounds memory
@@ -26,7 +28,7 @@ MOST_STAGES = 8
 WIDEST = 2**20 // WORD  # window, in words
 
 # Of several tensors: each has rows and columns of its own.
-Rungs = Sequence[UInt8[np.ndarray, " _columns"]]
+Depths = Sequence[UInt8[np.ndarray, " _columns"]]
 Residuals = Sequence[Float64[np.ndarray, "_rows _columns"]]
 
 
@@ -35,17 +37,17 @@ class Stage:
     """One refinement of all weights.
 
     Attributes:
-        rungs: by tensor, the rung of each column.
+        depths: by tensor, the depth of each column.
         planes: by segment, from the first bit of the codes to the last.
     """
 
-    rungs: Rungs
+    depths: Depths
     planes: Sequence[Sequence[Plane]]
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the ladder knows of a tensor's missing weights, in the order of the mask.
+    """What the refinement knows of a tensor's missing weights, in the order of the mask.
 
     Attributes:
         low, high: between which each lies, to rounding; infinite where nothing is known.
@@ -58,7 +60,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Refinement:
     """Check bits for the weights of some tensors.
 
     Attributes:
@@ -73,11 +75,11 @@ class Ladder:
     def of(
         cls,
         residuals: Iterable[Float64[np.ndarray, "_rows _columns"]],
-        rungs: Sequence[Rungs],
+        depths: Sequence[Depths],
         strengths: Sequence[float],
         *,
         threads: int = 1,
-    ) -> "Ladder":
+    ) -> "Refinement":
         """Check bits that most likely find the missing weights while their share is up to a stage's strength.
 
         That is the share that each weight is missing with: their number may exceed it by chance, as if they were
@@ -88,7 +90,7 @@ class Ladder:
 
         Args:
             residuals: the weights, less what is known of them anyway, by tensor; looked at once, one after the other.
-            rungs: for each stage by tensor, the rung of each column; every stage refines the one before it.
+            depths: for each stage by tensor, the depth of each column; every stage refines the one before it.
             strengths: of each stage, in (0, 1]; not increasing.
             threads: to encode with; the result does not depend on them.
 
@@ -97,12 +99,12 @@ class Ladder:
                 stages or too many.
         """
         if any(not 0 < strength <= 1 for strength in strengths) or sorted(strengths, reverse=True) != list(strengths):
-            raise InvalidInput(f"Strengths of a ladder lie in (0, 1] and do not increase; {list(strengths)} came.")
+            raise InvalidInput(f"Strengths of a refinement lie in (0, 1] and do not increase; {list(strengths)} came.")
         if not 0 < len(strengths) <= MOST_STAGES:
-            raise InvalidInput(f"A ladder has 1 to {MOST_STAGES} stages, not {len(strengths)}.")
+            raise InvalidInput(f"A refinement has 1 to {MOST_STAGES} stages, not {len(strengths)}.")
         tables = [
-            _Table(rungs[number - 1] if number else [np.zeros_like(part) for part in stage], stage)
-            for number, stage in enumerate(rungs)
+            _Table(depths[number - 1] if number else [np.zeros_like(part) for part in stage], stage)
+            for number, stage in enumerate(depths)
         ]
         scales: list[float] = []
         coded: list[list[tuple[NDArray[np.int32], NDArray[np.uint8]]]] = [[] for _ in tables]
@@ -112,7 +114,7 @@ class Ladder:
                 cells = table.cells(tensor, residual / scales[-1]).ravel()
                 parts.append((table.codes[cells], table.lengths[cells]))
         stages = []
-        for stage, strength, parts in zip(rungs, strengths, coded, strict=True):
+        for stage, strength, parts in zip(depths, strengths, coded, strict=True):
             codes, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
             parts.clear()
             planes = [
@@ -147,10 +149,10 @@ class Ladder:
         rank = np.cumsum(~present) - 1
         contradictions = 0
         halted = np.zeros(len(missing), bool)  # weights whose cell in the stage before is not known
-        before: Rungs = [np.zeros_like(plane) for plane in self.stages[0].rungs]
+        before: Depths = [np.zeros_like(plane) for plane in self.stages[0].depths]
         cell_of = np.zeros(len(missing), np.int64)  # in the stage before
         for stage in self.stages:
-            table = _Table(before, stage.rungs)
+            table = _Table(before, stage.depths)
             codes, lengths = np.zeros(len(present), np.int32), np.zeros(len(present), np.uint8)
             nodes = np.zeros(len(missing), np.int64)
             for tensor, span in enumerate(_spans(sizes)):
@@ -181,7 +183,7 @@ class Ladder:
             mean[sure] = table.mean[nodes[sure]]
             halted |= table.child[nodes, 0] >= 0
             cell_of = table.cell_of_leaf[nodes]
-            before = stage.rungs
+            before = stage.depths
         bounds = []
         for tensor, span in enumerate(_spans(sizes)):
             own = slice(*np.searchsorted(missing, [span.start, span.stop]))
@@ -192,13 +194,13 @@ class Ladder:
         """As stored, little-endian.
 
         Stages (uint8), tensors (uint32) and their scales (float32). Then for every stage: the length (uint32) of a zlib
-        stream, and that, which has the rung of each column (uint8); for every segment, how many planes it has (uint8),
+        stream, and that, which has the depth of each column (uint8); for every segment, how many planes it has (uint8),
         and of each the check bits (uint32) and the window in words of 64 bits (uint16); then all check bits.
         """
         parts = [_HEADER.pack(len(self.stages), len(self.scales)), self.scales.astype("<f4").tobytes()]
         for stage in self.stages:
-            rungs = zlib.compress(np.concatenate(stage.rungs).tobytes(), 9)
-            parts += [_STAGE.pack(len(rungs)), rungs]
+            depths = zlib.compress(np.concatenate(stage.depths).tobytes(), 9)
+            parts += [_STAGE.pack(len(depths)), depths]
             for segment in stage.planes:
                 parts.append(_DEPTH.pack(len(segment)))
                 parts += [HEAD.pack(plane.check, plane.window // WORD) for plane in segment]
@@ -206,7 +208,7 @@ class Ladder:
         return np.frombuffer(b"".join(parts), np.uint8)
 
     @classmethod
-    def from_bytes(cls, content: UInt8[np.ndarray, " bytes"], shapes: Sequence[tuple[int, int]]) -> "Ladder":
+    def from_bytes(cls, content: UInt8[np.ndarray, " bytes"], shapes: Sequence[tuple[int, int]]) -> "Refinement":
         """Reads what `to_bytes` wrote for tensors of these shapes, (rows, columns).
 
         Raises:
@@ -215,23 +217,25 @@ class Ladder:
         reader = _Reader(content.tobytes())
         stages_count, tensors = reader.unpack(_HEADER)
         if tensors != len(shapes) or not 0 < stages_count <= MOST_STAGES:
-            raise InvalidInput(f"The ladder has {stages_count} stages for {tensors} tensors; there are {len(shapes)}.")
+            raise InvalidInput(
+                f"The refinement has {stages_count} stages for {tensors} tensors; there are {len(shapes)}."
+            )
         scales = np.frombuffer(reader.take(4 * tensors), "<f4").astype(np.float32)
         if not (np.isfinite(scales) & (scales > 0)).all():
-            raise InvalidInput("The scales of the ladder are not all positive numbers.")
+            raise InvalidInput("The scales of the refinement are not all positive numbers.")
         columns = [shape[1] for shape in shapes]
         weights = sum(rows * count for rows, count in shapes)
         segments = segments_of(weights)
         stages, before = [], np.zeros(sum(columns), np.uint8)
         for _ in range(stages_count):
             (size,) = reader.unpack(_STAGE)
-            rungs = _inflated(reader.take(size), sum(columns))
-            pairs = np.unique(np.stack([before, rungs]), axis=1).T
-            if rungs.max(initial=0) >= RUNGS or not all(refines(int(fine), int(coarse)) for coarse, fine in pairs):
-                raise InvalidInput("The rungs of the ladder do not refine each other.")
+            depths = _inflated(reader.take(size), sum(columns))
+            pairs = np.unique(np.stack([before, depths]), axis=1).T
+            if depths.max(initial=0) >= DEPTHS or not all(refines(int(fine), int(coarse)) for coarse, fine in pairs):
+                raise InvalidInput("The depths of the refinement do not refine each other.")
             heads = [[reader.unpack(HEAD) for _ in range(*reader.unpack(_DEPTH))] for _ in range(segments)]
             if any(not 0 < window <= WIDEST for segment in heads for _, window in segment):
-                raise InvalidInput(f"The windows of the ladder are not all 1 to {WIDEST} words.")
+                raise InvalidInput(f"The windows of the refinement are not all 1 to {WIDEST} words.")
             planes = [
                 [
                     Plane(check, WORD * window, np.frombuffer(reader.take(-(-check // 8)), np.uint8))
@@ -239,20 +243,20 @@ class Ladder:
                 ]
                 for segment in heads
             ]
-            stages.append(Stage(np.split(rungs, np.cumsum(columns)[:-1]), planes))
-            before = rungs
+            stages.append(Stage(np.split(depths, np.cumsum(columns)[:-1]), planes))
+            before = depths
         reader.finish()
         return cls(scales, stages)
 
 
 class _Table:
-    """The trees of all pairs of rungs that a stage uses, as one."""
+    """The trees of all pairs of depths that a stage uses, as one."""
 
-    def __init__(self, before: Rungs, rungs: Rungs):
-        pairs = [np.stack([coarse, fine]).astype(np.int64) for coarse, fine in zip(before, rungs, strict=True)]
+    def __init__(self, before: Depths, depths: Depths):
+        pairs = [np.stack([coarse, fine]).astype(np.int64) for coarse, fine in zip(before, depths, strict=True)]
         used, inverse = np.unique(np.concatenate(pairs, axis=1), axis=1, return_inverse=True)
         self.pairs = [(int(coarse), int(fine)) for coarse, fine in used.T]
-        self.of = np.split(inverse.reshape(-1), np.cumsum([len(rung_of_column) for rung_of_column in rungs])[:-1])
+        self.of = np.split(inverse.reshape(-1), np.cumsum([len(depth_of_column) for depth_of_column in depths])[:-1])
         trees = [tree(coarse, fine) for coarse, fine in self.pairs]
         node_starts = np.concatenate([[0], np.cumsum([len(part.child) for part in trees])]).astype(np.int64)
         cell_starts = np.concatenate([[0], np.cumsum([len(part.leaves) for part in trees])]).astype(np.int64)
@@ -266,7 +270,7 @@ class _Table:
         self.low = np.concatenate([part.low for part in trees])
         self.high = np.concatenate([part.high for part in trees])
         self.mean = np.concatenate([part.mean for part in trees])
-        self.cell_of_leaf = np.zeros(len(self.child), np.int64)  # the fine cell within its rung
+        self.cell_of_leaf = np.zeros(len(self.child), np.int64)  # the fine cell within its depth
         for part, start in zip(trees, node_starts, strict=False):
             self.cell_of_leaf[part.leaves + start] = np.arange(len(part.leaves))
 
@@ -298,7 +302,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.content):
-            raise InvalidInput("The ladder is cut off.")
+            raise InvalidInput("The refinement is cut off.")
         self.at += count
         return self.content[self.at - count : self.at]
 
@@ -307,7 +311,7 @@ class _Reader:
 
     def finish(self) -> None:
         if self.at != len(self.content):
-            raise InvalidInput(f"The ladder has {len(self.content) - self.at} bytes too many.")
+            raise InvalidInput(f"The refinement has {len(self.content) - self.at} bytes too many.")
 
 
 def segments_of(weights: int) -> int:
@@ -346,7 +350,7 @@ def _inflated(packed: bytes, size: int) -> NDArray[np.uint8]:
     try:
         content = stream.decompress(packed, size + 1)
     except zlib.error as error:
-        raise InvalidInput(f"The rungs of the ladder cannot be unpacked: {error}.") from error
+        raise InvalidInput(f"The depths of the refinement cannot be unpacked: {error}.") from error
     if len(content) != size or not stream.eof or stream.unused_data:
-        raise InvalidInput("The ladder has not one rung for each column.")
+        raise InvalidInput("The refinement has not one depth for each column.")
     return np.frombuffer(content, np.uint8)
