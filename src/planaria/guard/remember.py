@@ -86,7 +86,7 @@ def remembers(entry: Entry) -> bool:
 
 
 def refinement_columns(entries: Sequence[Entry]) -> int:
-    """How many columns a refinement of these tensors has, each with a depth that is packed so well that it needs a limit."""
+    """How many columns a refinement of these tensors has: their depths are packed so well that they need a limit."""
     return sum(matrix_shape(entry.shape)[1] for entry in entries)
 
 
