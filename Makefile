@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUIET := --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-long coverage lint types clean
 
 demo: .venv/installed
 	$(BIN)/planaria-lab demo
@@ -11,6 +11,13 @@ demo: .venv/installed
 # Two files at a time: threads of small tensors would wait for one another.
 test: .venv/developed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Long ones too, and hypothesis draws anew, and more, each time.
+test-long: .venv/developed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m '' --hypothesis-profile=explore
+
+coverage: .venv/developed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=planaria --cov-report=term:skip-covered
 
 lint: .venv/developed
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ settings.register_profile(
     max_examples=20,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("explore", settings.get_profile("planaria"), derandomize=False, max_examples=200)
 settings.load_profile("planaria")
 torch.set_num_threads(1)  # two processes share the cores; threads of small tensors would wait for one another
 
