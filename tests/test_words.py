@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import planaria
+import planaria_lab
 from planaria.guard.report import VERDICTS
 from planaria.guard.tiers import TIERS
 
@@ -34,9 +35,10 @@ def singular(word: str) -> str:
 
 
 def names_in_code() -> set[str]:
-    """Every name that the library defines, in small letters with underscores between its parts."""
-    names = {part for path in ROOT.rglob("*.py") for part in path.relative_to(ROOT).with_suffix("").parts}
-    for path in ROOT.rglob("*.py"):
+    """Every name of the library and the laboratory, in small letters with underscores between its parts."""
+    paths = [path for root in (ROOT, Path(planaria_lab.__file__).parent) for path in root.rglob("*.py")]
+    names = {part for path in paths for part in path.with_suffix("").parts[-3:]}
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 names.add(node.name)
