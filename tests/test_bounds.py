@@ -1,7 +1,5 @@
 """The bounds against closed forms, simulations that must not beat them, and one another."""
 
-import contextlib
-import io
 import itertools
 import math
 import re
@@ -461,14 +459,8 @@ def test_arguments_out_of_range_are_refused(call: Any, message: str, unchecked: 
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="docs/bounds.md is not there")
-def test_the_page_prints_what_it_shows_and_names_every_function() -> None:
+def test_the_page_names_every_function() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    (shown,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, {})
-    assert printed.getvalue() == shown
     named = set(re.findall(r"`(\w+)(?:\(\w+\))?`", page))
     own = {name for name, thing in vars(bounds).items() if getattr(thing, "__module__", "") == bounds.__name__}
     assert {name for name in own if name[0] != "_" and name[0].islower()} <= named
