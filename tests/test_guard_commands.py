@@ -533,7 +533,7 @@ def test_memory_is_planned_for_what_is_expected_told_and_explained(folder: Path,
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     assert all(any(line.startswith("- ") and name in line for line in lines) for name in TENSORS if name != "codes")
-    assert "Copies of 1 tensors" in outcome.out and "Refinement over" in outcome.out and "| copy |" in outcome.out
+    assert "Copies of 1 tensors" in outcome.out and "Refinement of" in outcome.out and "| copy |" in outcome.out
     told = json.loads(planaria("inspect", folder / "new", "--json").out)
     assert told["copied"] == ["scale"] and told["memory"]["strengths"][0] >= 0.3 and told["version"] == 2
     assert told["tiers"]["refinement"] > 0 and set(told["memory"]["tensors"]) <= set(TENSORS)
