@@ -143,7 +143,7 @@ def test_a_repair_that_does_not_verify_is_exit_code_seven_and_writes_nothing(
     way: tuple[str, ...], folder: Path, planaria: Planaria, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planaria(*arguments(FEW, folder, "-o", folder / "broken.safetensors"))
-    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.stream.tiles, bool))
+    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.layout.tiles, bool))
     monkeypatch.chdir(folder)
     before = contents(folder)
     assert planaria(*arguments("repair", folder, *way, model="broken.safetensors")).failed_with(7)

@@ -72,7 +72,7 @@ def show_guard(guard: "GuardFile", *, everything: bool) -> None:
     )
     lines = []
     for index, entry in sorted(enumerate(guard.entries), key=lambda item: -item[1].nbytes):
-        tiles = guard.stream.tiles_of_tensor(index)
+        tiles = guard.layout.tiles_of_tensor(index)
         kept = ", ".join(filter(None, (tier.kept_of(guard, index) for tier in TIERS.values())))
         shape, count = " x ".join(str(size) for size in entry.shape), f"{tiles.stop - tiles.start:,}"
         worth = RuleTier.worth_of(guard, index)

@@ -20,10 +20,10 @@ from typing_extensions import Self
 from planaria.checkpoints import Checkpoint, open_checkpoint
 from planaria.errors import InvalidInput, LooksDifferent, PlanariaError
 from planaria.guard import Guard, Report
+from planaria.guard.byte_layout import SYMBOL
 from planaria.guard.digests import hash_group_digests
 from planaria.guard.overlay import Overlay
 from planaria.guard.repair import diagnose
-from planaria.guard.stream import SYMBOL
 
 logger = logging.getLogger(__name__)
 REST = 0.1  # seconds between two looks: waking up takes longer than a look at a few tiles
@@ -152,8 +152,8 @@ class Scrubber:
         began = time.monotonic()
         with self._open() as checkpoint:  # anew for each pass: the module may have moved to another device
             for hash_groups in self._blocks():
-                tiles = self.guard.stream.tiles_in(hash_groups)
-                begins, ends = self.guard.stream.tile_bounds(tiles)
+                tiles = self.guard.layout.tiles_in(hash_groups)
+                begins, ends = self.guard.layout.tile_bounds(tiles)
                 self._rest(SYMBOL * int((ends - begins).sum()) / self.rate)
                 found = self._digests(checkpoint, hash_groups)
                 self._count(checked=len(tiles))
@@ -189,13 +189,13 @@ class Scrubber:
 
     def _after(self, report: Report, overlay: Overlay) -> tuple[NDArray[np.generic], Counter[str]]:
         """Digests after the overlay is written; and by verdict, how many unproven hash groups are news."""
-        stream, left = self.guard.stream, self._intact.copy()
+        layout, left = self.guard.layout, self._intact.copy()
         changed: Counter[str] = Counter()
         for tensor, region in report.regions():
             if region.verdict != "exact":
-                first = stream.first_tiles[stream.index[tensor.name]] + region.start // stream.tile
-                last = first + (region.stop - region.start - 1) // stream.tile
-                hash_groups = np.unique(stream.hash_group_of[first : last + 1])
+                first = layout.first_tiles[layout.index[tensor.name]] + region.start // layout.tile
+                last = first + (region.stop - region.start - 1) // layout.tile
+                hash_groups = np.unique(layout.hash_group_of[first : last + 1])
                 left[hash_groups] = self._digests(overlay, hash_groups)
                 changed[region.verdict] += int((left[hash_groups] != self._left[hash_groups]).any(1).sum())
         return left, changed
@@ -205,13 +205,13 @@ class Scrubber:
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
         """All hash groups of tiles, a few neighbours at a time."""
-        stream = self.guard.stream
-        at_once = max(1, int(min(REST * self.rate, MOST_AT_ONCE)) // stream.tile)
-        for start in range(0, stream.hash_groups, at_once):
-            yield np.arange(start, min(start + at_once, stream.hash_groups))
+        layout = self.guard.layout
+        at_once = max(1, int(min(REST * self.rate, MOST_AT_ONCE)) // layout.tile)
+        for start in range(0, layout.hash_groups, at_once):
+            yield np.arange(start, min(start + at_once, layout.hash_groups))
 
     def _digests(self, content: Checkpoint | Overlay, hash_groups: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return hash_group_digests(content, self.guard.stream, hash_groups, key=self.guard.key)
+        return hash_group_digests(content, self.guard.layout, hash_groups, key=self.guard.key)
 
     def _synchronise(self) -> None:
         """Waits until accelerators are done: a pass returns before they are."""

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from planaria.checkpoints import Entry
 from planaria.errors import InvalidGuard
 from planaria.guard import Guard, protect
+from planaria.guard.byte_layout import GROUP, ByteLayout
 from planaria.guard.headers import pack_headers, unpack_headers
-from planaria.guard.stream import GROUP, Stream
 
 
 def flipped(place: float, bit: int) -> tuple[dict[str, torch.Tensor], str]:
@@ -34,8 +34,8 @@ def flipped(place: float, bit: int) -> tuple[dict[str, torch.Tensor], str]:
 def test_a_model_of_many_small_tensors_has_a_compact_guard_and_others_have_not() -> None:
     guard = crowd_guard()
     assert guard.manifest.version == 3 and guard.manifest.parity is not None
-    assert guard.stream.hash_groups < guard.stream.tiles / 2 and guard.stream.groups == 1
-    assert len(guard.arrays["digest.tiles"]) == guard.stream.hash_groups
+    assert guard.layout.hash_groups < guard.layout.tiles / 2 and guard.layout.groups == 1
+    assert len(guard.arrays["digest.tiles"]) == guard.layout.hash_groups
     measured = [index for index in range(len(guard.entries)) if guard.statistics(index) is not None]
     assert guard.entries[measured[-1]].name == "head.bias" or "head.weight" in [guard.entries[i].name for i in measured]
     assert protect(crowd(), budget=0.8, tiers=("digest", "parity")).manifest.version == 1
@@ -76,7 +76,7 @@ def test_copies_are_restored_though_others_of_their_hash_group_are_lost() -> Non
 
 def test_of_tensors_that_were_not_measured_what_is_absurd_takes_the_median() -> None:
     guard = protect(crowd(), budget=0.06, tiers=("digest",))
-    index = guard.stream.index["layers.5.norm"]
+    index = guard.layout.index["layers.5.norm"]
     assert guard.statistics(index) is None
     damaged = copied(crowd())
     absurd = torch.tensor([torch.nan, torch.inf, 1e9, -1.0, 1e-9])
@@ -93,26 +93,26 @@ def test_of_tensors_that_were_not_measured_what_is_absurd_takes_the_median() -> 
 @given(sizes=st.lists(st.integers(0, 700), max_size=30), tile=st.sampled_from([64, 128, 256]))
 def test_hash_groups_hold_neighbours_and_no_more_than_a_tile(sizes: list[int], tile: int) -> None:
     entries = [Entry(str(index), "U8", (size,), size) for index, size in enumerate(sizes)]
-    stream = Stream(entries, tile=tile, grouped=True)
-    begins, ends = stream.tile_bounds(np.arange(stream.tiles))
+    layout = ByteLayout(entries, tile=tile, grouped=True)
+    begins, ends = layout.tile_bounds(np.arange(layout.tiles))
     nbytes = np.array([min(tile, size - start) for size in sizes for start in range(0, size, tile)], dtype=np.int64)
-    assert len(nbytes) == stream.tiles == len(stream.hash_group_of) and (ends - begins == -(-nbytes // 2)).all()
-    assert (np.diff(stream.hash_group_of, prepend=0) >= 0).all() and (
-        np.diff(stream.hash_group_of, prepend=0) <= 1
+    assert len(nbytes) == layout.tiles == len(layout.hash_group_of) and (ends - begins == -(-nbytes // 2)).all()
+    assert (np.diff(layout.hash_group_of, prepend=0) >= 0).all() and (
+        np.diff(layout.hash_group_of, prepend=0) <= 1
     ).all()
-    filled = np.bincount(stream.hash_group_of, weights=nbytes, minlength=stream.hash_groups)
-    assert (filled <= tile).all() and len(filled) == stream.hash_groups
-    for hash_group in range(1, stream.hash_groups):  # no tile had room in the hash group before
-        first = int(stream.tiles_in(np.array([hash_group]))[0])
+    filled = np.bincount(layout.hash_group_of, weights=nbytes, minlength=layout.hash_groups)
+    assert (filled <= tile).all() and len(filled) == layout.hash_groups
+    for hash_group in range(1, layout.hash_groups):  # no tile had room in the hash group before
+        first = int(layout.tiles_in(np.array([hash_group]))[0])
         assert filled[hash_group - 1] + nbytes[first] > tile
-    assert sum(len(stream.tensors_in(group)) for group in range(stream.groups)) == len(sizes)
-    plain = Stream(entries, tile=tile)
+    assert sum(len(layout.tensors_in(group)) for group in range(layout.groups)) == len(sizes)
+    plain = ByteLayout(entries, tile=tile)
     assert plain.hash_groups == plain.tiles and plain.groups == len(sizes)
 
 
 def test_a_group_is_a_large_tensor_or_a_mebibyte_of_small_ones() -> None:
     entries = [Entry(str(index), "U8", (size,), size) for index, size in enumerate([10, GROUP, 5, GROUP - 5, 1, 0, 2])]
-    assert Stream(entries, tile=4096, grouped=True).group_of.tolist() == [0, 1, 2, 2, 3, 3, 3]
+    assert ByteLayout(entries, tile=4096, grouped=True).group_of.tolist() == [0, 1, 2, 2, 3, 3, 3]
 
 
 HEADER = save(crowd())

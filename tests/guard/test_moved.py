@@ -92,17 +92,17 @@ def test_tiles_that_moved_within_a_tensor_are_put_back(side: int, tiles: int) ->
 @given(seed=st.integers(0, 999), tiles=st.integers(2, 30))
 def test_tiles_that_exchanged_contents_anywhere_are_put_back(seed: int, tiles: int) -> None:
     tensors, guard = layers(side=129), guard_of(torch.float32, 129)
-    stream, source = guard.stream, generator(seed, "test places")
+    layout, source = guard.layout, generator(seed, "test places")
     contents = {name: content.copy() for name, content in bytes_of(tensors).items()}
     full = [
         (entry.name, start)
-        for entry in stream.entries
-        for start in range(0, entry.nbytes - stream.tile + 1, stream.tile)
+        for entry in layout.entries
+        for start in range(0, entry.nbytes - layout.tile + 1, layout.tile)
     ]
     places = [full[at] for at in torch.randperm(len(full), generator=source)[:tiles].tolist()]
-    held = [contents[name][start : start + stream.tile].copy() for name, start in places]
+    held = [contents[name][start : start + layout.tile].copy() for name, start in places]
     for (name, start), content in zip(places, [*held[1:], held[0]], strict=True):
-        contents[name][start : start + stream.tile] = content
+        contents[name][start : start + layout.tile] = content
     assert_restored(guard, as_tensors(contents, tensors), tensors)
 
 

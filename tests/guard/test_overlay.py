@@ -10,8 +10,8 @@ from models import random_bytes
 from numpy.typing import NDArray
 
 from planaria.checkpoints import StateDict
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.overlay import Overlay
-from planaria.guard.stream import Stream
 
 TILE = 64
 SIZES = {"one": 1, "nothing": 0, "even": 200, "odd": 333, "border": 128}
@@ -36,14 +36,14 @@ class Both:
     def __init__(self) -> None:
         self.checkpoint = Recording()
         self.intact = {name: self.checkpoint.read(name) for name in SIZES}
-        self.stream = Stream(tuple(self.checkpoint.entries.values()), tile=TILE)
-        self.overlay = Overlay(self.checkpoint, self.stream)
+        self.layout = ByteLayout(tuple(self.checkpoint.entries.values()), tile=TILE)
+        self.overlay = Overlay(self.checkpoint, self.layout)
         self.naive = {name: content.copy() for name, content in self.intact.items()}
 
     def xor(self, symbols: list[int], values: list[int]) -> None:
         self.overlay.xor(np.array(symbols, np.int64), np.array(values, np.uint16))
         for symbol, value in zip(symbols, values, strict=True):
-            (place,) = self.stream.places(symbol, symbol + 1)
+            (place,) = self.layout.places(symbol, symbol + 1)
             pair = np.array([value], "<u2").view(np.uint8)
             self.naive[list(SIZES)[place.tensor]][place.start : place.stop] ^= pair[: place.stop - place.start]
 
@@ -62,7 +62,7 @@ def corrected(draw: st.DrawFn) -> Both:
     both = Both()
     for _ in range(draw(st.integers(0, 4))):
         if draw(st.booleans()):
-            symbols = draw(st.lists(st.integers(0, both.stream.symbols - 1), max_size=20))
+            symbols = draw(st.lists(st.integers(0, both.layout.symbols - 1), max_size=20))
             count = len(symbols)
             both.xor(symbols, draw(st.lists(st.integers(0, 65535), min_size=count, max_size=count)))
         else:
@@ -98,7 +98,7 @@ def test_a_commit_writes_the_corrections_to_their_tiles_alone(both: Both) -> Non
     touched = {
         (name, tile)
         for symbol in both.overlay.symbols.tolist()
-        for name, start, _ in both.stream.bytes_of(both.stream.tiles_of(np.array([symbol])))
+        for name, start, _ in both.layout.bytes_of(both.layout.tiles_of(np.array([symbol])))
         for tile in [start // TILE]
     }
     both.overlay.commit()

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from planaria.checkpoints import StateDict
 from planaria.codes import ReedSolomon
 from planaria.guard import parity
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
 from planaria.guard.parity import correct, encode, shape_for
-from planaria.guard.stream import Stream
 from planaria.guard.unsolved import Unsolved
 from planaria.streams import generator
 
@@ -66,24 +66,24 @@ class Coded:
         parts = {str(index): random_bytes(size, seed=index) for index, size in enumerate(self.sizes)}
         tensors = {name: torch.from_numpy(content) for name, content in parts.items()}
         self.checkpoint = StateDict(tensors, writable=True)
-        self.stream = Stream(tuple(self.checkpoint.entries.values()), tile=TILE)
-        self.intact = self.stream.read(self.checkpoint, 0, self.stream.symbols).copy()
-        self.stored = encode(self.checkpoint, self.stream, self.shape, threads=1, progress=silent)
-        self.overlay = Overlay(self.checkpoint, self.stream)
+        self.layout = ByteLayout(tuple(self.checkpoint.entries.values()), tile=TILE)
+        self.intact = self.layout.read(self.checkpoint, 0, self.layout.symbols).copy()
+        self.stored = encode(self.checkpoint, self.layout, self.shape, threads=1, progress=silent)
+        self.overlay = Overlay(self.checkpoint, self.layout)
 
     @property
     def now(self) -> NDArray[np.uint16]:
-        return self.stream.read(self.overlay, 0, self.stream.symbols)
+        return self.layout.read(self.overlay, 0, self.layout.symbols)
 
     @property
     def codewords(self) -> NDArray[np.int64]:
         """The codeword of every symbol."""
-        segment, within = np.divmod(np.arange(self.stream.symbols), self.shape.segment)
+        segment, within = np.divmod(np.arange(self.layout.symbols), self.shape.segment)
         return np.asarray(segment * self.shape.width + within % self.shape.width)
 
     def strike(self, symbols: NDArray[np.int64], *, seed: int) -> None:
         """Other numbers in these symbols; the padding of odd tensors stays."""
-        padded = [start + size // 2 for start, size in zip(self.stream.starts, self.sizes, strict=False) if size % 2]
+        padded = [start + size // 2 for start, size in zip(self.layout.starts, self.sizes, strict=False) if size % 2]
         values = 1 + random_bytes(2 * len(symbols), seed=seed).view(np.uint16) % 65535
         values = np.where(np.isin(symbols, padded), 1 + values % 255, values).astype(np.uint16)
         self.overlay.xor(symbols, values)
@@ -97,20 +97,20 @@ class Coded:
         writable: Callable[[NDArray[np.int64]], NDArray[np.uint16]] = lambda at: np.full(len(at), 65535, np.uint16),
     ) -> Unsolved:
         return correct(
-            self.overlay, self.stream, self.shape, self.stored, damaged,
+            self.overlay, self.layout, self.shape, self.stored, damaged,
             suspects=suspects, proven=self.proven, writable=writable, threads=1, progress=silent,
         )  # fmt: skip
 
     def proven(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-        begins, ends = self.stream.tile_bounds(tiles)
+        begins, ends = self.layout.tile_bounds(tiles)
         now = self.now
         right = [(now[b:e] == self.intact[b:e]).all() for b, e in zip(begins, ends, strict=True)]
         return tiles[np.array(right, bool)]
 
     def marked(self, symbols: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The tiles of these symbols."""
-        damaged = np.zeros(self.stream.tiles, bool)
-        damaged[self.stream.tiles_of(symbols)] = True
+        damaged = np.zeros(self.layout.tiles, bool)
+        damaged[self.layout.tiles_of(symbols)] = True
         return damaged
 
 
@@ -132,14 +132,14 @@ def test_parity_made_in_pieces_is_that_of_each_segment_as_a_whole(model: Coded, 
     told: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "CHUNK", chunk)
-        made = encode(model.checkpoint, model.stream, shape, threads=threads, progress=told.append)
+        made = encode(model.checkpoint, model.layout, shape, threads=threads, progress=told.append)
     assert np.array_equal(made, np.stack(whole))
     assert sum(told) >= 2 * len(symbols) - 2 * shape.segment
 
 
 def worst(model: Coded, most: int, *, seed: int) -> NDArray[np.int64]:
     """Symbols at random, as many in every codeword as `most`, or all of them."""
-    order = torch.randperm(model.stream.symbols, generator=generator(seed, "test symbols")).numpy()
+    order = torch.randperm(model.layout.symbols, generator=generator(seed, "test symbols")).numpy()
     chosen = [order[model.codewords[order] == codeword][:most] for codeword in np.unique(model.codewords)]
     return np.sort(np.concatenate(chosen))
 
@@ -157,13 +157,13 @@ def test_half_the_strength_in_every_codeword_at_unknown_places_is_corrected(mode
 
 @given(model=coded, seed=seeds)
 def test_the_whole_strength_in_known_tiles_is_corrected(model: Coded, seed: int) -> None:
-    damaged = np.zeros(model.stream.tiles, bool)
-    for tile in scattered(model.stream.tiles, model.stream.tiles, seed=seed)[::-1]:
+    damaged = np.zeros(model.layout.tiles, bool)
+    for tile in scattered(model.layout.tiles, model.layout.tiles, seed=seed)[::-1]:
         damaged[tile] = True
-        symbols = model.stream.symbols_of(damaged.nonzero()[0], 0, model.stream.symbols)
+        symbols = model.layout.symbols_of(damaged.nonzero()[0], 0, model.layout.symbols)
         if np.bincount(model.codewords[symbols]).max() > model.shape.check:
             damaged[tile] = False
-    symbols = model.stream.symbols_of(damaged.nonzero()[0], 0, model.stream.symbols)
+    symbols = model.layout.symbols_of(damaged.nonzero()[0], 0, model.layout.symbols)
     if symbols.size:
         model.strike(symbols, seed=seed)
     assert not model.correct(damaged).failed.any()
@@ -183,17 +183,17 @@ def test_suspects_stretch_the_strength_past_half(model: Coded, seed: int) -> Non
 def test_past_the_strength_only_failed_codewords_of_damaged_tiles_are_in_doubt(
     model: Coded, seed: int, share: float
 ) -> None:
-    symbols = scattered(round(share * model.stream.symbols), model.stream.symbols, seed=seed)
+    symbols = scattered(round(share * model.layout.symbols), model.layout.symbols, seed=seed)
     struck = model.marked(symbols)
     damaged = struck.copy()
     model.strike(symbols, seed=seed)
     unsolved = model.correct(damaged)
     wrong = (model.now != model.intact).nonzero()[0]
-    assert struck[model.stream.tiles_of(wrong)].all()  # a proven tile is never touched
-    assert damaged[model.stream.tiles_of(wrong)].all()  # and what is called proven is right
+    assert struck[model.layout.tiles_of(wrong)].all()  # a proven tile is never touched
+    assert damaged[model.layout.tiles_of(wrong)].all()  # and what is called proven is right
     assert 0 <= unsolved.density <= 1
     if model.shape.check >= 8:  # a weaker code may take chance for a codeword
-        assert unsolved.doubtful(0, model.stream.symbols, model.shape)[wrong].all()
+        assert unsolved.doubtful(0, model.layout.symbols, model.shape)[wrong].all()
 
 
 # --- Beyond the strength ---------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def beyond(model: Coded, *, kind: str, lanes: float, seed: int) -> NDArray[np.in
     hit = draws.random(model.codewords.max() + 1) < lanes
     among = hit[model.codewords].nonzero()[0]
     symbols = np.sort(draws.permutation(among)[: max(len(among) // 4, 1)])
-    padded = [start + size // 2 for start, size in zip(model.stream.starts, model.sizes, strict=False) if size % 2]
+    padded = [start + size // 2 for start, size in zip(model.layout.starts, model.sizes, strict=False) if size % 2]
     symbols = symbols[~np.isin(symbols, padded)]
     values = {
         "random": draws.integers(1, 65536, len(symbols)),
@@ -240,13 +240,13 @@ def test_no_symbol_but_the_struck_ones_ever_changes(
     before = model.now
     damaged = model.marked(struck)
     told = struck[np.random.default_rng(seed).random(len(struck)) < suspected]
-    unsolved = model.correct(damaged, suspects=lambda tiles: told[np.isin(model.stream.tiles_of(told), tiles)])
+    unsolved = model.correct(damaged, suspects=lambda tiles: told[np.isin(model.layout.tiles_of(told), tiles)])
     changed = (model.now != before).nonzero()[0]
     assert np.isin(changed, struck).all()
     assert (model.now[changed] == model.intact[changed]).all()
     wrong = (model.now != model.intact).nonzero()[0]
-    assert damaged[model.stream.tiles_of(wrong)].all()
-    assert unsolved.doubtful(0, model.stream.symbols, model.shape)[wrong].all()
+    assert damaged[model.layout.tiles_of(wrong)].all()
+    assert unsolved.doubtful(0, model.layout.symbols, model.shape)[wrong].all()
 
 
 @pytest.mark.parametrize("kind", ["random", "signs", "bits"])
@@ -275,7 +275,7 @@ def test_what_may_not_be_written_is_written_with_a_digest_alone(model: Coded, se
     before, damaged = model.now, model.marked(struck)
     model.correct(damaged, writable=lambda at: np.zeros(len(at), np.uint16))
     changed = (model.now != before).nonzero()[0]
-    assert not damaged[model.stream.tiles_of(changed)].any()
+    assert not damaged[model.layout.tiles_of(changed)].any()
 
 
 @pytest.mark.parametrize("check", [2, 3, 4])

@@ -97,19 +97,19 @@ def tiles_of(report: Report, verdict: str) -> dict[str, np.ndarray]:
 
 def by_tile(guard: Guard, struck: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """By tensor, whether each byte lies in a tile that was struck, and in a hash group of tiles that was."""
-    stream = guard.stream
-    starts = [np.arange(0, entry.nbytes, stream.tile) for entry in stream.entries]
+    layout = guard.layout
+    starts = [np.arange(0, entry.nbytes, layout.tile) for entry in layout.entries]
     tiles = np.concatenate(
         [
             np.logical_or.reduceat(struck[entry.name], at) if entry.nbytes else np.zeros(0, bool)
-            for entry, at in zip(stream.entries, starts, strict=True)
+            for entry, at in zip(layout.entries, starts, strict=True)
         ]
     )
-    hash_groups = np.isin(stream.hash_group_of, stream.hash_group_of[tiles])
+    hash_groups = np.isin(layout.hash_group_of, layout.hash_group_of[tiles])
     return tuple(  # type: ignore[return-value]
         {
-            entry.name: np.repeat(mask[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
-            for index, entry in enumerate(stream.entries)
+            entry.name: np.repeat(mask[layout.tiles_of_tensor(index)], layout.tile)[: entry.nbytes]
+            for index, entry in enumerate(layout.entries)
         }
         for mask in (tiles, hash_groups)
     )
@@ -236,7 +236,7 @@ def test_a_check_tells_what_a_repair_does_and_changes_nothing(case: Case) -> Non
 def test_every_repaired_weight_is_finite_and_within_the_intact_range(case: Case) -> None:
     tensors, guard = outcome(case).tensors, outcome(case).guard
     for name, tensor in outcome(case).result.items():
-        measured = guard.statistics(guard.stream.index[name]) is not None
+        measured = guard.statistics(guard.layout.index[name]) is not None
         assert measured or not tensor.dtype.is_floating_point or tensor.isfinite().all()
         if tensor.dtype in FLOATS and tensor.numel() and measured:
             low, high = (bound.float().item() for bound in tensors[name].aminmax())
@@ -250,7 +250,7 @@ def test_a_repair_is_never_worse_than_zero_in_place_of_the_damaged_tiles(case: C
     tensors, result = outcome(case, seed).tensors, outcome(case, seed).result
     for tensor in outcome(case, seed).report.tensors:
         truth = tensors[tensor.name]
-        measured = outcome(case).guard.statistics(outcome(case).guard.stream.index[tensor.name]) is not None
+        measured = outcome(case).guard.statistics(outcome(case).guard.layout.index[tensor.name]) is not None
         if truth.dtype in FLOATS and tensor.regions and measured:
             zeroed = bytes_of({"": truth})[""]
             for region in tensor.regions:
@@ -453,7 +453,7 @@ def test_tensors_may_come_in_any_order() -> None:
 def test_a_repair_that_does_not_verify_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged, _ = broken(gaussian(), WholeWeight(0.05), 0)
     before = copied(damaged)
-    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.stream.tiles, bool))
+    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.layout.tiles, bool))
     with pytest.raises(VerificationFailed):
         gaussian_guard().repair(damaged)
     assert same(damaged, before)

@@ -174,7 +174,7 @@ def test_a_repair_that_does_not_verify_leaves_every_file_as_it_is(
 ) -> None:
     model.write_bytes(struck(model.read_bytes(), slice(2000, 2000 + length)))
     before = {path: path.read_bytes() for path in model.parent.iterdir()}
-    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.stream.tiles, bool))
+    monkeypatch.setattr(repairing, "damaged_tiles", lambda guard, overlay, within: np.ones(guard.layout.tiles, bool))
     with pytest.raises(VerificationFailed):
         guard_of(model).repair(model, name and model.with_name(name), in_place=not name)
     assert {path: path.read_bytes() for path in model.parent.iterdir()} == before

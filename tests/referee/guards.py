@@ -92,13 +92,13 @@ def draw_pair(number: int) -> Pair:
                 budget *= 1.07
                 continue
             shape = guard.manifest.parity
-            if shape is not None and shape.check * guard.stream.symbols > MOST_WORK:
+            if shape is not None and shape.check * guard.layout.symbols > MOST_WORK:
                 if "rule" not in tiers:
                     budget *= 0.7
                     few = few and not lowered  # too few at one budget, and too many at the next
                     lowered = True
                     continue
-                guard = with_parity(guard, intact, check=MOST_WORK // guard.stream.symbols, length=LENGTH)
+                guard = with_parity(guard, intact, check=MOST_WORK // guard.layout.symbols, length=LENGTH)
             if "parity" in tiers and source.chance(WEAK):
                 guard = with_parity(guard, intact, check=source.whole(2, 8), length=source.size(50, 2000))
             return Pair(kind, intact, guard, tiers, budget, expect, on_disk)
@@ -109,11 +109,11 @@ def with_parity(guard: Guard, intact: Tensors, *, check: int, length: int) -> Gu
 
     Guards of few check symbols were made once, and are read for ever, whatever is made today.
     """
-    stream = guard.stream
-    segment = stream.symbols
+    layout = guard.layout
+    segment = layout.symbols
     check = min(check, segment)
     shape = ParityShape(segment=segment, width=max(segment // length, 1), check=check)
     with StateDict(intact, headers={"": guard.headers[next(iter(guard.headers))]}) as checkpoint:
-        symbols = parity.encode(checkpoint, stream, shape, threads=1, progress=lambda count: None)
+        symbols = parity.encode(checkpoint, layout, shape, threads=1, progress=lambda count: None)
     arrays = {**guard.arrays, "parity": np.asarray(symbols)}
     return replace(guard, manifest=replace(guard.manifest, parity=shape), arrays=arrays)

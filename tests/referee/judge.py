@@ -263,18 +263,18 @@ def _calibrate(
 
 def _matched(guard: Guard, intact: Contents, before: Contents) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """By tensor, whether each byte lies in a hash group that was as intact, so that its digest matched."""
-    stream = guard.stream
-    right = np.ones(stream.tiles, bool)
+    layout = guard.layout
+    right = np.ones(layout.tiles, bool)
     spans = []
-    for index, entry in enumerate(stream.entries):
-        tiles = stream.tiles_of_tensor(index)
+    for index, entry in enumerate(layout.entries):
+        tiles = layout.tiles_of_tensor(index)
         spans.append((entry, tiles))
         if entry.nbytes:
             equal = intact[entry.name] == before[entry.name]
-            right[tiles] = np.logical_and.reduceat(equal, np.arange(0, entry.nbytes, stream.tile))
-    whole = ~np.isin(stream.hash_group_of, stream.hash_group_of[~right])
+            right[tiles] = np.logical_and.reduceat(equal, np.arange(0, entry.nbytes, layout.tile))
+    whole = ~np.isin(layout.hash_group_of, layout.hash_group_of[~right])
     for entry, tiles in spans:
-        yield entry.name, np.repeat(whole[tiles], stream.tile)[: entry.nbytes]
+        yield entry.name, np.repeat(whole[tiles], layout.tile)[: entry.nbytes]
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.uint8]]:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Entry
 from planaria.dtypes import DTYPES
+from planaria.guard.byte_layout import SYMBOL
 from planaria.guard.file import GuardFile
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
-from planaria.guard.stream import SYMBOL
 from planaria.guard.unsolved import Unsolved
 
 FAR_OUT = 2.0  # times the intact range: no fine-tuning moves a weight there
@@ -137,21 +137,21 @@ def changed_tiles(
         unsolved: what the parity left, or None if there is none.
     """
     changed = np.zeros_like(unproven)
-    stream = guard.stream
+    layout = guard.layout
     if not unproven.any() and not len(overlay.symbols):
         return changed
     judged = [
         index
-        for index, entry in enumerate(stream.entries)
-        if entry.dtype in FLOATS and not foreign[stream.tiles_of_tensor(index)].any()
+        for index, entry in enumerate(layout.entries)
+        if entry.dtype in FLOATS and not foreign[layout.tiles_of_tensor(index)].any()
     ]
     for index in judged:
         symbols = _trained_symbols(guard, overlay, index, unproven)
         if symbols.size:
-            changed[stream.tiles_of(symbols)] = True
+            changed[layout.tiles_of(symbols)] = True
             overlay.forget(symbols)
     for index in _sound_tensors(guard, overlay, judged, unproven, changed, unsolved):
-        bounds = stream.tiles_of_tensor(index)
+        bounds = layout.tiles_of_tensor(index)
         changed[bounds] |= unproven[bounds]
         overlay.forget(_in_rows_of(overlay, index, unproven))
     return changed
@@ -159,29 +159,29 @@ def changed_tiles(
 
 def _in_rows_of(overlay: Overlay, index: int, tiles: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Corrected symbols of rows that have a part in these tiles of a tensor: else a row would be half old, half new."""
-    stream, entry = overlay.stream, overlay.stream.entries[index]
-    low, high = np.searchsorted(overlay.symbols, stream.starts[index : index + 2])
+    layout, entry = overlay.layout, overlay.layout.entries[index]
+    low, high = np.searchsorted(overlay.symbols, layout.starts[index : index + 2])
     symbols = overlay.symbols[low:high]
     row = entry.nbytes // entry.shape[0] if len(entry.shape) > 1 else 1
-    chosen = np.repeat(tiles[stream.tiles_of_tensor(index)], stream.tile)[: entry.nbytes]
+    chosen = np.repeat(tiles[layout.tiles_of_tensor(index)], layout.tile)[: entry.nbytes]
     rows = np.logical_or.reduceat(chosen, np.arange(0, entry.nbytes, row))
-    within = (symbols - stream.starts[index]) * SYMBOL
+    within = (symbols - layout.starts[index]) * SYMBOL
     last = np.minimum(within + SYMBOL, entry.nbytes) - 1
     return symbols[rows[within // row] | rows[last // row] | chosen[within]]
 
 
 def _trained_symbols(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Corrected symbols of the tensor's rows that look trained, where the corrections are proven."""
-    stream, entry = guard.stream, guard.entries[index]
+    layout, entry = guard.layout, guard.entries[index]
     nothing = np.empty(0, np.int64)
-    low, high = np.searchsorted(overlay.symbols, stream.starts[index : index + 2])
+    low, high = np.searchsorted(overlay.symbols, layout.starts[index : index + 2])
     symbols, values = overlay.symbols[low:high], overlay.values[low:high]
-    certain = ~unproven[stream.tiles_of(symbols)] if low < high else np.zeros(0, bool)
+    certain = ~unproven[layout.tiles_of(symbols)] if low < high else np.zeros(0, bool)
     symbols, values = symbols[certain], values[certain]
     size, count = FLOATS[entry.dtype].itemsize, prod(entry.shape)
     if len(symbols) * SYMBOL < TOUCHED * min(size, SYMBOL) * FEWEST[size]:
         return nothing
-    within = symbols - stream.starts[index]
+    within = symbols - layout.starts[index]
     if size < SYMBOL:
         weights = np.sort(np.concatenate([2 * within[(values & 0xFF) > 0], 2 * within[values > 0xFF] + 1]))
     else:
@@ -201,7 +201,7 @@ def _trained_symbols(guard: GuardFile, overlay: Overlay, index: int, unproven: N
         return nothing
     statistics = guard.statistics(index)
     comparison = _Comparison(entry.dtype)
-    for piece in pieces(entry, stream.tile):
+    for piece in pieces(entry, layout.tile):
         here = weights[slice(*np.searchsorted(weights * size, [piece.start, piece.start + piece.nbytes]))]
         if not here.size:
             continue
@@ -215,7 +215,7 @@ def _trained_symbols(guard: GuardFile, overlay: Overlay, index: int, unproven: N
     if not comparison.looks_trained(statistics):
         return nothing
     reach = np.arange(max(size // SYMBOL, 1))
-    return np.unique(stream.starts[index] + (weights * size // SYMBOL)[:, None] + reach)
+    return np.unique(layout.starts[index] + (weights * size // SYMBOL)[:, None] + reach)
 
 
 def _sound_tensors(
@@ -227,18 +227,18 @@ def _sound_tensors(
     unsolved: Unsolved | None,
 ) -> Iterator[int]:
     """Tensors without proof, by their index, in which so much changed that damage would show, and none does."""
-    stream = guard.stream
-    left = [index for index in range(len(stream.entries)) if unproven[stream.tiles_of_tensor(index)].any()]
+    layout = guard.layout
+    left = [index for index in range(len(layout.entries)) if unproven[layout.tiles_of_tensor(index)].any()]
     if not left or (unsolved is not None and unsolved.scattered):  # training leaves no codeword as it was
         return
-    lone = np.bincount(stream.hash_group_of, minlength=stream.hash_groups)[stream.hash_group_of] == 1
+    lone = np.bincount(layout.hash_group_of, minlength=layout.hash_groups)[layout.hash_group_of] == 1
     wrong, shape = 0, guard.manifest.parity
     if unsolved is not None and shape is not None:  # with a few errors fewer, the decoder may have doubted itself
         wrong = int(unsolved.failed.sum()) * max(shape.check // 2 - 1, 1)
     counting = set()  # whether or not the others look sound
     whole = False
     for index in left:
-        bounds = stream.tiles_of_tensor(index)
+        bounds = layout.tiles_of_tensor(index)
         alone = lone[bounds]
         if unproven[bounds][alone].all() and alone.sum() >= LEAST_TILES:
             counting.add(index)
@@ -258,25 +258,25 @@ def _sound_tensors(
 
 def _looks_sound(guard: GuardFile, overlay: Overlay, index: int, unproven: NDArray[np.bool_]) -> bool:
     """Whether nothing in the tensor's tiles without proof looks broken, as found, by what the guard knows of it."""
-    statistics, entry, stream = guard.statistics(index), guard.entries[index], guard.stream
+    statistics, entry, layout = guard.statistics(index), guard.entries[index], guard.layout
     if statistics is None or statistics.rms == 0:
         return False
-    mask = unproven[stream.tiles_of_tensor(index)]
+    mask = unproven[layout.tiles_of_tensor(index)]
     largest = FAR_OUT * max(abs(statistics.lowest), abs(statistics.highest))
     size = FLOATS[entry.dtype].itemsize
     count = zeros = tiny = extremes = 0
-    ends = np.minimum((mask.nonzero()[0] + 1) * stream.tile, entry.nbytes)
-    total = int((ends - mask.nonzero()[0] * stream.tile).sum()) // size
+    ends = np.minimum((mask.nonzero()[0] + 1) * layout.tile, entry.nbytes)
+    total = int((ends - mask.nonzero()[0] * layout.tile).sum()) // size
     natural = (statistics.zeros + ZEROED) * total + 3 * (statistics.zeros * total) ** 0.5
     squares, low, high = 0.0, np.inf, -np.inf
     looked_at = LOW_BITS.get(entry.dtype, slice(0, 0))
     bits, sampled = np.zeros(looked_at.stop - looked_at.start), 0
-    for piece in pieces(entry, stream.tile):
-        tiles = mask[piece.start // stream.tile : -(-(piece.start + piece.nbytes) // stream.tile)]
+    for piece in pieces(entry, layout.tile):
+        tiles = mask[piece.start // layout.tile : -(-(piece.start + piece.nbytes) // layout.tile)]
         if not tiles.any():
             continue
         content = overlay.found(entry.name, piece.start, piece.start + piece.nbytes)
-        chosen = torch.from_numpy(np.repeat(tiles, stream.tile // size)[: piece.nbytes // size])
+        chosen = torch.from_numpy(np.repeat(tiles, layout.tile // size)[: piece.nbytes // size])
         weight = weights_of(content, piece).flatten()[chosen].double()
         magnitude = weight.abs()
         if not bool((magnitude <= largest).all()):

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.codes import Corrections, ReedSolomon, wrong_codeword_log2
+from planaria.guard.byte_layout import SYMBOL, ByteLayout
 from planaria.guard.interleaving import Interleaving
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
-from planaria.guard.stream import SYMBOL, Stream
 from planaria.guard.unsolved import Unsolved
 
 WRONG = 1e-9  # accepted chance that a word of corrections is a wrong one
@@ -29,7 +29,7 @@ class _Words:
     """Corrections of the words found so far, one an entry.
 
     Attributes:
-        at: symbol of the stream.
+        at: symbol of the layout.
         codeword: that it belongs to.
         value: to be XORed onto the symbol.
         tile: that it lies in.
@@ -79,7 +79,7 @@ class CodewordSolver:
     def __init__(
         self,
         overlay: Overlay,
-        stream: Stream,
+        layout: ByteLayout,
         shape: ParityShape,
         remainders: Mapping[int, NDArray[np.uint16]],
         unproven: NDArray[np.bool_],
@@ -89,11 +89,11 @@ class CodewordSolver:
         proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         threads: int,
     ):
-        self.overlay, self.stream, self.shape, self.unproven = overlay, stream, shape, unproven
+        self.overlay, self.layout, self.shape, self.unproven = overlay, layout, shape, unproven
         self._remainders, self._suspects, self._proven, self._threads = remainders, suspects, proven, threads
         self._hopeless = hopeless
         self._code = ReedSolomon(shape.check)
-        self._interleaving = Interleaving(stream, shape)
+        self._interleaving = Interleaving(layout, shape)
         count = self._interleaving.codewords
         self.failed = np.zeros(count, bool)
         for segment, remainder in remainders.items():
@@ -105,11 +105,11 @@ class CodewordSolver:
         self._tried = {way: np.full(count, UNTRIED) for way in ("unknown", "whole", "spared", "suspects")}
         odd = (
             start + entry.nbytes // SYMBOL
-            for start, entry in zip(stream.starts, stream.entries, strict=False)
+            for start, entry in zip(layout.starts, layout.entries, strict=False)
             if entry.nbytes % SYMBOL
         )
         self._padded = np.array(list(odd), np.int64)
-        self._dirty = np.zeros(stream.tiles, bool)  # tiles in which corrections changed
+        self._dirty = np.zeros(layout.tiles, bool)  # tiles in which corrections changed
 
     def solve(self) -> None:
         """Decodes and proves until nothing changes."""
@@ -170,7 +170,7 @@ class CodewordSolver:
         """The words of which every correction may be one."""
         start, stop = self._interleaving.bounds(segment)
         at = start + found.rows * self.shape.width + found.columns
-        tile = self.stream.tiles_of(np.minimum(at, self.stream.symbols - 1))
+        tile = self.layout.tiles_of(np.minimum(at, self.layout.symbols - 1))
         wrong = (found.rows >= self._interleaving.rows(segment)) | (at >= stop) | ~self.unproven[tile]
         wrong |= np.isin(at, self._padded) & (found.values > 255)  # the byte past the tensor's end is stored nowhere
         refused = np.zeros(self.shape.width, bool)
@@ -249,21 +249,21 @@ class CodewordSolver:
 
         Without all of them first, then, where they are few and as far as that is cheap, with each combination.
         """
-        stream, words, refuted = self.stream, self._words, np.zeros(len(self.failed), bool)
+        layout, words, refuted = self.layout, self._words, np.zeros(len(self.failed), bool)
         own = (
-            np.isin(stream.hash_group_of[words.tile], stream.hash_group_of[tiles]) & self.failed[words.codeword]
+            np.isin(layout.hash_group_of[words.tile], layout.hash_group_of[tiles]) & self.failed[words.codeword]
         ).nonzero()[0]
         own = own[self.unproven[words.tile[own]]]
         if not len(own):
             return refuted
         pairs, pair = np.unique(
-            np.stack([stream.hash_group_of[words.tile[own]], words.codeword[own]]), axis=1, return_inverse=True
+            np.stack([layout.hash_group_of[words.tile[own]], words.codeword[own]]), axis=1, return_inverse=True
         )
         hash_groups, first, counts = np.unique(pairs[0], return_index=True, return_counts=True)
         hash_group = np.searchsorted(hash_groups, pairs[0])
         rank = (np.arange(len(hash_group)) - first[hash_group])[pair.ravel()]  # of the word among the hash_group's
         hash_group = hash_group[pair.ravel()]
-        work = np.where(counts <= COMBINED, 2.0 ** np.minimum(counts, COMBINED), np.inf) * stream.tile
+        work = np.where(counts <= COMBINED, 2.0 ** np.minimum(counts, COMBINED), np.inf) * layout.tile
         order = np.argsort(work, kind="stable")
         combined = np.zeros(len(hash_groups), bool)
         combined[order] = work[order].cumsum() <= TRIED
@@ -274,9 +274,9 @@ class CodewordSolver:
             if not trying.any():
                 break
             self._switch(own, applied, np.where(trying[hash_group], chosen >> np.minimum(rank, 62) & 1 == 1, applied))
-            matched = self._proven(stream.tiles_in(hash_groups[trying]))
+            matched = self._proven(layout.tiles_in(hash_groups[trying]))
             self.unproven[matched] = False
-            open_ &= ~np.isin(hash_groups, stream.hash_group_of[matched])
+            open_ &= ~np.isin(hash_groups, layout.hash_group_of[matched])
         self._switch(own, applied, np.where(open_[hash_group], True, applied))
         refuted[words.codeword[own[~applied]]] = True
         # What is proven without a correction must not lose it twice.
@@ -331,9 +331,9 @@ class CodewordSolver:
         none = np.zeros(len(self.failed), np.int64)
         doubted = self.failed | (self._chances(none, none, self._places(), none == 0) >= ACCEPTED)
         tiles = self.unproven.nonzero()[0]
-        blamed = np.zeros(self.stream.hash_groups, bool)
-        blamed[self.stream.hash_group_of[tiles[self._interleaving.touched(tiles, doubted, self._remainders)]]] = True
-        explained = blamed[self.stream.hash_group_of]
+        blamed = np.zeros(self.layout.hash_groups, bool)
+        blamed[self.layout.hash_group_of[tiles[self._interleaving.touched(tiles, doubted, self._remainders)]]] = True
+        explained = blamed[self.layout.hash_group_of]
         words = self._words[self.unproven[self._words.tile]]
         words = words[np.argsort(words.at)]
         wrong = ~explained[words.tile] | ((words.value & ~writable(words.at)) != 0)
@@ -343,7 +343,7 @@ class CodewordSolver:
 
     def _density(self, undecoded: NDArray[np.bool_]) -> float:
         """The least share of wrong symbols in unproven tiles that explains what could not be decoded."""
-        begins, ends = self.stream.tile_bounds(self.unproven.nonzero()[0])
+        begins, ends = self.layout.tile_bounds(self.unproven.nonzero()[0])
         density = 0.0
         for segment in (*self._remainders, *self._hopeless):
             start, stop = self._interleaving.bounds(segment)
@@ -363,7 +363,7 @@ class CodewordSolver:
         """The unproven symbols of these codewords, ascending."""
         found = [np.empty(0, np.int64)]
         for tiles in self._unproven_tiles():
-            symbols = self.stream.symbols_of(tiles, 0, self.stream.symbols)
+            symbols = self.layout.symbols_of(tiles, 0, self.layout.symbols)
             found.append(symbols[codewords[self._interleaving.codewords_of(symbols)]])
         return np.concatenate(found)
 
@@ -384,9 +384,9 @@ class CodewordSolver:
         """Those of the segments at hand, some at a time."""
         tiles = self.unproven.nonzero()[0]
         if self._hopeless:
-            begins, ends = self.stream.tile_bounds(tiles)
+            begins, ends = self.layout.tile_bounds(tiles)
             lost = np.isin(begins // self.shape.segment, self._hopeless)
             tiles = tiles[~(lost & np.isin((ends - 1) // self.shape.segment, self._hopeless))]
-        at_once = max(LISTED // self.stream.tile, 1)
+        at_once = max(LISTED // self.layout.tile, 1)
         for start in range(0, len(tiles), at_once):
             yield tiles[start : start + at_once]

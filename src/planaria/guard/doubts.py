@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.checkpoints import Entry
+from planaria.guard.byte_layout import SYMBOL
 from planaria.guard.estimate import HIGH_HALF
 from planaria.guard.examine import Examination
 from planaria.guard.file import GuardFile
@@ -18,7 +19,6 @@ from planaria.guard.locate import Located, locate
 from planaria.guard.manifest import RuleShape
 from planaria.guard.pieces import doubtful_weights, part_of, pieces, weights_of
 from planaria.guard.statistics import FLOATS, Statistics
-from planaria.guard.stream import SYMBOL
 from planaria.guard.tiers import RuleTier
 from planaria.repairers import Repairer
 
@@ -55,18 +55,18 @@ class Doubts:
         """The parts in which a tensor is estimated: a rule needs it whole, and there is none for a large one."""
         entry = self.guard.entries[index]
         whole = Entry(entry.name, entry.dtype, entry.shape, entry.nbytes)
-        return [whole] if self.rule(index)[1] else pieces(entry, self.guard.stream.tile)
+        return [whole] if self.rule(index)[1] else pieces(entry, self.guard.layout.tile)
 
     def symbols(self, index: int, piece: Entry) -> NDArray[np.bool_]:
         """Symbols of a piece that neither digest nor parity proves."""
-        stream, shape, examination = self.guard.stream, self.guard.manifest.parity, self.examination
-        start = stream.starts[index] + piece.start // SYMBOL
+        layout, shape, examination = self.guard.layout, self.guard.manifest.parity, self.examination
+        start = layout.starts[index] + piece.start // SYMBOL
         stop = start + -(-piece.nbytes // SYMBOL)
-        first = stream.tiles_of_tensor(index).start + piece.start // stream.tile
-        tiles = slice(first, first + -(-piece.nbytes // stream.tile))
+        first = layout.tiles_of_tensor(index).start + piece.start // layout.tile
+        tiles = slice(first, first + -(-piece.nbytes // layout.tile))
 
         def by_symbol(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-            return np.repeat(mask[tiles], stream.tile // SYMBOL)[: stop - start]
+            return np.repeat(mask[tiles], layout.tile // SYMBOL)[: stop - start]
 
         doubtful = by_symbol(examination.unproven)
         if examination.unsolved is None or shape is None:
@@ -87,7 +87,7 @@ class Doubts:
             content,
             piece,
             doubtful,
-            tile=self.guard.stream.tile,
+            tile=self.guard.layout.tile,
             sound=self.examination.sound,
             statistics=statistics,
             rule=self.rule(index)[1],
@@ -116,18 +116,18 @@ class Doubts:
         in the interval that the first half leaves. Any other part of a correction is taken back: it may make a number
         that neither was nor was found.
         """
-        overlay, stream, examination = self.examination.overlay, self.guard.stream, self.examination
+        overlay, layout, examination = self.examination.overlay, self.guard.layout, self.examination
         if examination.unsolved is None:
             return
         for index, entry in enumerate(self.guard.entries):
-            if entry.nbytes <= SYMBOL or not examination.unproven[stream.tiles_of_tensor(index)].any():
+            if entry.nbytes <= SYMBOL or not examination.unproven[layout.tiles_of_tensor(index)].any():
                 continue
-            for piece in pieces(entry, stream.tile):
+            for piece in pieces(entry, layout.tile):
                 any_doubt, high_doubt = doubtful_weights(self.symbols(index, piece), piece)
                 doubt = high_doubt if entry.dtype in FLOATS else any_doubt
                 bounds = np.arange(len(doubt) + 1) * piece.nbytes // max(len(doubt), 1)
                 symbols = np.repeat(doubt, np.diff(bounds))[::SYMBOL].nonzero()[0]
-                overlay.forget(stream.starts[index] + piece.start // SYMBOL + symbols)
+                overlay.forget(layout.starts[index] + piece.start // SYMBOL + symbols)
                 if entry.dtype in HIGH_HALF and (any_doubt & ~high_doubt).any():
                     stop = piece.start + piece.nbytes
                     found = overlay.found(entry.name, piece.start, stop).view("<u2").reshape(len(doubt), -1)

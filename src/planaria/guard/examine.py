@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint
 from planaria.errors import LooksDifferent
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.changed import FAR_OUT, ZEROED, changed_tiles
 from planaria.guard.file import GuardFile
 from planaria.guard.known import Known, require_plausible
@@ -15,7 +16,6 @@ from planaria.guard.moved import Moved
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import pieces_holding, weights_of
 from planaria.guard.restoring import Restoring
-from planaria.guard.stream import Stream
 from planaria.guard.tiers import TIERS
 from planaria.guard.tiers.digest import damaged_tiles
 from planaria.guard.unsolved import Unsolved
@@ -70,8 +70,8 @@ def examine(
         LooksDifferent: if most tiles changed and the weights still look like weights, unless forced.
         InvalidInput: if digests contradict most of `known`, unless forced.
     """
-    stream = guard.stream
-    overlay = Overlay(checkpoint, stream)
+    layout = guard.layout
+    overlay = Overlay(checkpoint, layout)
     damaged = damaged_tiles(guard, overlay, progress)
     if not force:
         require_plausible(guard, overlay, damaged, known)
@@ -103,16 +103,16 @@ def examine(
     struck = damaged
     if guard.manifest.compact:  # a tile that shares its digest with a damaged one need not be damaged itself
         damaged = unproven.copy()
-        damaged[stream.tiles_of(overlay.symbols)] = True
-    notes = [note_on(stream, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
+        damaged[layout.tiles_of(overlay.symbols)] = True
+    notes = [note_on(layout, moved.restored, "tensor has", "tensors have", "content that was found at other places")]
     trained = "trained rather than damaged (protect anew, or force=True)"
-    notes += [note_on(stream, changed, "tensor looks", "tensors look", trained)]
+    notes += [note_on(layout, changed, "tensor looks", "tensors look", trained)]
     return Examination(overlay, struck, damaged, unproven, changed, unsolved, sound, tuple(filter(None, notes)))
 
 
-def note_on(stream: Stream, tiles: NDArray[np.bool_], singular: str, plural: str, what: str) -> str:
+def note_on(layout: ByteLayout, tiles: NDArray[np.bool_], singular: str, plural: str, what: str) -> str:
     """A sentence on the tensors that hold any of these tiles, with the names of the first few; "" if there are none."""
-    names = [entry.name for at, entry in enumerate(stream.entries) if tiles[stream.tiles_of_tensor(at)].any()]
+    names = [entry.name for at, entry in enumerate(layout.entries) if tiles[layout.tiles_of_tensor(at)].any()]
     if not names:
         return ""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
@@ -124,7 +124,7 @@ def _coherent(guard: GuardFile, overlay: Overlay, unproven: NDArray[np.bool_]) -
     if "statistics" not in guard.arrays:
         return False
     intact, squares, sizes = np.zeros((3, len(guard.entries)))
-    for index, piece in pieces_holding(guard.stream, unproven.nonzero()[0]):
+    for index, piece in pieces_holding(guard.layout, unproven.nonzero()[0]):
         statistics = guard.statistics(index)
         if statistics is None:
             continue

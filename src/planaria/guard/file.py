@@ -17,11 +17,11 @@ from planaria.checkpoints.sharded_folder import INDEX
 from planaria.errors import InvalidFile, InvalidGuard, InvalidInput, UntrustedGuard
 from planaria.files import write_atomically
 from planaria.guard import container
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.hashing import hasher
 from planaria.guard.headers import unpack_headers
 from planaria.guard.manifest import FINGERPRINT, MORE, Manifest
 from planaria.guard.statistics import FLOATS, Statistics, measured_tensors
-from planaria.guard.stream import Stream
 from planaria.guard.tiers import TIERS, require_array
 
 KEY_BYTES = 32
@@ -77,14 +77,14 @@ class GuardFile:
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
-        """The model's tensors, in the order of the stream."""
+        """The model's tensors, in the order of the layout."""
         headers = {name: header for name, header in self.headers.items() if name != INDEX}
         return tuple(expected_entries(headers).values())
 
     @cached_property
-    def stream(self) -> Stream:
+    def layout(self) -> ByteLayout:
         """The model as symbols and tiles."""
-        return Stream(self.entries, tile=self.manifest.tile, grouped=self.manifest.compact)
+        return ByteLayout(self.entries, tile=self.manifest.tile, grouped=self.manifest.compact)
 
     def statistics(self, tensor: int) -> Statistics | None:
         """Of the intact tensor; None if it was not measured, is of whole numbers, or the tier is lost."""
@@ -111,7 +111,7 @@ class GuardFile:
     @property
     def protected_bytes(self) -> int:
         """Bytes of the model's tensors."""
-        return self.stream.nbytes
+        return self.layout.nbytes
 
     def tier_bytes(self) -> dict[str, int]:
         """Bytes of the file by tier; they sum to its size."""
@@ -194,12 +194,12 @@ class GuardFile:
         for name in ("manifest", "headers"):
             require_array(self, name, np.uint8, (self.arrays[name].size if name in self.arrays else 0,))
         try:
-            stream = self.stream
+            layout = self.layout
         except InvalidGuard:
             raise
         except InvalidFile as error:
             raise InvalidGuard(f"The guard's record of the model is not sound: {error}") from error
-        if len(stream.index) != len(stream.entries):
+        if len(layout.index) != len(layout.entries):
             raise InvalidGuard("The guard names one tensor twice.")
         for tier in TIERS.values():
             tier.validate(self)

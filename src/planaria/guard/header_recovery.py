@@ -35,7 +35,7 @@ _TEXTS = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placing:
     """Where a file's tensors may lie: `starts` by name, in bytes from `begin`, the header's size."""
 
     begin: int
@@ -74,14 +74,14 @@ def _recovered(guard: GuardFile, given: bytes, path: Path) -> bytes | None:
         same = {entry.name: entry for entry in own.entries} == expected
         if not same or not _nearly_equal(content, given):
             return None  # another tool's, or another model's: opening it tells
-    layouts = list(_layouts(own, content, claimed, size, given, expected))
-    scores = [_matches(guard, path, expected, layout) for layout in layouts]
-    if not layouts or max(scores) == 0:
+    placings = list(_placings(own, content, claimed, size, given, expected))
+    scores = [_matches(guard, path, expected, placing) for placing in placings]
+    if not placings or max(scores) == 0:
         return None
-    best = layouts[int(np.argmax(scores))]
-    if best == _layout_of(parse_bare_header(given)):
+    best = placings[int(np.argmax(scores))]
+    if best == _placing_of(parse_bare_header(given)):
         return given  # to the byte, be there what may of another tool's metadata of the same length
-    if own is not None and best == _layout_of(own) and not _damaged(own, content, expected):
+    if own is not None and best == _placing_of(own) and not _damaged(own, content, expected):
         return content[:claimed]
     return _written(best, content, expected)
 
@@ -120,25 +120,25 @@ def _distance(left: bytes, right: bytes) -> int:
     return int(np.bitwise_count(np.frombuffer(left, np.uint8) ^ np.frombuffer(right, np.uint8)).sum())
 
 
-def _layout_of(header: Header) -> Layout:
+def _placing_of(header: Header) -> Placing:
     # A tensor of no bytes may stand anywhere: here always at the beginning, as in what is read off a text.
-    return Layout(header.nbytes, {entry.name: entry.start if entry.nbytes else 0 for entry in header.entries})
+    return Placing(header.nbytes, {entry.name: entry.start if entry.nbytes else 0 for entry in header.entries})
 
 
-def _layouts(
+def _placings(
     own: Header | None, content: bytes, claimed: int, size: int, given: bytes, expected: Mapping[str, Entry]
-) -> Iterator[Layout]:
+) -> Iterator[Placing]:
     """Where the tensors may lie, the likeliest first."""
     total = sum(entry.nbytes for entry in expected.values())
     begins = [begin for begin in (size - total, claimed, len(given)) if begin > 8]
     orders = []
     if own is not None and {entry.name: entry for entry in own.entries} == expected:
-        orders.append(dict(_layout_of(own).starts))
+        orders.append(dict(_placing_of(own).starts))
     orders += islice(_arranged(_spans(content, expected), expected), MOST_CANDIDATES)
-    orders.append(dict(_layout_of(parse_bare_header(given)).starts))
+    orders.append(dict(_placing_of(parse_bare_header(given)).starts))
     for starts in orders:
         for begin in dict.fromkeys(begins):
-            yield Layout(begin, starts)
+            yield Placing(begin, starts)
 
 
 def _entries_in(content: bytes) -> Iterator[tuple[str, bytes, bytes]]:
@@ -211,46 +211,46 @@ def _filled(gaps: list[tuple[int, int]], lacking: list[str], expected: Mapping[s
 
 @dataclass(frozen=True)
 class _Laid:
-    """A file's tensors, read as a layout says."""
+    """A file's tensors, read as a placing says."""
 
     file: int
-    layout: Layout
+    placing: Placing
     expected: Mapping[str, Entry]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes `[start, stop)` of a tensor; 0 past the end of the file."""
         stop = self.expected[name].nbytes if stop is None else stop
         content = np.zeros(stop - start, np.uint8)
-        present = os.pread(self.file, stop - start, self.layout.begin + self.layout.starts[name] + start)
+        present = os.pread(self.file, stop - start, self.placing.begin + self.placing.starts[name] + start)
         content[: len(present)] = np.frombuffer(present, np.uint8)
         return content
 
 
-def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout: Layout) -> int:
-    """How many digests of some tiles of every tensor match in this layout."""
-    stream = guard.stream
-    held = {stream.index[name] for name in expected}
+def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], placing: Placing) -> int:
+    """How many digests of some tiles of every tensor match in this placing."""
+    layout = guard.layout
+    held = {layout.index[name] for name in expected}
     file = os.open(path, os.O_RDONLY)
     try:
-        content = _Laid(file, layout, expected)
+        content = _Laid(file, placing, expected)
         if "digest.tiles" in guard.arrays:
-            tiles = [stream.tiles_of_tensor(tensor) for tensor in sorted(held)]
+            tiles = [layout.tiles_of_tensor(tensor) for tensor in sorted(held)]
             edges = np.unique([at for tile in tiles if tile.stop > tile.start for at in (tile.start, tile.stop - 1)])
-            hash_groups = np.unique(stream.hash_group_of[edges])
+            hash_groups = np.unique(layout.hash_group_of[edges])
             hash_groups = hash_groups[
                 np.linspace(0, len(hash_groups) - 1, min(len(hash_groups), MOST_HASH_GROUPS)).astype(np.int64)
             ]
             whole = [hash_group for hash_group in hash_groups if _tensors_of(guard, int(hash_group)) <= held]
             chosen = np.array(whole, np.int64)
-            digests = hash_group_digests(content, stream, chosen, key=guard.key)
+            digests = hash_group_digests(content, layout, chosen, key=guard.key)
             return int((digests == guard.arrays["digest.tiles"][chosen]).all(1).sum())
         count, left = 0, MOST_BYTES
-        for group in range(stream.groups):
-            nbytes = sum(stream.entries[tensor].nbytes for tensor in stream.tensors_in(group))
-            if not held.issuperset(stream.tensors_in(group)) or not 0 < nbytes <= left:
+        for group in range(layout.groups):
+            nbytes = sum(layout.entries[tensor].nbytes for tensor in layout.tensors_in(group))
+            if not held.issuperset(layout.tensors_in(group)) or not 0 < nbytes <= left:
                 continue
             left -= nbytes
-            digest = group_digest(content, stream, group, key=guard.key)
+            digest = group_digest(content, layout, group, key=guard.key)
             count += digest == guard.arrays["digest.tensors"][group].tobytes()
         return count
     finally:
@@ -258,23 +258,23 @@ def _matches(guard: GuardFile, path: Path, expected: Mapping[str, Entry], layout
 
 
 def _tensors_of(guard: GuardFile, hash_group: int) -> set[int]:
-    tiles = guard.stream.tiles_in(np.array([hash_group]))
-    return set(guard.stream.tensors_of(tiles).tolist())
+    tiles = guard.layout.tiles_in(np.array([hash_group]))
+    return set(guard.layout.tensors_of(tiles).tolist())
 
 
-def _written(layout: Layout, content: bytes, expected: Mapping[str, Entry]) -> bytes:
-    """A header of this layout and length, with what can be read of the metadata if there is room."""
-    order = sorted(expected.values(), key=lambda entry: (layout.starts[entry.name], entry.nbytes))
+def _written(placing: Placing, content: bytes, expected: Mapping[str, Entry]) -> bytes:
+    """A header of this placing and length, with what can be read of the metadata if there is room."""
+    order = sorted(expected.values(), key=lambda entry: (placing.starts[entry.name], entry.nbytes))
     table: dict[str, object] = {
         entry.name: {
             "dtype": entry.dtype,
             "shape": entry.shape,
-            "data_offsets": [layout.starts[entry.name], layout.starts[entry.name] + entry.nbytes],
+            "data_offsets": [placing.starts[entry.name], placing.starts[entry.name] + entry.nbytes],
         }
         for entry in order
     }
-    metadata = _metadata(content[: layout.begin])
-    room = layout.begin - 8
+    metadata = _metadata(content[: placing.begin])
+    room = placing.begin - 8
     for head in ({"__metadata__": metadata} if metadata else {}, {}):
         text = json.dumps({**head, **table}, separators=(",", ":"), ensure_ascii=False).encode()
         if len(text) <= room:

@@ -36,14 +36,14 @@ def unpack_headers(packed: bytes, sizes: Sequence[int], *, bare: bool) -> list[b
     size = sum(sizes)
     if size > LARGEST_EXPANSION * len(packed):
         raise InvalidGuard(f"The guard's {len(packed)} bytes of headers claim to hold {size}.")
-    stream = zlib.decompressobj()
+    layout = zlib.decompressobj()
     try:
-        content = stream.decompress(packed, size + 1)
+        content = layout.decompress(packed, size + 1)
     except zlib.error as error:
         raise InvalidGuard(f"The guard's headers cannot be unpacked: {error}.") from error
     if bare:
         content = _with_offsets(content, sizes)
-    if len(content) != size or not stream.eof:
+    if len(content) != size or not layout.eof:
         raise InvalidGuard("The guard's headers have another size than its manifest says.")
     ends = list(accumulate(sizes))
     return [content[end - nbytes : end] for end, nbytes in zip(ends, sizes, strict=True)]

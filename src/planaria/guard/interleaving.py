@@ -1,26 +1,26 @@
-"""Where the codewords of the parity tier lie in the stream. Specified in FORMAT.md, section 5."""
+"""Where the codewords of the parity tier lie in the layout. Specified in FORMAT.md, section 5."""
 
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.manifest import ParityShape
-from planaria.guard.stream import Stream
 
 
 class Interleaving:
     """Codeword c of segment s has the number s * width + c, and every `width`-th symbol of the segment."""
 
-    def __init__(self, stream: Stream, shape: ParityShape):
-        self.stream, self.shape = stream, shape
-        self.segments = -(-stream.symbols // shape.segment)
+    def __init__(self, layout: ByteLayout, shape: ParityShape):
+        self.layout, self.shape = layout, shape
+        self.segments = -(-layout.symbols // shape.segment)
         self.codewords = self.segments * shape.width
 
     def bounds(self, segment: int) -> tuple[int, int]:
         """First symbol of a segment, and the first after it."""
         start = segment * self.shape.segment
-        return start, min(start + self.shape.segment, self.stream.symbols)
+        return start, min(start + self.shape.segment, self.layout.symbols)
 
     def rows(self, segment: int) -> int:
         """Data symbols of each of its codewords; the last row may be short."""
@@ -40,7 +40,7 @@ class Interleaving:
 
     def counts(self, tiles: NDArray[np.int64], segments: Iterable[int]) -> NDArray[np.int64]:
         """By codeword of these segments, how many symbols of these tiles it has; 0 for others."""
-        begins, ends = self.stream.tile_bounds(tiles)
+        begins, ends = self.layout.tile_bounds(tiles)
         counts = np.zeros(self.codewords, np.int64)
         for segment in segments:
             start, stop = self.bounds(segment)
@@ -52,7 +52,7 @@ class Interleaving:
         self, tiles: NDArray[np.int64], codewords: NDArray[np.bool_], segments: Iterable[int]
     ) -> NDArray[np.bool_]:
         """Whether each of these tiles has a symbol of one of these codewords, in these segments."""
-        begins, ends = self.stream.tile_bounds(tiles)
+        begins, ends = self.layout.tile_bounds(tiles)
         touched = np.zeros(len(tiles), bool)
         width = self.shape.width
         for segment in segments:

@@ -102,14 +102,14 @@ def require_plausible(guard: GuardFile, overlay: Overlay, damaged: NDArray[np.bo
         overlay: the model as it was found.
         damaged: tiles that do not match their digest.
     """
-    stream, total = guard.stream, _Count()
+    layout, total = guard.layout, _Count()
     for name, mask in (known or {}).items():
-        index = stream.index[name]
-        tiles = damaged[stream.tiles_of_tensor(index)]
+        index = layout.index[name]
+        tiles = damaged[layout.tiles_of_tensor(index)]
         if not len(tiles):
             continue
         entry, good = guard.entries[index], mask.flatten().numpy()
-        starts = np.arange(0, good.size, max(1, stream.tile * good.size // entry.nbytes))[: len(tiles)]
+        starts = np.arange(0, good.size, max(1, layout.tile * good.size // entry.nbytes))[: len(tiles)]
         bounds = np.append(starts, good.size)
         bad = good.size - int(np.count_nonzero(good))
         matching, bad_matching = good.size, bad
@@ -131,7 +131,7 @@ def _require_showing(
     guard: GuardFile, overlay: Overlay, index: int, tiles: NDArray[np.bool_], bad: NDArray[Any]
 ) -> None:
     """Raises `InvalidInput` if weights that cannot be right are, in damaged tiles, nearly all marked good."""
-    statistics, entry, tile = guard.statistics(index), guard.entries[index], guard.stream.tile
+    statistics, entry, tile = guard.statistics(index), guard.entries[index], guard.layout.tile
     if statistics is None:
         return
     weights, showing = np.zeros((2, 2), np.int64)  # of those marked good and of those marked bad

@@ -14,11 +14,11 @@ from planaria.checkpoints import Checkpoint
 from planaria.detectors import Detector
 from planaria.fit import Schedule
 from planaria.guard import parity
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.container import packed_size
 from planaria.guard.manifest import MORE_TIERS, Manifest, ParityShape
 from planaria.guard.pieces import pieces, weights_of
 from planaria.guard.statistics import Statistics, measured_tensors
-from planaria.guard.stream import Stream
 from planaria.guard.tiers.base import Arrays
 
 Explain = Callable[[str], None]
@@ -34,7 +34,7 @@ class Making:
     """What tiers read of the model, and what they have put into its guard so far.
 
     Attributes:
-        checkpoint, stream: the model.
+        checkpoint, layout: the model.
         manifest, arrays: of the guard; tiers add to both.
         allowed: bytes that the guard's file may take.
         tiers: names of those asked for.
@@ -44,7 +44,7 @@ class Making:
     """
 
     checkpoint: Checkpoint
-    stream: Stream
+    layout: ByteLayout
     manifest: Manifest
     arrays: Arrays
     allowed: int
@@ -94,7 +94,7 @@ class Making:
         if "parity" not in self.tiers:
             return room
         shape = self.parity_shape(self.allowed)
-        if self.expect is not None and shape is not None and _restores(shape, self.stream, self.expect):
+        if self.expect is not None and shape is not None and _restores(shape, self.layout, self.expect):
             share = f"{self.expect:.3g} of all weights bit for bit"
             self.say(f"parity restores {share}, where it is known which: it gets all bytes")
             return 0
@@ -112,10 +112,10 @@ class Making:
         """The most parity with which the guard's file takes no more bytes than this."""
         room = allowed - self.size()
         while room > 0:
-            shape = parity.shape_for(self.stream.symbols, room, compact=self.manifest.compact)
+            shape = parity.shape_for(self.layout.symbols, room, compact=self.manifest.compact)
             if shape is None:
                 return None
-            check_symbols = {"parity": parity.nothing_of(shape, self.stream)}
+            check_symbols = {"parity": parity.nothing_of(shape, self.layout)}
             excess = self.size(replace(self.manifest, parity=shape), check_symbols) - allowed
             if excess <= 0:
                 return shape
@@ -130,19 +130,19 @@ class Making:
 
     def measure(self, tensor: int, detector: Detector) -> None:
         """Measures a tensor anew, with this detector in the place of `Outlier`. One pass over it."""
-        entry, rows = self.stream.entries[tensor], self.arrays.get("statistics", np.empty((0, 0)))
-        measured = list(measured_tensors(self.stream.entries, len(rows), compact=self.manifest.compact))
+        entry, rows = self.layout.entries[tensor], self.arrays.get("statistics", np.empty((0, 0)))
+        measured = list(measured_tensors(self.layout.entries, len(rows), compact=self.manifest.compact))
         if tensor in measured:
-            parts = list(pieces(entry, self.stream.tile))
+            parts = list(pieces(entry, self.layout.tile))
             contents = (self.checkpoint.read(entry.name, part.start, part.start + part.nbytes) for part in parts)
             weights = (weights_of(content, part) for content, part in zip(contents, parts, strict=True))
             found = [Statistics.of(weight, detector) for weight in weights]
             rows[measured.index(tensor)] = Statistics.merged(found, [part.nbytes for part in parts]).row
 
 
-def _restores(shape: ParityShape, stream: Stream, share: float) -> bool:
+def _restores(shape: ParityShape, layout: ByteLayout, share: float) -> bool:
     """Whether the loss of a share of all weights, known and scattered, is restored but for bad luck."""
     # Two weights that share a symbol are lost together.
-    narrow = any(entry.dtype in ("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2") for entry in stream.entries)
+    narrow = any(entry.dtype in ("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2") for entry in layout.entries)
     lost = (1 - (1 - share) ** 2 if narrow else share) * -(-shape.segment // shape.width)
     return shape.check >= lost + max(0.1 * lost, 5 * lost**0.5) + 4

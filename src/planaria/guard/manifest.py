@@ -30,7 +30,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True)
 class ParityShape:
-    """Geometry of the parity tier: the stream is cut in segments, each coded on its own.
+    """Geometry of the parity tier: the layout is cut in segments, each coded on its own.
 
     Attributes:
         segment: symbols of a segment; the last may be shorter.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planaria.guard.byte_layout import CHUNK, SYMBOL, ByteLayout
 from planaria.guard.digests import group_digest, hash_group_digests
 from planaria.guard.hashing import hasher
 from planaria.guard.overlay import Overlay
-from planaria.guard.stream import CHUNK, SYMBOL, Stream
 
 if TYPE_CHECKING:
     from planaria.guard.file import GuardFile
@@ -69,7 +69,7 @@ def put_back(
     at = np.searchsorted(now[order], stored[units]).clip(max=len(order) - 1)
     sources = order[at]
     exists = now[sources] == stored[units]
-    targets, sources = _tile_by_tile(overlay.stream, unit_of, units[exists], sources[exists])
+    targets, sources = _tile_by_tile(overlay.layout, unit_of, units[exists], sources[exists])
     if len(targets):
         _write(overlay, targets, sources, unproven, proven)
         restored = targets[~unproven[targets]]
@@ -86,11 +86,11 @@ def put_back(
 
 def _units(guard: "GuardFile") -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """By tile, the number of what its digest is of, ascending; and the first bytes of each digest."""
-    stream = guard.stream
+    layout = guard.layout
     if "digest.tiles" in guard.arrays:
-        return stream.hash_group_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
-    tensors = stream.tensors_of(np.arange(stream.tiles))
-    return stream.group_of[tensors], _starts(guard.arrays["digest.tensors"].view(np.uint8))
+        return layout.hash_group_of, _starts(guard.arrays["digest.tiles"].view(np.uint8))
+    tensors = layout.tensors_of(np.arange(layout.tiles))
+    return layout.group_of[tensors], _starts(guard.arrays["digest.tensors"].view(np.uint8))
 
 
 def _starts(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -100,13 +100,13 @@ def _starts(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _found(guard: "GuardFile", overlay: Overlay, units: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The start of the digest of what is found in these units."""
     if "digest.tiles" in guard.arrays:
-        return _starts(hash_group_digests(overlay, guard.stream, units, key=guard.key))
-    digests = [group_digest(overlay, guard.stream, int(group), key=guard.key) for group in units]
+        return _starts(hash_group_digests(overlay, guard.layout, units, key=guard.key))
+    digests = [group_digest(overlay, guard.layout, int(group), key=guard.key) for group in units]
     return _starts(np.frombuffer(b"".join(digests), np.uint8).reshape(len(units), -1))
 
 
 def _tile_by_tile(
-    stream: Stream, unit_of: NDArray[np.int64], units: NDArray[np.int64], sources: NDArray[np.int64]
+    layout: ByteLayout, unit_of: NDArray[np.int64], units: NDArray[np.int64], sources: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The tiles of these units, ascending, and where the content of each is found, in units made up alike."""
 
@@ -120,15 +120,15 @@ def _tile_by_tile(
     within = np.arange(len(unit)) - np.repeat(counts.cumsum() - counts, counts)
     targets, found = begins[unit] + within, others[unit] + within
     alike = np.ones(len(counts), bool)
-    alike[unit[_nbytes(stream, targets) != _nbytes(stream, found)]] = False
+    alike[unit[_nbytes(layout, targets) != _nbytes(layout, found)]] = False
     return targets[alike[unit]], found[alike[unit]]
 
 
-def _nbytes(stream: Stream, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+def _nbytes(layout: ByteLayout, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bytes of each of these tiles."""
-    tensors = stream.tensors_of(tiles)
-    sizes = np.array([entry.nbytes for entry in stream.entries], np.int64)
-    return np.minimum(stream.tile, sizes[tensors] - (tiles - np.asarray(stream.first_tiles)[tensors]) * stream.tile)
+    tensors = layout.tensors_of(tiles)
+    sizes = np.array([entry.nbytes for entry in layout.entries], np.int64)
+    return np.minimum(layout.tile, sizes[tensors] - (tiles - np.asarray(layout.first_tiles)[tensors]) * layout.tile)
 
 
 def _write(
@@ -139,11 +139,11 @@ def _write(
     proven: Callable[[NDArray[np.int64]], NDArray[np.int64]],
 ) -> None:
     """Puts what is found in some tiles into others, all at once; takes back what its digest does not prove."""
-    stream = overlay.stream
+    layout = overlay.layout
     found = [(np.empty(0, np.int64), np.empty(0, np.uint16))]
-    for target, source, count in _runs(stream, targets, sources):
+    for target, source, count in _runs(layout, targets, sources):
         (name, start, stop), (origin, other_start, _) = (
-            next(stream.bytes_of(np.arange(first, first + count))) for first in (target, source)
+            next(layout.bytes_of(np.arange(first, first + count))) for first in (target, source)
         )
         for begin in range(0, stop - start, CHUNK):
             end = min(begin + CHUNK, stop - start)
@@ -152,18 +152,18 @@ def _write(
             padded[: end - begin] ^= overlay.read(origin, other_start + begin, other_start + end)
             values = padded.view("<u2")
             changed = values.nonzero()[0]
-            found.append((stream.start_of(name) + (start + begin) // SYMBOL + changed, values[changed]))
+            found.append((layout.start_of(name) + (start + begin) // SYMBOL + changed, values[changed]))
     symbols, values = (np.concatenate(part) for part in zip(*found, strict=True))
     overlay.xor(symbols, values)
     unproven[proven(np.sort(targets))] = False
-    wrong = unproven[stream.tiles_of(symbols)]
+    wrong = unproven[layout.tiles_of(symbols)]
     if wrong.any():  # the model changed since its digests were taken, or the guard contradicts itself
         overlay.xor(symbols[wrong], values[wrong])
 
 
-def _runs(stream: Stream, targets: NDArray[np.int64], sources: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+def _runs(layout: ByteLayout, targets: NDArray[np.int64], sources: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Neighbours that moved together, as (first target, first source, count); no run crosses tensors."""
-    tensors = [np.searchsorted(stream.first_tiles, tiles, side="right") for tiles in (targets, sources)]
+    tensors = [np.searchsorted(layout.first_tiles, tiles, side="right") for tiles in (targets, sources)]
     apart = (np.diff(targets) != 1) | (np.diff(sources) != 1)
     for tensor in tensors:
         apart |= np.diff(tensor) != 0
@@ -179,18 +179,18 @@ def _exchanged(
     One tile of a hash group, or two of the same, whose content is found at the same place of an alike tensor. A hash
     group in which more than that moved is not found.
     """
-    stream = guard.stream
-    shared = np.bincount(stream.hash_group_of, minlength=stream.hash_groups) > 1
+    layout = guard.layout
+    shared = np.bincount(layout.hash_group_of, minlength=layout.hash_groups) > 1
     alike: dict[tuple[object, ...], list[int]] = {}
-    for tile in (unproven & shared[stream.hash_group_of]).nonzero()[0].tolist():
-        tensor = int(np.searchsorted(stream.first_tiles, tile, side="right")) - 1
-        entry = stream.entries[tensor]
-        alike.setdefault((entry.shape, entry.dtype, tile - stream.first_tiles[tensor]), []).append(tile)
+    for tile in (unproven & shared[layout.hash_group_of]).nonzero()[0].tolist():
+        tensor = int(np.searchsorted(layout.first_tiles, tile, side="right")) - 1
+        entry = layout.entries[tensor]
+        alike.setdefault((entry.shape, entry.dtype, tile - layout.first_tiles[tensor]), []).append(tile)
     found: dict[int, int] = {}
     solved: set[int] = set()
     trials = 0
     for target, source in (pair for tiles in alike.values() for pair in permutations(tiles, 2)):
-        hash_group, partner = (int(stream.hash_group_of[tile]) for tile in (target, source))
+        hash_group, partner = (int(layout.hash_group_of[tile]) for tile in (target, source))
         if hash_group in solved:
             continue
         if (trials := trials + 1) > MOST_TRIALS:
@@ -206,8 +206,8 @@ def _exchanged(
 def _matches_exchanged(guard: "GuardFile", overlay: Overlay, hash_group: int, instead: dict[int, int]) -> bool:
     """Whether a hash group matches its digest with other tiles instead of some of its own."""
     digest = hasher(guard.key)
-    for tile in guard.stream.tiles_in(np.array([hash_group])).tolist():
-        for place in guard.stream.bytes_of(np.array([instead.get(tile, tile)])):
+    for tile in guard.layout.tiles_in(np.array([hash_group])).tolist():
+        for place in guard.layout.bytes_of(np.array([instead.get(tile, tile)])):
             digest.update(overlay.read(*place).data)
     stored = guard.arrays["digest.tiles"][hash_group]
     return digest.digest(length=stored.nbytes) == stored.tobytes()

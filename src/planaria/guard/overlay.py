@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint
-from planaria.guard.stream import CHUNK, SYMBOL, Stream
+from planaria.guard.byte_layout import CHUNK, SYMBOL, ByteLayout
 
 KEPT = 2**26  # bytes of damaged tensors that are kept in memory, or as many as the largest has
 Chunk = tuple[str, int]  # of a tensor, the part of that number
@@ -19,12 +19,12 @@ class Overlay:
     or the size of the largest. Memory beside that is 10 bytes for each corrected symbol.
     """
 
-    def __init__(self, checkpoint: Checkpoint, stream: Stream):
+    def __init__(self, checkpoint: Checkpoint, layout: ByteLayout):
         self.checkpoint = checkpoint
-        self.stream = stream
+        self.layout = layout
         self.symbols = np.empty(0, np.int64)
         self.values = np.empty(0, np.uint16)
-        self._room = max(KEPT, max((entry.nbytes for entry in stream.entries), default=0))
+        self._room = max(KEPT, max((entry.nbytes for entry in layout.entries), default=0))
         self._kept: dict[Chunk, NDArray[np.uint8] | None] = {}
 
     def keep(self, tiles: NDArray[np.int64]) -> None:
@@ -36,11 +36,11 @@ class Overlay:
                 self._room -= size
 
     def _chunks(self, tiles: NDArray[np.int64]) -> Iterator[Chunk]:
-        for name, start, stop in self.stream.bytes_of(tiles):
+        for name, start, stop in self.layout.bytes_of(tiles):
             yield from ((name, number) for number in range(start // CHUNK, -(-stop // CHUNK)))
 
     def _nbytes(self, name: str) -> int:
-        return self.stream.entries[self.stream.index[name]].nbytes
+        return self.layout.entries[self.layout.index[name]].nbytes
 
     def found(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes `[start, stop)` of a tensor as the checkpoint has them."""
@@ -68,7 +68,7 @@ class Overlay:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes `[start, stop)` of a tensor, corrected. `start` is even."""
         content = self.found(name, start, stop)
-        first = self.stream.start_of(name) + start // SYMBOL
+        first = self.layout.start_of(name) + start // SYMBOL
         low, high = np.searchsorted(self.symbols, [first, first + -(-len(content) // SYMBOL)])
         if low == high:
             return content
@@ -101,7 +101,7 @@ class Overlay:
         padded[: len(content)] = content ^ self.read(name, start, start + len(content))
         values = padded.view("<u2")
         changed = values.nonzero()[0]
-        self.xor(self.stream.start_of(name) + start // SYMBOL + changed, values[changed])
+        self.xor(self.layout.start_of(name) + start // SYMBOL + changed, values[changed])
 
     def forget(self, symbols: NDArray[np.int64]) -> None:
         """Leaves these symbols as the checkpoint has them."""
@@ -112,8 +112,8 @@ class Overlay:
         """Writes every corrected tile to the checkpoint, and forgets the corrections."""
         if not len(self.symbols):
             return
-        tile, tiles = self.stream.tile, np.unique(self.stream.tiles_of(self.symbols))
-        for name, start, stop in self.stream.bytes_of(tiles):
+        tile, tiles = self.layout.tile, np.unique(self.layout.tiles_of(self.symbols))
+        for name, start, stop in self.layout.bytes_of(tiles):
             for begin in range(start, stop, max(tile, CHUNK)):
                 end = min(begin + max(tile, CHUNK), stop)
                 self.checkpoint.write(name, begin, self.read(name, begin, end))

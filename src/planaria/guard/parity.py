@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planaria.codes import ReedSolomon
+from planaria.guard.byte_layout import CHUNK, SYMBOL, ByteLayout, Readable
 from planaria.guard.codewords import CodewordSolver
 from planaria.guard.interleaving import Interleaving
 from planaria.guard.manifest import ParityShape
 from planaria.guard.overlay import Overlay
-from planaria.guard.stream import CHUNK, SYMBOL, Readable, Stream
 from planaria.guard.unsolved import Unsolved
 
 SEGMENT = 2**26  # symbols: 128 MiB
@@ -23,7 +23,7 @@ USED = 0.99  # of the bytes that could be used at best
 
 
 def shape_for(symbols: int, nbytes: int, *, compact: bool = False) -> ParityShape | None:
-    """The parity of at most `nbytes` for a stream of so many symbols, or None if there is no room.
+    """The parity of at most `nbytes` for a layout of so many symbols, or None if there is no room.
 
     Takes the longest codewords that use the bytes well: the longer, the more evenly does damage fall on them. Where
     every byte counts, `compact`, they are so long that a small model has a handful; so they are where shorter ones have
@@ -50,22 +50,22 @@ def _longest(segment: int, budget: int, longest: int, compact: bool) -> ParitySh
     return next((shape for shape in shapes if shape.width * (shape.check + compact) >= USED * most), None)
 
 
-def nothing_of(shape: ParityShape, stream: Stream) -> NDArray[np.uint16]:
-    """Check symbols of this shape for this stream, all 0."""
-    return np.zeros((-(-stream.symbols // shape.segment), shape.check, shape.width), np.uint16)
+def nothing_of(shape: ParityShape, layout: ByteLayout) -> NDArray[np.uint16]:
+    """Check symbols of this shape for this layout, all 0."""
+    return np.zeros((-(-layout.symbols // shape.segment), shape.check, shape.width), np.uint16)
 
 
 def encode(
-    checkpoint: Readable, stream: Stream, shape: ParityShape, *, threads: int, progress: Callable[[int], None]
+    checkpoint: Readable, layout: ByteLayout, shape: ParityShape, *, threads: int, progress: Callable[[int], None]
 ) -> NDArray[np.uint16]:
     """Check symbols, of shape `(segments, check, width)`. One pass over the model, a few MiB at a time."""
-    segments = range(0, stream.symbols, shape.segment)
-    return np.stack([_remainder(checkpoint, stream, shape, start, threads, progress) for start in segments])
+    segments = range(0, layout.symbols, shape.segment)
+    return np.stack([_remainder(checkpoint, layout, shape, start, threads, progress) for start in segments])
 
 
 def _remainder(
     checkpoint: Readable,
-    stream: Stream,
+    layout: ByteLayout,
     shape: ParityShape,
     start: int,
     threads: int,
@@ -73,7 +73,7 @@ def _remainder(
 ) -> NDArray[np.uint16]:
     code = ReedSolomon(shape.check)
     remainder = None
-    rows = Interleaving(stream, shape).rows(start // shape.segment)
+    rows = Interleaving(layout, shape).rows(start // shape.segment)
     at_once = max(1, CHUNK // (shape.width * SYMBOL))
     for row in range(0, rows, at_once):
         count = min(at_once, rows - row)
@@ -81,7 +81,7 @@ def _remainder(
         # A row may reach into the next segment; what is not this segment's counts as zero.
         last = min(first + count * shape.width, start + shape.segment)
         symbols = np.zeros(count * shape.width, np.uint16)
-        symbols[: last - first] = stream.read(checkpoint, first, last)
+        symbols[: last - first] = layout.read(checkpoint, first, last)
         remainder = code.feed(symbols.reshape(count, shape.width), remainder, threads=threads)
         progress((last - first) * SYMBOL)
     assert remainder is not None
@@ -90,7 +90,7 @@ def _remainder(
 
 def correct(
     overlay: Overlay,
-    stream: Stream,
+    layout: ByteLayout,
     shape: ParityShape,
     stored: NDArray[np.uint16],
     damaged: NDArray[np.bool_],
@@ -112,22 +112,22 @@ def correct(
         proven: all tiles that are proven by the digests that these tiles have a part in.
         writable: the bits of these symbols that may be written in tiles that no digest proves.
     """
-    begins, ends = stream.tile_bounds(damaged.nonzero()[0])
+    begins, ends = layout.tile_bounds(damaged.nonzero()[0])
     remainders, hopeless = {}, []
     wrong = None if lost is None else np.concatenate([[0.0], np.where(damaged, lost, 0.0).cumsum()])
-    for segment, start in enumerate(range(0, stream.symbols, shape.segment)):
-        stop = min(start + shape.segment, stream.symbols)
+    for segment, start in enumerate(range(0, layout.symbols, shape.segment)):
+        stop = min(start + shape.segment, layout.symbols)
         touched = bool(((begins < stop) & (ends > start)).any())
-        if touched and wrong is not None and _hopeless(stream, shape, start, stop, wrong):
+        if touched and wrong is not None and _hopeless(layout, shape, start, stop, wrong):
             hopeless.append(segment)
             touched = False
         if touched:
-            remainders[segment] = _remainder(overlay, stream, shape, start, threads, progress) ^ stored[segment]
+            remainders[segment] = _remainder(overlay, layout, shape, start, threads, progress) ^ stored[segment]
         else:
             progress((stop - start) * SYMBOL)
     solver = CodewordSolver(
         overlay,
-        stream,
+        layout,
         shape,
         remainders,
         damaged,
@@ -140,10 +140,10 @@ def correct(
     return solver.finish(writable)
 
 
-def _hopeless(stream: Stream, shape: ParityShape, start: int, stop: int, wrong: NDArray[np.float64]) -> bool:
+def _hopeless(layout: ByteLayout, shape: ParityShape, start: int, stop: int, wrong: NDArray[np.float64]) -> bool:
     """Whether the tiles within symbols `[start, stop)` have far more wrong symbols than can be corrected.
 
     `wrong` counts those of all tiles before each. A lost run of tiles falls evenly on all codewords.
     """
-    first, last = stream.tiles_of(np.array([start, stop - 1]))
+    first, last = layout.tiles_of(np.array([start, stop - 1]))
     return bool(wrong[max(last, first + 1)] - wrong[first + 1] > HOPELESS * shape.check * shape.width)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planaria.checkpoints import Entry
+from planaria.guard.byte_layout import SYMBOL, ByteLayout
 from planaria.guard.statistics import FLOATS
-from planaria.guard.stream import SYMBOL, Stream
 
 PIECE = 2**22  # bytes
 
@@ -41,13 +41,13 @@ def pieces(entry: Entry, tile: int) -> Iterator[Entry]:
         yield Entry(entry.name, entry.dtype, shape, nbytes, start)
 
 
-def pieces_holding(stream: Stream, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
+def pieces_holding(layout: ByteLayout, tiles: NDArray[np.int64]) -> Iterator[tuple[int, Entry]]:
     """The pieces, with the indices of their tensors, that hold any of these tiles, which ascend."""
-    for index in np.unique(stream.tensors_of(tiles)).tolist():
-        first = stream.first_tiles[index]
-        for piece in pieces(stream.entries[index], stream.tile):
-            low = first + piece.start // stream.tile
-            high = first + -(-(piece.start + piece.nbytes) // stream.tile)
+    for index in np.unique(layout.tensors_of(tiles)).tolist():
+        first = layout.first_tiles[index]
+        for piece in pieces(layout.entries[index], layout.tile):
+            low = first + piece.start // layout.tile
+            high = first + -(-(piece.start + piece.nbytes) // layout.tile)
             if np.searchsorted(tiles, low) < np.searchsorted(tiles, high):
                 yield index, piece
 

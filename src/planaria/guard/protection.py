@@ -92,10 +92,10 @@ def protect(
             files=tuple((name, len(header)) for name, header in checkpoint.headers.items()),
             aliases=dict(checkpoint.aliases),
         )
-        manifest, stream, arrays = lay_out(manifest, checkpoint, allowed)
+        manifest, layout, arrays = lay_out(manifest, checkpoint, allowed)
         making = Making(
             checkpoint=checkpoint,
-            stream=stream,
+            layout=layout,
             manifest=manifest,
             arrays=arrays,
             allowed=allowed,

@@ -21,12 +21,12 @@ def quick_check(
     over groups of tensors that do not match.
     """
     began = time.monotonic()
-    stream = guard.stream
-    damaged = damaged_tiles(guard, Overlay(checkpoint, stream), progress)
+    layout = guard.layout
+    damaged = damaged_tiles(guard, Overlay(checkpoint, layout), progress)
     tensors = []
     for index, entry in enumerate(guard.entries):
-        tiles = damaged[stream.tiles_of_tensor(index)]
-        edges = np.flatnonzero(np.diff(tiles, prepend=False, append=False)) * stream.tile
+        tiles = damaged[layout.tiles_of_tensor(index)]
+        edges = np.flatnonzero(np.diff(tiles, prepend=False, append=False)) * layout.tile
         tensors.append(
             TensorReport(
                 name=entry.name,
@@ -43,7 +43,7 @@ def quick_check(
     return Report(
         action="check",
         tensors=tuple(tensors),
-        tile=stream.tile,
+        tile=layout.tile,
         header_damaged=checkpoint.header_damaged or checkpoint.wrong_length(),
         keyed=guard.key is not None,
         guard_mended=guard.mended,

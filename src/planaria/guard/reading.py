@@ -44,14 +44,14 @@ def require_weights(guard: GuardFile, examination: Examination, files: Mapping[s
 
     Nothing could be told of its weights but that they are lost, and a sound file of estimates would hide that.
     """
-    stream = guard.stream
+    layout = guard.layout
     if not examination.unproven.any():
         return
     for name, path in files.items():
         if name == INDEX:
             continue
         header = guard.headers[name]
-        held = [stream.tiles_of_tensor(stream.index[entry.name]) for entry in parse_bare_header(header).entries]
+        held = [layout.tiles_of_tensor(layout.index[entry.name]) for entry in parse_bare_header(header).entries]
         tiles = np.concatenate([np.arange(span.start, span.stop) for span in held])
         if not examination.unproven[tiles].any():
             continue

@@ -124,7 +124,7 @@ def _recollect(
         contradicted = torch.zeros_like(found.kept)
         statistics = guard.statistics(index)
         if not mapped and error is not None and statistics is not None:
-            per_tile = guard.stream.tile * weight.numel() // guard.entries[index].nbytes
+            per_tile = guard.layout.tile * weight.numel() // guard.entries[index].nbytes
             candidates = found.kept & ~bounded
             contradicted = _contradicted(weight, candidates, found, sketch, error, statistics, per_tile)
         missing = found.missing | contradicted | (found.kept & ~inside(weight, low, high))

@@ -36,8 +36,8 @@ def remember(making: "Making") -> None:
     Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
     """
-    stream, moments = making.stream, making.moments
-    count = sum(math.prod(entry.shape) for entry in stream.entries if remembers(entry))
+    layout, moments = making.layout, making.moments
+    count = sum(math.prod(entry.shape) for entry in layout.entries if remembers(entry))
     if count > MOST_WEIGHTS:
         limit = f"up to {MOST_WEIGHTS:,} floating-point weights, and this has {count:,}"
         making.say(f"memory: none, it is for models of {limit}")
@@ -50,7 +50,7 @@ def remember(making: "Making") -> None:
     if not weights or nbytes < FEWEST_BYTES:
         making.say("memory: none, " + ("no bytes are left" if weights else "no tensor can be remembered"))
         return
-    names = {index: stream.entries[index].name for index in weights}
+    names = {index: layout.entries[index].name for index in weights}
     planner = Planner(
         {names[index]: weight for index, weight in weights.items()},
         moments={name: moment for name, moment in moments.items() if name in names.values()},
@@ -63,7 +63,7 @@ def remember(making: "Making") -> None:
         memory = planner.remember(nbytes, expect=making.expect, shares=shares)
         manifest, arrays = _stored(memory, planner.weights, making)
         size = making.size(manifest, arrays)
-        refined = [stream.entries[stream.index[kept.name]] for kept in memory.tensors if kept.refined]
+        refined = [layout.entries[layout.index[kept.name]] for kept in memory.tensors if kept.refined]
         columns = refinement_columns(refined)
         if manifest.memory is None or columns > LARGEST_EXPANSION * size:
             break
@@ -93,7 +93,7 @@ def refinement_columns(entries: Sequence[Entry]) -> int:
 def _weights(making: "Making") -> dict[int, Tensor]:
     """The tensors of which a memory can be made, by index, as float32."""
     weights = {}
-    for index, entry in enumerate(making.stream.entries):
+    for index, entry in enumerate(making.layout.entries):
         if not remembers(entry):
             continue
         # What it is computed with must outlast the bytes that were read.
@@ -113,7 +113,7 @@ def _space(weight: Tensor) -> tuple[int, ...]:
 
 def _nbytes(making: "Making", indices: Sequence[int], allowed: int) -> int:
     """How large a memory may be, by the size of a guard with arrays of as many bytes."""
-    largest = max(indices, key=lambda index: making.stream.entries[index].nbytes, default=0)
+    largest = max(indices, key=lambda index: making.layout.entries[index].nbytes, default=0)
 
     def size(nbytes: int) -> int:
         arrays: Arrays = {f"hint.{index}": np.zeros(0, np.uint8) for index in indices}
@@ -131,7 +131,7 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
     shapes: list[RememberedShape] = []
     arrays: Arrays = {}
     for kept in memory.tensors:
-        index, sketched = making.stream.index[kept.name], kept.codec is not None or bool(kept.prior.size)
+        index, sketched = making.layout.index[kept.name], kept.codec is not None or bool(kept.prior.size)
         if sketched:
             arrays[f"hint.{index}"] = np.concatenate([kept.content, kept.prior])
         if sketched or kept.refined:

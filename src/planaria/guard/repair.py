@@ -66,11 +66,11 @@ def diagnose(
     located = {
         kept.tensor: doubts.located_whole(kept.tensor, statistics)
         for kept in remembered
-        if examination.unproven[guard.stream.tiles_of_tensor(kept.tensor)].any()
+        if examination.unproven[guard.layout.tiles_of_tensor(kept.tensor)].any()
         and (statistics := guard.statistics(kept.tensor)) is not None
     }
     recollected = recollect(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
-    gate = Gate(guard.stream, struck=examination.struck, unproven=examination.unproven, known=known)
+    gate = Gate(guard.layout, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
         memory = (located[index], recollected[index]) if index in recollected else None
@@ -106,16 +106,16 @@ def _no_numbers(guard: GuardFile, examination: Examination) -> str:
         return ""
     for index in range(len(guard.entries)):
         if guard.all_finite(index):
-            tiles[guard.stream.tiles_of_tensor(index)] = False
+            tiles[guard.layout.tiles_of_tensor(index)] = False
     what = "values that are no numbers before, and what cannot be proven of them is left as found"
-    return note_on(guard.stream, tiles, "tensor held", "tensors held", what)
+    return note_on(guard.layout, tiles, "tensor held", "tensors held", what)
 
 
 def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] | None, *, apply: bool) -> TensorReport:
     """One tensor's report; what is estimated goes to the overlay if it is to be applied."""
     guard, examination = doubts.guard, doubts.examination
-    stream, entry = guard.stream, guard.entries[index]
-    bounds = stream.tiles_of_tensor(index)
+    layout, entry = guard.layout, guard.entries[index]
+    bounds = layout.tiles_of_tensor(index)
     damaged, changed = examination.damaged[bounds], examination.changed[bounds]
     unproven = examination.unproven[bounds] & ~changed
     verdicts = np.where(changed, CHANGED, np.where(damaged, EXACT, INTACT))
@@ -134,16 +134,16 @@ def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] 
         regrown = repairer is not None or (memory is not None and memory[1].error is not None)
         squares, methods = 0.0, []
         for piece in doubts.pieces(index):
-            tiles = slice(piece.start // stream.tile, -(-(piece.start + piece.nbytes) // stream.tile))
+            tiles = slice(piece.start // layout.tile, -(-(piece.start + piece.nbytes) // layout.tile))
             if not unproven[tiles].any():
                 continue
             found = memory[0].part(piece, entry) if memory else doubts.located(index, piece, statistics)
-            found = found.outside(changed[tiles], piece, stream.tile)
+            found = found.outside(changed[tiles], piece, layout.tile)
             result = estimate(
                 examination.overlay.read(entry.name, piece.start, piece.start + piece.nbytes),
                 piece,
                 found,
-                tile=stream.tile,
+                tile=layout.tile,
                 statistics=statistics,
                 rule=repairer,
                 shape=shape,
@@ -151,7 +151,7 @@ def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] 
                 mapped=doubts.mapped,
                 sound=examination.sound,
             )
-            verdicts[tiles] = np.where(unproven[tiles], _verdicts(result, piece, stream.tile, regrown), verdicts[tiles])
+            verdicts[tiles] = np.where(unproven[tiles], _verdicts(result, piece, layout.tile, regrown), verdicts[tiles])
             count = int(result.missing.sum())
             squares += count * result.expected_error**2
             methods += [method for method in result.methods if method not in methods]
@@ -168,7 +168,7 @@ def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] 
             error = (squares / report.estimated) ** 0.5
             # Not finite: of float64 weights past the range of float32.
             report = replace(report, expected_error=error if isfinite(error) else None)
-    return replace(report, regions=_regions(verdicts, stream.tile, entry.nbytes))
+    return replace(report, regions=_regions(verdicts, layout.tile, entry.nbytes))
 
 
 def _put_in_proportion(
@@ -179,7 +179,7 @@ def _put_in_proportion(
     entry = guard.entries[index]
     content = overlay.read(entry.name).copy()
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).view(entry.shape)
-    by_weight = np.repeat(unproven, guard.stream.tile // stored.element_size())[: stored.numel()]
+    by_weight = np.repeat(unproven, guard.layout.tile // stored.element_size())[: stored.numel()]
     tiles = torch.from_numpy(by_weight).view(entry.shape)
     absurd, typical, deviation = absurd_weights(stored)
     if mask is not None:
@@ -198,7 +198,7 @@ def _put_in_proportion(
 
 def _sharing(guard: GuardFile, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """These tiles, and all that share a digest with any of them."""
-    hash_group_of = guard.stream.hash_group_of
+    hash_group_of = guard.layout.hash_group_of
     return np.isin(hash_group_of, hash_group_of[tiles])
 
 

@@ -34,7 +34,7 @@ class Unsolved:
         return bool(self.failed.any(1).any()) and bool((self.failed.mean(1) < CROWDED).all())
 
     def doubtful(self, start: int, stop: int, shape: ParityShape) -> NDArray[np.bool_]:
-        """Whether each of the symbols `[start, stop)` of the stream lies in a codeword of which nothing is proven."""
+        """Whether each of the symbols `[start, stop)` of the layout lies in a codeword of which nothing is proven."""
         found = np.empty(stop - start, np.bool_)
         for segment in range(start // shape.segment, -(-stop // shape.segment)):
             begin = max(start, segment * shape.segment)

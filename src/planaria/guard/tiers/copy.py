@@ -24,7 +24,7 @@ class CopyTier(Tier):
     name = "copy"
 
     def plan(self, making: "Making") -> None:
-        entries = making.stream.entries
+        entries = making.layout.entries
         small = [(entry.nbytes, index) for index, entry in enumerate(entries) if len(entry.shape) < 2 and entry.nbytes]
         room = SHARE * (making.allowed - making.size())
         taken: list[int] = []
@@ -60,15 +60,15 @@ class CopyTier(Tier):
         may be broken, it needs no other proof.
         """
         guard, unproven = restoring.guard, restoring.unproven
-        stream, overlay = guard.stream, restoring.overlay
+        layout, overlay = guard.layout, restoring.overlay
         for index in guard.manifest.copied:
-            bounds, content, name = stream.tiles_of_tensor(index), self.copy_of(guard, index), guard.entries[index].name
+            bounds, content, name = layout.tiles_of_tensor(index), self.copy_of(guard, index), guard.entries[index].name
             if content is None or not unproven[bounds].any():
                 continue
             for tile in unproven[bounds].nonzero()[0]:
-                start = int(tile) * stream.tile
-                found = overlay.read(name, start, min(start + stream.tile, len(content))).copy()
-                overlay.replace(name, start, content[start : start + stream.tile])
+                start = int(tile) * layout.tile
+                found = overlay.read(name, start, min(start + layout.tile, len(content))).copy()
+                overlay.replace(name, start, content[start : start + layout.tile])
                 proven = restoring.proven(np.array([bounds.start + tile]))
                 unproven[proven] = False
                 if guard.manifest.compact:

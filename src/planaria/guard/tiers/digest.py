@@ -14,6 +14,7 @@ from planaria.checkpoints import Checkpoint, Entry
 from planaria.detectors import Outlier
 from planaria.detectors.digest import tile_digests
 from planaria.errors import InvalidGuard, InvalidInput
+from planaria.guard.byte_layout import ByteLayout
 from planaria.guard.container import packed_size
 from planaria.guard.digests import GROUP_DIGEST_BYTES, HASH_GROUP_DIGEST_BYTES, group_digest, hash_group_digests
 from planaria.guard.hashing import hasher
@@ -23,7 +24,6 @@ from planaria.guard.moved import put_back
 from planaria.guard.overlay import Overlay
 from planaria.guard.pieces import PIECE, pieces, weights_of
 from planaria.guard.statistics import FLOATS, STORED, Statistics, largest_floats, measured_tensors
-from planaria.guard.stream import Stream
 from planaria.guard.tiers.base import Arrays, Tier, require_array
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ SHARE = 0.125  # of the budget; a finer tile than that takes would starve the pa
 COMPACT_SAVES = 0.1  # of the budget; else small tensors keep digests of their own, which tell damage apart
 STATISTICS_SHARE = 0.05  # of the budget, for the compact form
 
-LaidOut = tuple[Manifest, Stream, Arrays]
+LaidOut = tuple[Manifest, ByteLayout, Arrays]
 
 
 class DigestTier(Tier):
@@ -54,28 +54,28 @@ class DigestTier(Tier):
         laid_out = _with_finest_tile(manifest, making.checkpoint, making.allowed)
         _require_room(laid_out, making.allowed)
         read = making.arrays
-        making.manifest, making.stream, making.arrays = laid_out
+        making.manifest, making.layout, making.arrays = laid_out
         if shapes == {name: array.shape for name, array in making.arrays.items() if name != "headers"}:
             making.arrays |= {name: read[name] for name in shapes}
         else:  # the few bytes that tell of them make another tile or fewer statistics
             _read(making)
 
     def validate(self, guard: "GuardFile") -> None:
-        stream = guard.stream
-        require_array(guard, "digest.tensors", np.uint8, (stream.groups, GROUP_DIGEST_BYTES))
-        require_array(guard, "digest.tiles", np.uint8, (stream.hash_groups, HASH_GROUP_DIGEST_BYTES))
+        layout = guard.layout
+        require_array(guard, "digest.tensors", np.uint8, (layout.groups, GROUP_DIGEST_BYTES))
+        require_array(guard, "digest.tiles", np.uint8, (layout.hash_groups, HASH_GROUP_DIGEST_BYTES))
         statistics = guard.arrays.get("statistics", np.empty((0, STORED), np.float32))
-        rows = len(stream.entries)
+        rows = len(layout.entries)
         if guard.manifest.compact:
-            rows = min(len(statistics), sum(entry.dtype in FLOATS for entry in stream.entries))
+            rows = min(len(statistics), sum(entry.dtype in FLOATS for entry in layout.entries))
         if rows or "statistics" in guard.arrays:
             require_array(guard, "statistics", np.float32, (rows, STORED))
         # Where all weights are equal, the limits of the detector's scores are no numbers.
         if "statistics" not in guard.lost and np.isnan(np.delete(statistics, (4, 5), axis=1)).any():
             raise InvalidGuard("The guard's statistics are not all numbers.")
         odd = guard.manifest.not_finite
-        if odd and odd[-1] >= len(stream.entries):
-            raise InvalidGuard(f"The guard speaks of tensor {odd[-1]}, and the model has {len(stream.entries)}.")
+        if odd and odd[-1] >= len(layout.entries):
+            raise InvalidGuard(f"The guard speaks of tensor {odd[-1]}, and the model has {len(layout.entries)}.")
 
     def restore(self, restoring: "Restoring") -> None:
         """Puts back content that is found at another place."""
@@ -99,28 +99,28 @@ def lay_out(manifest: Manifest, checkpoint: Checkpoint, allowed: int) -> LaidOut
 
 def _not_finite(checkpoint: Checkpoint, laid_out: LaidOut) -> tuple[int, ...]:
     """The tensors without statistics in which some values are no numbers. One pass over these."""
-    _, stream, arrays = laid_out
-    measured = largest_floats(stream.entries, len(arrays.get("statistics", ())))
+    _, layout, arrays = laid_out
+    measured = largest_floats(layout.entries, len(arrays.get("statistics", ())))
     return tuple(
         index
-        for index, entry in enumerate(stream.entries)
+        for index, entry in enumerate(layout.entries)
         if entry.dtype in FLOATS
         and entry.nbytes
         and index not in measured
         and not all(
             weights_of(checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes), piece).isfinite().all()
-            for piece in pieces(entry, stream.tile)
+            for piece in pieces(entry, layout.tile)
         )
     )
 
 
 def _require_room(laid_out: LaidOut, allowed: int) -> None:
     """Raises `InvalidInput` if this guard takes more than is allowed."""
-    manifest, stream, arrays = laid_out
+    manifest, layout, arrays = laid_out
     if (size := _size(manifest, arrays)) > allowed:
         raise InvalidInput(
             f"A budget of {allowed:,} bytes is too small: the smallest guard of this model takes {size:,} bytes, "
-            f"{100.5 * size / stream.nbytes:.3g} %. Raise the budget."  # never rounded down
+            f"{100.5 * size / layout.nbytes:.3g} %. Raise the budget."  # never rounded down
         )
 
 
@@ -133,20 +133,20 @@ def _with_finest_tile(manifest: Manifest, checkpoint: Checkpoint, allowed: int) 
         measured = len(largest_floats(entries, int(STATISTICS_SHARE * allowed) // row))
     packed = np.frombuffer(pack_headers(headers, bare=manifest.compact), np.uint8)
     for tile in TILES:
-        stream = Stream(entries, tile=tile, grouped=manifest.compact)
+        layout = ByteLayout(entries, tile=tile, grouped=manifest.compact)
         manifest = replace(manifest, tile=tile)
         arrays: Arrays = {
             "headers": packed,
-            "digest.tensors": np.zeros((stream.groups, GROUP_DIGEST_BYTES), np.uint8),
-            "digest.tiles": np.zeros((stream.hash_groups, HASH_GROUP_DIGEST_BYTES), np.uint8),
+            "digest.tensors": np.zeros((layout.groups, GROUP_DIGEST_BYTES), np.uint8),
+            "digest.tiles": np.zeros((layout.hash_groups, HASH_GROUP_DIGEST_BYTES), np.uint8),
         }
         statistics: Arrays = {"statistics": np.zeros((measured, STORED), np.float32)}
         if measured and (not manifest.compact or _size(manifest, arrays | statistics) <= allowed):
             arrays |= statistics
         size = _size(manifest, arrays)
-        if stream.hash_groups * HASH_GROUP_DIGEST_BYTES <= SHARE * allowed and size <= allowed:
+        if layout.hash_groups * HASH_GROUP_DIGEST_BYTES <= SHARE * allowed and size <= allowed:
             break
-    return manifest, stream, arrays
+    return manifest, layout, arrays
 
 
 def _size(manifest: Manifest, arrays: Arrays) -> int:
@@ -156,30 +156,30 @@ def _size(manifest: Manifest, arrays: Arrays) -> int:
 
 def _read(making: "Making") -> list[int]:
     """Digests and statistics in one pass; the tensors without statistics in which some values are no numbers."""
-    stream, arrays, tile = making.stream, making.arrays, making.stream.tile
+    layout, arrays, tile = making.layout, making.arrays, making.layout.tile
     rows = len(arrays.get("statistics", ()))
     row_of = {
-        index: row for row, index in enumerate(measured_tensors(stream.entries, rows, compact=making.manifest.compact))
+        index: row for row, index in enumerate(measured_tensors(layout.entries, rows, compact=making.manifest.compact))
     }
-    shared = (np.bincount(stream.hash_group_of) > 1)[stream.hash_group_of] if stream.tiles else np.zeros(0, bool)
+    shared = (np.bincount(layout.hash_group_of) > 1)[layout.hash_group_of] if layout.tiles else np.zeros(0, bool)
     open_hash_group, hash_group_digest = -1, hasher(making.key)
     odd, done = [], 0
-    for group in range(stream.groups):
+    for group in range(layout.groups):
         group_digest = hasher(making.key)
-        for index in stream.tensors_in(group):
-            entry, parts = stream.entries[index], []
+        for index in layout.tensors_in(group):
+            entry, parts = layout.entries[index], []
             for piece in _pieces(entry, tile):
                 content = making.checkpoint.read(entry.name, piece.start, piece.start + piece.nbytes)
                 group_digest.update(content.data)
-                first, count = stream.first_tiles[index] + piece.start // tile, -(-piece.nbytes // tile)
+                first, count = layout.first_tiles[index] + piece.start // tile, -(-piece.nbytes // tile)
                 alone = count - bool(count and shared[first + count - 1])  # only a tensor's last tile shares a digest
                 if alone:
                     digests = tile_digests(
                         content[: alone * tile], tile=tile, key=making.key, size=HASH_GROUP_DIGEST_BYTES
                     )
-                    arrays["digest.tiles"][stream.hash_group_of[first : first + alone]] = digests
+                    arrays["digest.tiles"][layout.hash_group_of[first : first + alone]] = digests
                 if alone < count:
-                    if (hash_group := int(stream.hash_group_of[first + alone])) != open_hash_group:
+                    if (hash_group := int(layout.hash_group_of[first + alone])) != open_hash_group:
                         open_hash_group, hash_group_digest = hash_group, hasher(making.key)
                     hash_group_digest.update(content[alone * tile :].data)
                     digest = hash_group_digest.digest(length=HASH_GROUP_DIGEST_BYTES)
@@ -191,7 +191,7 @@ def _read(making: "Making") -> list[int]:
                     elif index not in odd and not bool(weights.isfinite().all()):
                         odd.append(index)
                 done += piece.nbytes
-                making.progress(done, stream.nbytes, "digests")
+                making.progress(done, layout.nbytes, "digests")
             if index in row_of:
                 merged = Statistics.merged([part for part, _ in parts], [size for _, size in parts])
                 arrays["statistics"][row_of[index]] = merged.row
@@ -220,14 +220,14 @@ def damaged_tiles(
 
     A group that matches is hashed in one pass, without its hash groups.
     """
-    stream = guard.stream
-    damaged = np.zeros(stream.tiles, bool)
-    groups = np.arange(stream.groups)
+    layout = guard.layout
+    damaged = np.zeros(layout.tiles, bool)
+    groups = np.arange(layout.groups)
     if within is not None:
-        groups = np.unique(stream.group_of[stream.tensors_of(within.nonzero()[0])])
+        groups = np.unique(layout.group_of[layout.tensors_of(within.nonzero()[0])])
     for group in groups.tolist():
-        tensors = stream.tensors_in(group)
-        tiles = np.arange(stream.first_tiles[tensors.start], stream.first_tiles[tensors.stop])
+        tensors = layout.tensors_in(group)
+        tiles = np.arange(layout.first_tiles[tensors.start], layout.first_tiles[tensors.stop])
         if "digest.tensors" not in guard.arrays or not _matches(guard, overlay, group):
             damaged[tiles] = True
             overlay.keep(tiles)
@@ -235,22 +235,22 @@ def damaged_tiles(
             # Tiles that all match in a group that does not: their shorter digests were forged.
             if len(proven) < len(tiles) or "digest.tensors" not in guard.arrays:
                 damaged[proven] = False
-        progress(sum(stream.entries[tensor].nbytes for tensor in tensors))
+        progress(sum(layout.entries[tensor].nbytes for tensor in tensors))
     return damaged
 
 
 def proven_tiles(guard: "GuardFile", overlay: Overlay, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
     """All tiles of those hash groups of these tiles that match; without hash_groups' digests, of groups that match."""
-    stream = guard.stream
+    layout = guard.layout
     if "digest.tiles" not in guard.arrays:
-        groups = np.unique(stream.group_of[stream.tensors_of(tiles)])
+        groups = np.unique(layout.group_of[layout.tensors_of(tiles)])
         whole = [group for group in groups if _matches(guard, overlay, int(group))]
-        bounds = [stream.tiles_of_tensor(span) for group in whole for span in stream.tensors_in(group)]
+        bounds = [layout.tiles_of_tensor(span) for group in whole for span in layout.tensors_in(group)]
         return np.concatenate([np.empty(0, np.int64), *(np.arange(span.start, span.stop) for span in bounds)])
-    hash_groups = np.unique(stream.hash_group_of[tiles])
-    digests = hash_group_digests(overlay, stream, hash_groups, key=guard.key)
-    return stream.tiles_in(hash_groups[(digests == guard.arrays["digest.tiles"][hash_groups]).all(1)])
+    hash_groups = np.unique(layout.hash_group_of[tiles])
+    digests = hash_group_digests(overlay, layout, hash_groups, key=guard.key)
+    return layout.tiles_in(hash_groups[(digests == guard.arrays["digest.tiles"][hash_groups]).all(1)])
 
 
 def _matches(guard: "GuardFile", overlay: Overlay, group: int) -> bool:
-    return group_digest(overlay, guard.stream, group, key=guard.key) == guard.arrays["digest.tensors"][group].tobytes()
+    return group_digest(overlay, guard.layout, group, key=guard.key) == guard.arrays["digest.tensors"][group].tobytes()

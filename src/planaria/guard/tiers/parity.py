@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from planaria.errors import InvalidGuard
 from planaria.guard import parity
+from planaria.guard.byte_layout import SYMBOL, ByteLayout
 from planaria.guard.codewords import SPARE
 from planaria.guard.gate import writable_bits
 from planaria.guard.manifest import ParityShape
 from planaria.guard.pieces import pieces_holding, weights_of
-from planaria.guard.stream import SYMBOL, Stream
 from planaria.guard.tiers.base import Tier, require_array
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class ParityTier(Tier):
 
     def plan(self, making: "Making") -> None:
         shape = making.parity_shape(making.allowed)
-        making.say(_explanation(shape, making.stream))
+        making.say(_explanation(shape, making.layout))
         if shape is not None:
-            making.add(replace(making.manifest, parity=shape), {"parity": parity.nothing_of(shape, making.stream)})
+            making.add(replace(making.manifest, parity=shape), {"parity": parity.nothing_of(shape, making.layout)})
 
     def make(self, making: "Making") -> None:
         """One pass."""
-        total, done, shape = making.stream.nbytes, 0, making.manifest.parity
+        total, done, shape = making.layout.nbytes, 0, making.manifest.parity
 
         def more(count: int) -> None:
             nonlocal done
@@ -45,16 +45,16 @@ class ParityTier(Tier):
 
         if shape is not None:
             making.arrays["parity"] = parity.encode(
-                making.checkpoint, making.stream, shape, threads=making.threads, progress=more
+                making.checkpoint, making.layout, shape, threads=making.threads, progress=more
             )
 
     def validate(self, guard: "GuardFile") -> None:
-        shape, stream = guard.manifest.parity, guard.stream
+        shape, layout = guard.manifest.parity, guard.layout
         if shape is None:
             return
-        segments = -(-stream.symbols // shape.segment)
+        segments = -(-layout.symbols // shape.segment)
         require_array(guard, "parity", np.uint16, (segments, shape.check, shape.width))
-        if shape.width * segments > stream.symbols + segments * 65535:
+        if shape.width * segments > layout.symbols + segments * 65535:
             raise InvalidGuard("The guard's parity is wider than its model.")
 
     def restore(self, restoring: "Restoring") -> None:
@@ -64,14 +64,14 @@ class ParityTier(Tier):
             return
         restoring.unsolved = parity.correct(
             restoring.overlay,
-            guard.stream,
+            guard.layout,
             shape,
             guard.arrays["parity"].astype(np.uint16, copy=False),
             unproven,
             lost=_lost_symbols(restoring),
             suspects=lambda tiles: _broken_symbols(restoring, tiles),
             proven=restoring.proven,
-            writable=lambda symbols: writable_bits(guard.stream, symbols, restoring.known),
+            writable=lambda symbols: writable_bits(guard.layout, symbols, restoring.known),
             threads=restoring.threads,
             progress=restoring.progress,
         )
@@ -84,7 +84,7 @@ class ParityTier(Tier):
         known = shape.check - min(SPARE, shape.check // 2)
         symbols = shape.width * SYMBOL  # bytes of one symbol in each codeword
         strength = {
-            "codewords": -(-guard.stream.symbols // shape.segment) * shape.width,
+            "codewords": -(-guard.layout.symbols // shape.segment) * shape.width,
             "symbols": -(-shape.segment // shape.width) + shape.check,
             "check": shape.check,
             "unknown": known // 2,
@@ -105,11 +105,11 @@ class ParityTier(Tier):
         ).format(**strength)
 
 
-def _explanation(shape: ParityShape | None, stream: Stream) -> str:
+def _explanation(shape: ParityShape | None, layout: ByteLayout) -> str:
     if shape is None:
         return "parity: none, no bytes are left"
     rows = -(-shape.segment // shape.width)
-    nbytes = SYMBOL * shape.check * shape.width * -(-stream.symbols // shape.segment)
+    nbytes = SYMBOL * shape.check * shape.width * -(-layout.symbols // shape.segment)
     known = shape.check / (rows + shape.check)
     return (
         f"parity: {nbytes:,} bytes: restores bit for bit up to {shape.check // 2:,} wrong 16-bit symbols of each "
@@ -124,12 +124,12 @@ def _lost_symbols(restoring: "Restoring") -> NDArray[np.float64] | None:
     What is not there reads as zeros, which some weights may have been: as many as the statistics say.
     """
     guard, cut = restoring.guard, restoring.checkpoint.truncated()
-    stream = guard.stream
-    lost = np.zeros(stream.tiles)
+    layout = guard.layout
+    lost = np.zeros(layout.tiles)
     for name, (present, nbytes) in cut.items():
-        index, bounds = stream.index[name], stream.tiles_of_tensor(stream.index[name])
-        first, statistics = -(-present // stream.tile), guard.statistics(index)
-        weights = stream.tile * prod(guard.entries[index].shape) / nbytes
+        index, bounds = layout.index[name], layout.tiles_of_tensor(layout.index[name])
+        first, statistics = -(-present // layout.tile), guard.statistics(index)
+        weights = layout.tile * prod(guard.entries[index].shape) / nbytes
         lost[bounds.start + first : bounds.stop] = 1.0 if statistics is None else weights * (1 - statistics.zeros)
     return lost if cut else None
 
@@ -137,8 +137,8 @@ def _lost_symbols(restoring: "Restoring") -> NDArray[np.float64] | None:
 def _broken_symbols(restoring: "Restoring", tiles: NDArray[np.int64]) -> NDArray[np.int64]:
     """Symbols of these tiles that a hardware test, or their plain impossibility, shows to be broken; ascending."""
     guard, known = restoring.guard, restoring.known
-    stream, found = guard.stream, [np.empty(0, np.int64)]
-    for index, piece in pieces_holding(stream, tiles):
+    layout, found = guard.layout, [np.empty(0, np.int64)]
+    for index, piece in pieces_holding(layout, tiles):
         if known is not None and piece.name not in known:
             continue
         if known is not None:
@@ -156,8 +156,8 @@ def _broken_symbols(restoring: "Restoring", tiles: NDArray[np.int64]) -> NDArray
         reach = np.arange(int((ends - begins).max(initial=0)) + 1)
         symbols = np.minimum(begins[:, None] + reach, ends[:, None]).ravel()
         new = np.diff(symbols, prepend=-1) > 0  # they ascend
-        found.append(stream.starts[index] + piece.start // SYMBOL + symbols[new])
+        found.append(layout.starts[index] + piece.start // SYMBOL + symbols[new])
     symbols = np.concatenate(found)
-    asked = np.zeros(stream.tiles, bool)
+    asked = np.zeros(layout.tiles, bool)
     asked[tiles] = True
-    return symbols[asked[stream.tiles_of(symbols)]]
+    return symbols[asked[layout.tiles_of(symbols)]]

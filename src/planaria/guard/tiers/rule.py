@@ -46,7 +46,7 @@ class RuleTier(Tier):
 
     def omit(self, making: "Making") -> None:
         _ = making.memory_room  # settled before reasons take bytes, as where there are rules
-        self._explain(making, {"not asked for": list(range(len(making.stream.entries)))})
+        self._explain(making, {"not asked for": list(range(len(making.layout.entries)))})
 
     def _explain(self, making: "Making", reasons: dict[str, list[int]]) -> None:
         making.manifest = replace(making.manifest, reasons=reasons)
@@ -107,7 +107,7 @@ class _Planning:
     """The search for rules that pay."""
 
     def __init__(self, making: "Making"):
-        self.making, self.entries = making, making.stream.entries
+        self.making, self.entries = making, making.layout.entries
         self.memory = making.memory_room
         self.room = float(making.allowed - making.size() if self.memory is None else self.memory)
         self.found: list[rules.MeasuredRule] = []
@@ -194,7 +194,7 @@ class _Planning:
 
     def _tile_cells(self, entry: Entry) -> int:
         """Weights of a tile."""
-        return self.making.stream.tile * prod(entry.shape) // max(entry.nbytes, 1)
+        return self.making.layout.tile * prod(entry.shape) // max(entry.nbytes, 1)
 
 
 def _first_rows(checkpoint: Checkpoint, entry: Entry) -> Tensor:

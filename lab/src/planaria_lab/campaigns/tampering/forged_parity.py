@@ -22,5 +22,5 @@ class ForgedParity(Forgery):
         if shape is None:
             return victim.arrays
         with open_checkpoint(damaged) as checkpoint:
-            made = parity.encode(checkpoint, victim.stream, shape, threads=1, progress=lambda count: None)
+            made = parity.encode(checkpoint, victim.layout, shape, threads=1, progress=lambda count: None)
         return {**victim.arrays, "parity": made}

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint as one stream of 16-bit symbols, and its tiles."""
+"""The tensors of a checkpoint as one layout of 16-bit symbols, and its tiles."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run of symbols of the stream lies: bytes `[start, stop)` of a tensor."""
+    """Where a run of symbols of the layout lies: bytes `[start, stop)` of a tensor."""
 
     tensor: int
     start: int
@@ -33,7 +33,7 @@ class Place:
     symbol: int
 
 
-class Stream:
+class ByteLayout:
     """Tensors one after the other, each padded to whole symbols with zeros that are stored nowhere.
 
     Symbols are the code's unit, tiles the report's. Tiles never cross tensors: the last one of a tensor is short.
@@ -107,7 +107,7 @@ class Stream:
         return self.starts[self.index[name]]
 
     def read(self, checkpoint: Readable, start: int, stop: int) -> NDArray[np.uint16]:
-        """Symbols `[start, stop)`, little-endian; zero past the end of the stream."""
+        """Symbols `[start, stop)`, little-endian; zero past the end of the layout."""
         content = np.zeros((stop - start) * SYMBOL, dtype=np.uint8)
         for place in self.places(start, stop):
             begin = (place.symbol - start) * SYMBOL
