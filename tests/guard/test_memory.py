@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
-from planaria.guard import Guard, Report, TensorReport, container, protect, remember
-from planaria.guard.recollect import memory_of
+from planaria.guard import Guard, Report, TensorReport, container, plan_memory, protect
+from planaria.guard.decode_memory import memory_of
 
 ALL = ("digest", "copy", "parity", "sketch", "refinement")
 REFINEMENT = ("digest", "copy", "refinement")
@@ -208,7 +208,7 @@ def test_the_explanation_names_every_tensor_and_what_it_got() -> None:
 
 
 def test_a_model_too_large_to_plan_for_gets_the_other_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remember, "MOST_WEIGHTS", 10_000)
+    monkeypatch.setattr(plan_memory, "MOST_WEIGHTS", 10_000)
     told: list[str] = []
     guard = protect(network(), budget=0.15, tiers=ALL, explain=told.append)
     assert guard.tier_bytes()["sketch"] == guard.tier_bytes()["refinement"] == 0 < guard.tier_bytes()["parity"]

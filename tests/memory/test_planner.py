@@ -44,7 +44,7 @@ def sheets() -> tuple[dict[str, Tensor], Planner]:
 
 @cache
 def planned(expect: float | None, nbytes: int = 800) -> Memory:
-    return sheets()[1].remember(nbytes, expect=expect, shares=few(expect))
+    return sheets()[1].encode(nbytes, expect=expect, shares=few(expect))
 
 
 def few(expect: float | None) -> tuple[float, ...] | None:
@@ -68,7 +68,7 @@ def test_no_plan_takes_more_bytes_than_it_may(
 ) -> None:
     weights = {"one": drawn(rows, columns), "other": smooth_sheets(36, 8, 8), "third": drawn(5)}
     planner = Planner(weights, spaces={"other": (8, 8)} if with_spaces else {})
-    memory = planner.remember(nbytes, expect=expect, shares=few(expect))
+    memory = planner.encode(nbytes, expect=expect, shares=few(expect))
     assert memory.nbytes <= nbytes
     filled = restored(memory, weights, 0.3)
     assert all(tensor.isfinite().all() for tensor in filled.values())
@@ -77,12 +77,12 @@ def test_no_plan_takes_more_bytes_than_it_may(
 @pytest.mark.parametrize("nbytes", [0, 1, 27, 40, 58, 60])
 def test_bytes_too_few_for_anything_are_left(nbytes: int) -> None:
     weights = {"images": smooth_sheets(48, 8, 8)}
-    assert Planner(weights, spaces={"images": (8, 8)}).remember(nbytes, expect=0.5).nbytes <= nbytes
+    assert Planner(weights, spaces={"images": (8, 8)}).encode(nbytes, expect=0.5).nbytes <= nbytes
 
 
 @pytest.mark.parametrize(("nbytes", "expect"), [(500, 0.02), (500, 0.9), (900, None), (2000, 0.5), (6000, 0.9)])
 def test_where_bytes_are_of_use_at_least_nine_tenths_are_used(nbytes: int, expect: float | None) -> None:
-    memory = gaussian().remember(nbytes, expect=expect)
+    memory = gaussian().encode(nbytes, expect=expect)
     assert 0.9 * nbytes <= memory.nbytes <= nbytes
 
 
@@ -93,7 +93,7 @@ def gaussian() -> Planner:
 
 @pytest.mark.parametrize("expect", [0.001, 0.02])
 def test_bytes_beyond_the_finest_depths_make_the_refinement_stronger(expect: float) -> None:
-    memory = gaussian().remember(3000, expect=expect)
+    memory = gaussian().encode(3000, expect=expect)
     assert memory.refinement is not None and memory.strengths[0] >= expect
     assert 0.9 * 3000 <= memory.nbytes <= 3000
     assert len(str(memory.strengths[0])) <= 8  # it is stored
@@ -102,8 +102,8 @@ def test_bytes_beyond_the_finest_depths_make_the_refinement_stronger(expect: flo
 def test_shares_of_the_bytes_for_sketches_can_be_chosen() -> None:
     weights, planner = sheets()
     sketches, refinement = (
-        planner.remember(2000, expect=0.5, shares=(1.0,)),
-        planner.remember(2000, expect=0.5, shares=(0.0,)),
+        planner.encode(2000, expect=0.5, shares=(1.0,)),
+        planner.encode(2000, expect=0.5, shares=(0.0,)),
     )
     assert sketches.refinement is None and sketches.bytes_by_tier()["sketch"] > 1500
     assert refinement.refinement is not None and not any(of.content.size for of in refinement.tensors)
@@ -138,7 +138,7 @@ def test_moments_spend_the_bytes_where_they_count() -> None:
     weights = {"matrix": drawn(64, 64)}
     moments = torch.cat([torch.full((32,), 100.0), torch.ones(32)]).diag()
     for expect in (0.3, 0.9):
-        memory = Planner(weights, moments={"matrix": moments}).remember(700, expect=expect)
+        memory = Planner(weights, moments={"matrix": moments}).encode(700, expect=expect)
         wrong = (restored(memory, weights, expect)["matrix"] - weights["matrix"]).square().mean(0)
         assert wrong[:32].mean() < 0.5 * wrong[32:].mean()
 
@@ -146,7 +146,7 @@ def test_moments_spend_the_bytes_where_they_count() -> None:
 def test_what_survivors_tell_is_remembered_where_there_are_survivors() -> None:
     weights = {"images": smooth_sheets(48, 8, 8) + 0.2 * drawn(48, 64)}
     planner = Planner(weights, spaces={"images": (8, 8)})
-    some, none = (planner.remember(200, expect=expect, shares=(1.0,)) for expect in (0.3, 1.0))
+    some, none = (planner.encode(200, expect=expect, shares=(1.0,)) for expect in (0.3, 1.0))
     assert some.tensors[0].prior.size and not none.tensors[0].prior.size
     assert error(none, weights, 1.0) < error(some, weights, 1.0) and error(some, weights, 0.3) < error(
         none, weights, 0.3
@@ -168,7 +168,7 @@ def test_many_independent_weights_are_restored_within_about_two_decibels_of_it(m
 def distance(missing: float, count: int) -> float:
     """Decibels above D = 2^(-2 r / p) for Gaussian weights and 3 % of the bytes that they take as float32."""
     weights = {"matrix": drawn(count // 256, 256)}
-    memory = Planner(weights).remember(int(0.03 * 4 * count), expect=missing)
+    memory = Planner(weights).encode(int(0.03 * 4 * count), expect=missing)
     limit = erasure_distortion(8 * memory.nbytes / count, missing)
     return 10 * math.log10(error(memory, weights, missing, masks=1) / limit)
 
@@ -179,7 +179,7 @@ def distance(missing: float, count: int) -> float:
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30, 1e37])
 def test_tiny_and_huge_weights_are_remembered_like_others(scale: float) -> None:
     weights = {"images": (smooth_sheets(36, 8, 8).double() * scale).float()}
-    memory = Planner(weights, spaces={"images": (8, 8)}).remember(900, expect=0.3)
+    memory = Planner(weights, spaces={"images": (8, 8)}).encode(900, expect=0.3)
     filled = restored(memory, weights, 0.3)["images"]
     wrong = (filled.double() - weights["images"].double()) / scale
     assert wrong.isfinite().all() and wrong.square().sum() < 0.2 * 0.3 * 36 * 64
@@ -189,7 +189,7 @@ def test_tiny_and_huge_weights_are_remembered_like_others(scale: float) -> None:
 def test_constant_tensors_are_remembered(value: float) -> None:
     weights = {"images": torch.full((36, 64), value), "row": torch.full((7,), value)}
     for share in (0.0, 1.0):  # a refinement or a prior; a sketch
-        memory = Planner(weights, spaces={"images": (8, 8)}).remember(600, expect=0.3, shares=(share,))
+        memory = Planner(weights, spaces={"images": (8, 8)}).encode(600, expect=0.3, shares=(share,))
         assert memory.nbytes <= 600
         filled = restored(memory, weights, 0.3)["images"]
         torch.testing.assert_close(filled, weights["images"], rtol=0.05, atol=1e-6)
@@ -198,16 +198,16 @@ def test_constant_tensors_are_remembered(value: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_other_precisions_are_remembered_as_well(dtype: torch.dtype) -> None:
     weights = {"matrix": drawn(48, 64).to(dtype)}
-    memory = Planner(weights).remember(1500, expect=0.3)
+    memory = Planner(weights).encode(1500, expect=0.3)
     assert error(memory, weights, 0.3) < 0.2
 
 
 def test_the_same_plan_comes_twice_whatever_the_threads() -> None:
     weights, planner = sheets()
     for expect, shares in ((None, (0.5,)), (0.3, None)):
-        first = planner.remember(800, expect=expect, shares=shares)
+        first = planner.encode(800, expect=expect, shares=shares)
         anew = Planner(weights, spaces={"images": (8, 8)}, threads=2)
-        again = anew.remember(800, expect=expect, shares=shares)
+        again = anew.encode(800, expect=expect, shares=shares)
         assert again.strengths == first.strengths and again.reasons == first.reasons
         for one, other in zip(first.tensors, again.tensors, strict=True):
             assert one.codec == other.codec and one.refined == other.refined
@@ -222,7 +222,7 @@ def test_the_same_plan_comes_twice_whatever_the_threads() -> None:
 def test_planning_changes_no_weights_and_takes_those_that_learn() -> None:
     weight = drawn(20, 30).requires_grad_()
     before = weight.detach().clone()
-    memory = Planner({"matrix": weight}).remember(400, expect=0.5)
+    memory = Planner({"matrix": weight}).encode(400, expect=0.5)
     assert same_bits(weight.detach(), before) and memory.nbytes > 0
 
 
@@ -260,4 +260,4 @@ def test_spaces_that_do_not_fit_are_refused(space: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("nbytes", "expect"), [(-1, None), (100, 0.0), (100, 1.1), (100, float("nan"))])
 def test_other_bytes_and_shares_are_refused(nbytes: int, expect: float | None) -> None:
     with pytest.raises(InvalidInput, match="0 bytes or more and expects a share"):
-        Planner({"matrix": drawn(3, 4)}).remember(nbytes, expect=expect)
+        Planner({"matrix": drawn(3, 4)}).encode(nbytes, expect=expect)

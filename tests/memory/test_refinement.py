@@ -85,7 +85,7 @@ def test_below_its_strength_every_missing_weight_is_found(depth: int, damage: st
         else:
             known[0][:] = False  # 2,000 of 5,064 weights
     refinement = Refinement.of(residuals, [even(depth, residuals)], [0.45])
-    bounds, contradictions = refinement.recall(broken(residuals, known), known)
+    bounds, contradictions = refinement.decode(broken(residuals, known), known)
     assert contradictions == 0
     assert_true(bounds, residuals, known)
     assert_found(bounds, residuals, known, depth)
@@ -104,7 +104,7 @@ def test_what_it_says_is_true_at_any_damage_whatever_the_depths(missing: float, 
     fine = [np.where(of >= 8, of + 8, np.where(of == SIGN, 14, of)).astype(np.uint8) for of in coarse]
     refinement = Refinement.of(residuals, [coarse, fine], [strength, 0.5 * strength])
     known = masks(residuals, missing, seed)
-    bounds, contradictions = refinement.recall(broken(residuals, known), known)
+    bounds, contradictions = refinement.decode(broken(residuals, known), known)
     assert contradictions == 0
     assert_true(bounds, residuals, known)
 
@@ -114,7 +114,7 @@ def test_heavy_damage_leaves_the_first_stage_and_light_damage_both() -> None:
     refinement = Refinement.of(residuals, [even(SIGN, residuals), even(12, residuals)], [0.8, 0.2])
     for missing, depth in ((0.15, 12), (0.7, SIGN)):
         known = masks(residuals, missing)
-        bounds, contradictions = refinement.recall(broken(residuals, known), known)
+        bounds, contradictions = refinement.decode(broken(residuals, known), known)
         assert contradictions == 0
         assert_true(bounds, residuals, known)
         if depth == SIGN:
@@ -131,7 +131,7 @@ def test_two_stages_say_what_one_of_the_finer_depths_says() -> None:
         Refinement.of(residuals, [even(depth, residuals) for depth in depths], [0.4] * len(depths))
         for depths in ([16], [8, 16])
     )
-    for a, b in zip(*(refinement.recall(broken(residuals, known), known)[0] for refinement in (one, two)), strict=True):
+    for a, b in zip(*(refinement.decode(broken(residuals, known), known)[0] for refinement in (one, two)), strict=True):
         assert np.array_equal(a.low, b.low) and np.array_equal(a.high, b.high)
         np.testing.assert_allclose(a.mean, b.mean, rtol=1e-9)
 
@@ -143,9 +143,9 @@ def test_a_wrong_known_weight_is_noticed() -> None:
     wrong = broken(residuals, known)
     place = tuple(np.argwhere(known[1])[0])
     wrong[1][place] = -wrong[1][place]
-    assert refinement.recall(wrong, known)[1] > 0
+    assert refinement.decode(wrong, known)[1] > 0
     wrong[1][place] = np.nan
-    assert refinement.recall(wrong, known)[1] > 0
+    assert refinement.decode(wrong, known)[1] > 0
 
 
 def test_the_result_does_not_depend_on_threads() -> None:
@@ -154,7 +154,7 @@ def test_the_result_does_not_depend_on_threads() -> None:
     assert np.array_equal(*(refinement.to_bytes() for refinement in refinements))
     for missing in (0.5, 0.97):
         known = masks(residuals, missing)
-        assert equal(*(refinements[0].recall(broken(residuals, known), known, threads=threads) for threads in (1, 3)))
+        assert equal(*(refinements[0].decode(broken(residuals, known), known, threads=threads) for threads in (1, 3)))
 
 
 def test_weights_beyond_a_segment_are_coded_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +166,8 @@ def test_weights_beyond_a_segment_are_coded_too(monkeypatch: pytest.MonkeyPatch)
     assert len({len(segment) for segment in refinement.stages[0].planes}) == 2 and len(refinement.stages[0].planes) == 6
     read = Refinement.from_bytes(refinement.to_bytes(), SHAPES)
     known = masks(residuals, 0.3)
-    found = read.recall(broken(residuals, known), known)
-    assert found[1] == 0 and equal(found, refinement.recall(broken(residuals, known), known))
+    found = read.decode(broken(residuals, known), known)
+    assert found[1] == 0 and equal(found, refinement.decode(broken(residuals, known), known))
     assert_true(found[0], residuals, known)
     assert all(np.isfinite(says.mean).all() and says.mean.all() for says in found[0])
 
@@ -177,7 +177,7 @@ def test_tiny_and_huge_weights_are_found_like_others(scale: float) -> None:
     residuals = [drawn(40, 50).double().numpy() * scale]
     known = masks(residuals, 0.2)
     refinement = Refinement.of(residuals, [even(12, residuals)], [0.4])
-    bounds, contradictions = Refinement.from_bytes(refinement.to_bytes(), [(40, 50)]).recall(
+    bounds, contradictions = Refinement.from_bytes(refinement.to_bytes(), [(40, 50)]).decode(
         broken(residuals, known), known
     )
     assert contradictions == 0
@@ -190,7 +190,7 @@ def test_tiny_and_huge_weights_are_found_like_others(scale: float) -> None:
 def test_a_constant_tensor_is_found(value: float) -> None:
     residuals = [np.full((20, 30), value)]
     known = masks(residuals, 0.2)
-    bounds, contradictions = Refinement.of(residuals, [even(20, residuals)], [0.5]).recall(
+    bounds, contradictions = Refinement.of(residuals, [even(20, residuals)], [0.5]).decode(
         broken(residuals, known), known
     )
     assert contradictions == 0
@@ -201,7 +201,7 @@ def test_a_constant_tensor_is_found(value: float) -> None:
 def test_without_missing_weights_there_is_nothing_to_say() -> None:
     residuals = matrices()
     known = [np.ones(of.shape, bool) for of in residuals]
-    bounds, contradictions = Refinement.of(residuals, [even(3, residuals)], [0.5]).recall(residuals, known)
+    bounds, contradictions = Refinement.of(residuals, [even(3, residuals)], [0.5]).decode(residuals, known)
     assert contradictions == 0 and all(len(says.mean) == 0 for says in bounds)
 
 
@@ -213,7 +213,7 @@ def distance(depth: int, missing: float) -> float:
     residuals = [drawn(1024, 1024).double().numpy()]
     known = masks(residuals, missing)
     refinement = Refinement.of(residuals, [even(depth, residuals)], [missing])
-    bounds, _ = refinement.recall(broken(residuals, known), known)
+    bounds, _ = refinement.decode(broken(residuals, known), known)
     error = np.square(bounds[0].mean - residuals[0][~known[0]]).mean()
     rate = 8 * refinement.to_bytes().nbytes / 2**20
     return float(10 * np.log10(error / erasure_distortion(rate, missing)))
@@ -250,7 +250,7 @@ def test_bytes_come_back_as_the_same_refinement() -> None:
     for missing in (0.05, 0.4, 0.8):
         known = masks(residuals, missing)
         damaged = broken(residuals, known)
-        assert equal(read.recall(damaged, known), refinement.recall(damaged, known))
+        assert equal(read.decode(damaged, known), refinement.decode(damaged, known))
 
 
 def test_bytes_that_are_cut_off_or_too_many_are_refused() -> None:
@@ -316,7 +316,7 @@ def test_any_changed_byte_is_refused_or_read_without_harm(place: int, value: int
     content = two_stages().to_bytes().copy()
     content[place % len(content) if place % 2 else place % 120] ^= value
     try:
-        bounds, _ = Refinement.from_bytes(content, SHAPES).recall(broken(residuals, known), known)
+        bounds, _ = Refinement.from_bytes(content, SHAPES).decode(broken(residuals, known), known)
     except InvalidInput:
         return
     for says in bounds:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria.memory import Memory
-from planaria.memory.memory import PRIOR_BYTES, Remembered, codec, matrix_shape, prior_of, residual
+from planaria.memory.memory import PRIOR_BYTES, EncodedTensor, codec, matrix_shape, prior_of, residual
 from planaria.memory.refinement import Refinement
 
 NOTHING = np.zeros(0, np.uint8)
@@ -18,11 +18,11 @@ WEIGHTS = {"sheets": smooth_sheets(40, 8, 8), "kernels": drawn(6, 3, 4, 4, name=
 LEVELS = {"sheets": 0.3, "kernels": 0.7}
 
 
-def blank(name: str, weight: Tensor) -> Remembered:
-    return Remembered(name=name, shape=tuple(weight.shape), content=NOTHING)
+def blank(name: str, weight: Tensor) -> EncodedTensor:
+    return EncodedTensor(name=name, shape=tuple(weight.shape), content=NOTHING)
 
 
-def sketched(name: str, weight: Tensor, kind: str = "low rank") -> Remembered:
+def sketched(name: str, weight: Tensor, kind: str = "low rank") -> EncodedTensor:
     matrix = weight.float().reshape(matrix_shape(weight.shape))
     content = codec(kind, (8, 8)).analyse(matrix).encode(LEVELS.get(name, 0.5))
     return replace(blank(name, weight), codec=kind, space=(8, 8) if kind == "low frequency" else (), content=content)
@@ -60,7 +60,7 @@ def test_known_weights_stay_bit_for_bit_and_the_rest_is_finite(dtype: torch.dtyp
     broken = damaged(weights, known)
     before = {name: tensor.clone() for name, tensor in broken.items()}
     restored = memory.restore(broken, known)
-    recalled, contradictions = memory.recall(broken, known)
+    decoded, contradictions = memory.decode(broken, known)
     assert contradictions == 0
     assert all(same_bits(broken[name], before[name]) for name in broken)
     for name, weight in weights.items():
@@ -68,7 +68,7 @@ def test_known_weights_stay_bit_for_bit_and_the_rest_is_finite(dtype: torch.dtyp
         assert same_bits(restored[name][known[name]], weight[known[name]])
         assert restored[name].isfinite().all()
         # Told of missing weights alone.
-        says, lost = recalled[name], ~known[name]
+        says, lost = decoded[name], ~known[name]
         rounding = 1e-6 * weight.double().abs().max()
         assert says.value.shape == says.low.shape == says.high.shape == weight.shape
         assert (says.low - rounding <= weight.double())[lost].all()
@@ -87,7 +87,7 @@ def test_what_missing_weights_hold_does_not_matter() -> None:
 
 def test_the_result_does_not_depend_on_threads() -> None:
     known, memory = masks(0.35), memory_of(WEIGHTS)
-    one, other = (memory.recall(damaged(WEIGHTS, known), known, threads=threads)[0] for threads in (1, 2))
+    one, other = (memory.decode(damaged(WEIGHTS, known), known, threads=threads)[0] for threads in (1, 2))
     assert all(same_bits(one[name].value, other[name].value) for name in WEIGHTS)
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_known_weight_contradicts() -> None:
     broken = damaged(WEIGHTS, known)
     place = tuple(known["kernels"].nonzero()[0])
     broken["kernels"][place] = 3 - broken["kernels"][place]
-    assert memory.recall(broken, known)[1] > 0
+    assert memory.decode(broken, known)[1] > 0
 
 
 def test_each_part_of_a_memory_lowers_the_error() -> None:
@@ -160,9 +160,9 @@ def test_other_tensors_and_masks_are_refused(unchecked: None) -> None:
     broken = damaged(WEIGHTS, known)
     without = {name: tensor for name, tensor in broken.items() if name != "bias"}
     with pytest.raises(InvalidInput, match=r"'bias' of shape \(17,\); weights: missing"):
-        memory.recall(without, known)
+        memory.decode(without, known)
     with pytest.raises(InvalidInput, match=r"'sheets' of shape \(40, 64\); weights: \(64, 40\)"):
-        memory.recall(broken | {"sheets": broken["sheets"].T}, known)
+        memory.decode(broken | {"sheets": broken["sheets"].T}, known)
     with pytest.raises(InvalidInput, match=r"'kernels' of shape \(6, 3, 4, 4\); known mask: \(6, 48\)"):
         memory.restore(broken, known | {"kernels": known["kernels"].view(6, 48)})
     with pytest.raises(InvalidInput, match=r"'bias' is a bool tensor, not torch.uint8"):

@@ -34,7 +34,7 @@ CROWDED = 0.9  # share of a tile's weights that are missing from which it counts
 
 
 @dataclass(frozen=True)
-class Recollection:
+class MemoryEstimate:
     """What the memory says of a tensor's doubtful weights, or of a piece's. In float64 and its shape.
 
     Attributes:
@@ -68,14 +68,14 @@ class Recollection:
         """Weights that may be right for all that the refinement tells."""
         return inside(weight, self.low, self.high)
 
-    def within(self, statistics: Statistics) -> "Recollection":
+    def within(self, statistics: Statistics) -> "MemoryEstimate":
         """With bounds on both sides of what the refinement bounds on one: no weight is beyond the intact range."""
         bounded = self.told
         low = torch.where(bounded, self.low.clamp_min(statistics.lowest), self.low)
         high = torch.where(bounded, self.high.clamp_max(statistics.highest), self.high)
         return replace(self, low=torch.minimum(low, high), high=high)
 
-    def part(self, piece: Entry, entry: Entry) -> "Recollection":
+    def part(self, piece: Entry, entry: Entry) -> "MemoryEstimate":
         """Of a piece of the tensor."""
         return replace(
             self,
@@ -129,7 +129,7 @@ def estimate(
     statistics: Statistics,
     rule: Repairer | None,
     shape: RuleShape | None,
-    recollection: Recollection | None = None,
+    memory_estimate: MemoryEstimate | None = None,
     mapped: bool = False,
     sound: bool = False,
 ) -> Estimate:
@@ -146,7 +146,7 @@ def estimate(
         located: what to distrust.
         rule: the tensor's stored rule.
         shape: of the rule: what it was worth on held-out masks.
-        recollection: what the memory tells.
+        memory_estimate: what the memory tells.
         mapped: whether a hardware test said what is missing: then nothing else is.
         sound: whether the whole model looks sound, though all of it changed: then a weight that looks right stays where
             nothing better is known than zero or the mean.
@@ -155,35 +155,35 @@ def estimate(
     per_tile = tile * weight.numel() // entry.nbytes
     missing, kept, told = located.missing, located.kept, torch.zeros_like(located.missing)
     certain = located.certain
-    if recollection is not None and recollection.error is not None and recollection.sketched:
+    if memory_estimate is not None and memory_estimate.error is not None and memory_estimate.sketched:
         zeros = certain & (weight == 0)
-        if small_ones(zeros, recollection.sketch - statistics.mean, recollection.error, reported=mapped):
+        if small_ones(zeros, memory_estimate.sketch - statistics.mean, memory_estimate.error, reported=mapped):
             missing, certain, kept = missing & ~zeros, certain & ~zeros, kept | zeros
-    if recollection is not None:
+    if memory_estimate is not None:
         # Between two bounds a weight as found is hardly worse than one filled in, and may be right.
-        sure = recollection.low.isfinite() & recollection.high.isfinite() & ~certain
-        recollection = recollection.within(statistics)
-        inside = recollection.inside(weight)
-        told = recollection.told & (missing if mapped else missing | kept)
+        sure = memory_estimate.low.isfinite() & memory_estimate.high.isfinite() & ~certain
+        memory_estimate = memory_estimate.within(statistics)
+        inside = memory_estimate.inside(weight)
+        told = memory_estimate.told & (missing if mapped else missing | kept)
         if mapped:  # the test calls some good that are not
-            kept = kept | (located.doubtful & ~located.bounded & ~missing & recollection.told & ~inside)
+            kept = kept | (located.doubtful & ~located.bounded & ~missing & memory_estimate.told & ~inside)
         certain = certain | (told & ~inside)
         if not mapped:
             missing = (missing & ~(sure & inside)) | (kept & ~inside)
-            missing |= kept & recollection.contradicted
+            missing |= kept & memory_estimate.contradicted
             kept = (located.missing | located.kept) & ~missing
     lost = missing & spread(by_tile(missing, per_tile) > CROWDED * per_tile, per_tile, missing)
     deviation = statistics.deviation
     plain = deviation if statistics.nearly_constant else statistics.rms
-    filled, expected, method = _filled(weight, missing, lost, statistics, rule, shape, recollection)
+    filled, expected, method = _filled(weight, missing, lost, statistics, rule, shape, memory_estimate)
     if sound and expected > BETTER * plain:
         looks_right = missing & ~told & ~certain
         missing, kept = missing & ~looks_right, kept | looks_right
-    if recollection is not None:
-        own = recollection.value
+    if memory_estimate is not None:
+        own = memory_estimate.value
         if method == "rule":
-            own = _mean_within(filled.double(), expected, recollection.low, recollection.high)
-        bounded = torch.minimum(torch.maximum(own.double(), recollection.low), recollection.high)
+            own = _mean_within(filled.double(), expected, memory_estimate.low, memory_estimate.high)
+        bounded = torch.minimum(torch.maximum(own.double(), memory_estimate.low), memory_estimate.high)
         filled = torch.where(told, bounded.to(weight), filled)
     filled = filled.nan_to_num(0.0).clamp(statistics.lowest, statistics.highest)
     stored = torch.from_numpy(content).view(FLOATS[entry.dtype]).reshape(entry.shape)
@@ -205,13 +205,13 @@ def estimate(
     filled = torch.where(flipped & ~told, 0.0, filled)
     if mapped and missing.any():
         square = torch.full_like(weight, expected**2, dtype=torch.float64)
-        if recollection is not None:
-            square = torch.where(told, (recollection.high - recollection.low).square() / 12, square)
+        if memory_estimate is not None:
+            square = torch.where(told, (memory_estimate.high - memory_estimate.low).square() / 12, square)
         judged = missing & ~certain
         width = statistics.highest - statistics.lowest
         predicted = filled
-        if method == "sketch" and recollection is not None and recollection.sketched:
-            predicted = torch.where(told, filled, recollection.sketch.to(filled))  # whatever the test calls good
+        if method == "sketch" and memory_estimate is not None and memory_estimate.sketched:
+            predicted = torch.where(told, filled, memory_estimate.sketch.to(filled))  # whatever the test calls good
         if informed:
             judged &= ~odd_ones(
                 weight,
@@ -241,12 +241,12 @@ def estimate(
         bound = float(weight[located.bounded].abs().max()) * HIGH_HALF[entry.dtype]
     methods = []
     believed = located.doubtful & ~located.bounded & ~missing & ~kept & ~told
-    if told.any() and recollection is not None:
+    if told.any() and memory_estimate is not None:
         # Weights that a test calls good are where they are said to be as well, as far as the refinement tells.
-        also = told | (believed & recollection.told)
+        also = told | (believed & memory_estimate.told)
         believed = torch.zeros_like(believed)  # its spare checks would have shown that the test was wrong
         final = replaced[also].double()
-        reach = torch.maximum(final - recollection.low[also], recollection.high[also] - final)
+        reach = torch.maximum(final - memory_estimate.low[also], memory_estimate.high[also] - final)
         bound = max(bound, float(reach.max()))
         methods += ["refinement"] if (told & missing).any() else []
     open_ = missing & ~told
@@ -270,7 +270,7 @@ def _filled(
     statistics: Statistics,
     rule: Repairer | None,
     shape: RuleShape | None,
-    recollection: Recollection | None,
+    memory_estimate: MemoryEstimate | None,
 ) -> tuple[Float[Tensor, "*weight"], float, str]:
     """What to fill in, its root mean square error, and by what: whatever errs least."""
     deviation, mean = statistics.deviation, statistics.mean
@@ -278,7 +278,7 @@ def _filled(
     expected, method = (deviation, "mean") if statistics.nearly_constant else (statistics.rms, "zero")
     if not missing.any():
         return plain, expected, method
-    sketch = torch.inf if recollection is None or recollection.error is None else recollection.error
+    sketch = torch.inf if memory_estimate is None or memory_estimate.error is None else memory_estimate.error
     if rule is not None and shape is not None:
         broken = statistics.broken(weight)
         trusted = ~missing & weight.float().isfinite() & ~broken  # repairers compute in float32
@@ -299,8 +299,8 @@ def _filled(
             square = float((grown[regrown] - mean).double().square().mean())
             if square <= WILD * deviation**2 or int(regrown.sum()) < RUN:
                 return torch.where(regrown, grown, plain), by_rule, "rule"
-    if recollection is not None and sketch <= ROUNDED * expected:
-        return recollection.value.to(weight), sketch, "sketch"
+    if memory_estimate is not None and sketch <= ROUNDED * expected:
+        return memory_estimate.value.to(weight), sketch, "sketch"
     return plain, expected, method
 
 

@@ -71,8 +71,8 @@ class RuleShape:
         return self.precision != PRETRAINED
 
 
-class RememberedShape(NamedTuple):
-    """What is remembered of one tensor.
+class EncodedShape(NamedTuple):
+    """What is encoded of one tensor.
 
     Attributes:
         tensor: index of the tensor.
@@ -100,11 +100,11 @@ class MemoryShape:
     """How the memory tiers are read.
 
     Attributes:
-        tensors: what is remembered, by ascending index; only tensors with something.
+        tensors: what is encoded, by ascending index; only tensors with something.
         strengths: of the refinement's stages: the shares of weights that may be missing; empty without a refinement.
     """
 
-    tensors: Sequence[RememberedShape]
+    tensors: Sequence[EncodedShape]
     strengths: Sequence[float] = ()
 
 
@@ -244,7 +244,7 @@ def _sound(rule: RuleShape) -> bool:
 
 
 def _memory(fields: dict[str, Any]) -> MemoryShape:
-    entries = [RememberedShape(*entry) for entry in fields["tensors"]]
+    entries = [EncodedShape(*entry) for entry in fields["tensors"]]
     return MemoryShape(
         **{
             **fields,

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from planaria.checkpoints import Checkpoint, Entry
 from planaria.errors import VerificationFailed
+from planaria.guard.decode_memory import decode_memory
 from planaria.guard.doubts import Doubts
-from planaria.guard.estimate import Estimate, Recollection, estimate
+from planaria.guard.estimate import Estimate, MemoryEstimate, estimate
 from planaria.guard.examine import Examination, examine, note_on
 from planaria.guard.file import GuardFile
 from planaria.guard.gate import Gate
 from planaria.guard.known import Known
 from planaria.guard.locate import Located
 from planaria.guard.overlay import Overlay
-from planaria.guard.recollect import recollect
 from planaria.guard.report import VERDICTS, Region, Report, TensorReport
 from planaria.guard.statistics import FLOATS
 from planaria.guard.tiers.digest import damaged_tiles
@@ -62,18 +62,18 @@ def diagnose(
     examined(examination)
     doubts = Doubts(guard, examination, known)
     doubts.settle_parts_of_weights()
-    remembered = () if guard.manifest.memory is None else guard.manifest.memory.tensors
+    encoded = () if guard.manifest.memory is None else guard.manifest.memory.tensors
     located = {
         kept.tensor: doubts.located_whole(kept.tensor, statistics)
-        for kept in remembered
+        for kept in encoded
         if examination.unproven[guard.layout.tiles_of_tensor(kept.tensor)].any()
         and (statistics := guard.statistics(kept.tensor)) is not None
     }
-    recollected = recollect(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
+    decoded = decode_memory(guard, examination.overlay, located, mapped=doubts.mapped, threads=threads)
     gate = Gate(guard.layout, struck=examination.struck, unproven=examination.unproven, known=known)
     tensors = []
     for index in range(len(guard.entries)):
-        memory = (located[index], recollected[index]) if index in recollected else None
+        memory = (located[index], decoded[index]) if index in decoded else None
         tensors.append(_diagnosed(doubts, index, memory, apply=action == "repair"))
         if action == "repair" and flush:
             gate.admit(examination.overlay)
@@ -111,7 +111,9 @@ def _no_numbers(guard: GuardFile, examination: Examination) -> str:
     return note_on(guard.layout, tiles, "tensor held", "tensors held", what)
 
 
-def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] | None, *, apply: bool) -> TensorReport:
+def _diagnosed(
+    doubts: Doubts, index: int, memory: tuple[Located, MemoryEstimate] | None, *, apply: bool
+) -> TensorReport:
     """One tensor's report; what is estimated goes to the overlay if it is to be applied."""
     guard, examination = doubts.guard, doubts.examination
     layout, entry = guard.layout, guard.entries[index]
@@ -147,7 +149,7 @@ def _diagnosed(doubts: Doubts, index: int, memory: tuple[Located, Recollection] 
                 statistics=statistics,
                 rule=repairer,
                 shape=shape,
-                recollection=memory[1].part(piece, entry) if memory else None,
+                memory_estimate=memory[1].part(piece, entry) if memory else None,
                 mapped=doubts.mapped,
                 sound=examination.sound,
             )

@@ -1,4 +1,4 @@
-"""What each way to remember a tensor would cost, and what it would leave: the figures that a planner compares."""
+"""What each way to encode a tensor would cost, and what it would leave: the figures that a planner compares."""
 
 import zlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from planaria import streams
-from planaria.memory.memory import Memory, Remembered, codec, matrix_shape, prior_of, residual
+from planaria.memory.memory import EncodedTensor, Memory, codec, matrix_shape, prior_of, residual
 from planaria.memory.planes import foretold_bits
 from planaria.memory.quantiser import DEPTHS, FINEST, FIRST_UNIFORM, NOTHING, SIGN, refines, thresholds, tree
 from planaria.memory.refinement import Depths, segments_of
@@ -96,17 +96,17 @@ class Subject:
         """Whether a prior is worth trying."""
         return bool(self.space) and int(np.prod(self.space)) >= FEWEST_CELLS and self.matrix.numel() >= WORTHWHILE
 
-    def with_prior(self, remembered: Remembered, rates: Sequence[float], *, seed: int) -> Remembered:
+    def with_prior(self, encoded: EncodedTensor, rates: Sequence[float], *, seed: int) -> EncodedTensor:
         """The sketch, with the covariance of what it leaves where that tells enough of weights at these rates."""
-        left = torch.from_numpy(residual(self.matrix, remembered.decode()))
-        described = replace(remembered, space=self.space, prior=prior_of(left, self.space))
+        left = torch.from_numpy(residual(self.matrix, encoded.decode()))
+        described = replace(encoded, space=self.space, prior=prior_of(left, self.space))
         draws = streams.generator(seed, f"masks of the prior of {self.name}")
         without = rest = 0.0
         for rate in rates:
             known = torch.rand(left.shape, generator=draws) >= rate
             without += float(left[~known].square().sum())
             rest += float((left - described.regrown(torch.where(known, left, 0.0), known))[~known].square().sum())
-        return described if rest < (1 - WORTH) * without else remembered
+        return described if rest < (1 - WORTH) * without else encoded
 
     def share(self, weights: int) -> float:
         """The level at which its sketch is to be, for 1 as that of a tensor of so many weights.
@@ -143,17 +143,17 @@ class Analysis:
 
     Args:
         subjects: the tensors.
-        remembered: their sketches and priors, in the same order.
+        encoded: their sketches and priors, in the same order.
         seed: of the sample of weights, and of held-out masks.
 
     Attributes:
-        remembered: sketches and priors.
+        encoded: sketches and priors.
         nbytes: of a memory of these alone.
     """
 
-    def __init__(self, subjects: Sequence[Subject], remembered: Sequence[Remembered], *, seed: int):
-        self.subjects, self.remembered, self.seed = subjects, list(remembered), seed
-        self.nbytes = Memory(self.remembered).nbytes
+    def __init__(self, subjects: Sequence[Subject], encoded: Sequence[EncodedTensor], *, seed: int):
+        self.subjects, self.encoded, self.seed = subjects, list(encoded), seed
+        self.nbytes = Memory(self.encoded).nbytes
         count, columns = len(subjects), [subject.matrix.shape[1] for subject in subjects]
         self._edges = np.cumsum([0, *columns])
         self._tensor_of = np.repeat(np.arange(count), columns)
@@ -190,11 +190,11 @@ class Analysis:
 
     def residual(self, index: int) -> np.ndarray:
         """What the sketch leaves of a tensor."""
-        return residual(self.subjects[index].matrix, self.remembered[index].decode())
+        return residual(self.subjects[index].matrix, self.encoded[index].decode())
 
     def nbytes_besides(self, strengths: Sequence[float]) -> int:
         """Of a memory with a refinement over all tensors, without the refinement itself."""
-        return Memory([replace(kept, refined=True) for kept in self.remembered], strengths=strengths).nbytes
+        return Memory([replace(kept, refined=True) for kept in self.encoded], strengths=strengths).nbytes
 
     def plan(self, strengths: tuple[float, ...], nbytes: float) -> tuple[tuple[float, ...], list[Depths]] | None:
         """Strengths and, for every stage, the depths that make the error least in about so many bytes.
@@ -260,7 +260,7 @@ class Analysis:
 
     def _sketch_error(self, index: int, rate: float) -> float:
         """Relative output error of sketch and prior if a share `rate` of the weights, drawn at random, is missing."""
-        if not self.remembered[index].prior.size:
+        if not self.encoded[index].prior.size:
             # Errors of two inputs meet only where both are missing.
             together, alone = self._sketch_errors[index]
             return rate**2 * together + rate * (1 - rate) * alone
@@ -268,7 +268,7 @@ class Analysis:
             subject, left = self.subjects[index], torch.from_numpy(self.residual(index))
             draws = streams.generator(self.seed, f"mask of {index} at {rate}")
             known = torch.rand(left.shape, generator=draws) >= rate
-            error = torch.where(known, 0.0, left - self.remembered[index].regrown(torch.where(known, left, 0.0), known))
+            error = torch.where(known, 0.0, left - self.encoded[index].regrown(torch.where(known, left, 0.0), known))
             self._prior_errors[index, rate] = subject.output_errors(error)[0]
         return self._prior_errors[index, rate]
 

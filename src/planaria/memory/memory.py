@@ -24,7 +24,7 @@ CODECS = ("low frequency", "low rank", "first bits")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remembered:
+class EncodedTensor:
     """What is kept of one tensor.
 
     Attributes:
@@ -77,7 +77,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class DecodedTensor:
     """What the memory says of a tensor's weights, in the tensor's shape, as float64.
 
     What it says of known weights is of no use.
@@ -104,7 +104,7 @@ class Memory:
         reasons: how it was decided, a line each, for people.
     """
 
-    tensors: Sequence[Remembered]
+    tensors: Sequence[EncodedTensor]
     refinement: Refinement | None = None
     strengths: Sequence[float] = ()
     reasons: Sequence[str] = ()
@@ -129,22 +129,22 @@ class Memory:
         size = len(zlib.compress(described, 9)) - ZLIB_FRAME if used else 0
         return {"sketch": sketches, "refinement": refinement, "description": size}
 
-    def recall(
+    def decode(
         self,
         damaged: Mapping[str, Tensor],
         known: Mapping[str, Bool[Tensor, "..."]],
         *,
         spare: int = 0,
         threads: int = 1,
-    ) -> tuple[dict[str, Recalled], int]:
-        """What is remembered of the missing weights, and the number of contradictions in the refinement.
+    ) -> tuple[dict[str, DecodedTensor], int]:
+        """What is encoded of the missing weights, and the number of contradictions in the refinement.
 
         Contradictions say that a weight that is called known is not what it was. Known weights are not changed by this.
 
         Args:
             damaged: all tensors of the memory, by name; what missing weights hold is not looked at.
             known: by name, True where a weight is trusted; bool.
-            spare: see `Refinement.recall`; for weights that are trusted without proof.
+            spare: see `Refinement.decode`; for weights that are trusted without proof.
             threads: for the refinement; the result does not depend on them.
 
         Raises:
@@ -153,7 +153,7 @@ class Memory:
         """
         self._check(damaged, known)
         values = {kept.name: kept.sketch for kept in self.tensors}
-        recalled = {}
+        decoded = {}
         bounds: list[Bounds] = []
         contradictions = 0
         covered = [kept for kept in self.tensors if kept.refined]
@@ -163,7 +163,7 @@ class Memory:
                 residual(damaged[kept.name], values[kept.name], mask)
                 for kept, mask in zip(covered, present, strict=True)
             ]
-            bounds, contradictions = self.refinement.recall(residuals, present, spare=spare, threads=threads)
+            bounds, contradictions = self.refinement.decode(residuals, present, spare=spare, threads=threads)
         for kept, bound in zip(covered, bounds, strict=False):
             missing = ~known[kept.name].reshape(kept.matrix).cpu()
             parts = []
@@ -171,23 +171,25 @@ class Memory:
                 full = torch.full(kept.matrix, default, dtype=torch.float64)
                 full[missing] = torch.from_numpy(part)
                 parts.append((full + values[kept.name]).view(kept.shape))
-            recalled[kept.name] = Recalled(*parts)
+            decoded[kept.name] = DecodedTensor(*parts)
         for kept in self.tensors:
-            if kept.name not in recalled:
+            if kept.name not in decoded:
                 value = values[kept.name].double().view(kept.shape)
-                recalled[kept.name] = Recalled(value, torch.full_like(value, -np.inf), torch.full_like(value, np.inf))
+                decoded[kept.name] = DecodedTensor(
+                    value, torch.full_like(value, -np.inf), torch.full_like(value, np.inf)
+                )
             if kept.prior.size and not known[kept.name].all():
-                recalled[kept.name] = _regrown(kept, recalled[kept.name], damaged[kept.name], known[kept.name])
-        return recalled, contradictions
+                decoded[kept.name] = _regrown(kept, decoded[kept.name], damaged[kept.name], known[kept.name])
+        return decoded, contradictions
 
     def restore(self, damaged: Mapping[str, Tensor], known: Mapping[str, Bool[Tensor, "..."]]) -> dict[str, Tensor]:
-        """Whole tensors: known weights bit for bit, the others as remembered. Raises as `recall` does.
+        """Whole tensors: known weights bit for bit, the others as encoded. Raises as `decode` does.
 
         Finite where weights are missing. Tensors that the memory is not of come back as they are.
         """
-        recalled, _ = self.recall(damaged, known)
+        decoded, _ = self.decode(damaged, known)
         restored = dict(damaged)
-        for name, says in recalled.items():
+        for name, says in decoded.items():
             tensor, limit = damaged[name], torch.finfo(damaged[name].dtype).max
             restored[name] = torch.where(known[name], tensor, says.value.clamp(-limit, limit).to(tensor))
         return restored
@@ -199,19 +201,21 @@ class Memory:
                 if came != kept.shape:
                     raise InvalidInput(
                         f"The memory is of {kept.name!r} of shape {kept.shape}; {what}: "
-                        f"{'missing' if came is None else came}. Hand over all its tensors, as they were remembered."
+                        f"{'missing' if came is None else came}. Hand over all its tensors, as they were encoded."
                     )
             if known[kept.name].dtype != torch.bool:
                 raise InvalidInput(f"The known mask of {kept.name!r} is a bool tensor, not {known[kept.name].dtype}.")
 
 
-def _regrown(kept: Remembered, recalled: Recalled, damaged: Tensor, known: Bool[Tensor, "*weight"]) -> Recalled:
+def _regrown(
+    kept: EncodedTensor, decoded: DecodedTensor, damaged: Tensor, known: Bool[Tensor, "*weight"]
+) -> DecodedTensor:
     """With what the prior says of weights that the refinement does not bound."""
     present = known.cpu().reshape(kept.matrix)
-    open_ = (recalled.low.isinf() & recalled.high.isinf()).view(kept.matrix)
+    open_ = (decoded.low.isinf() & decoded.high.isinf()).view(kept.matrix)
     left = torch.from_numpy(residual(damaged, kept.sketch, present.numpy()))
-    value = torch.where(open_, kept.sketch + kept.regrown(left, present), recalled.value.view(kept.matrix))
-    return replace(recalled, value=value.view(kept.shape))
+    value = torch.where(open_, kept.sketch + kept.regrown(left, present), decoded.value.view(kept.matrix))
+    return replace(decoded, value=value.view(kept.shape))
 
 
 def prior_of(residual: Float[Tensor, "rows columns"], space: tuple[int, ...]) -> UInt8[np.ndarray, " bytes"]:

@@ -15,7 +15,7 @@ SHOWN = 8  # plans of which people are told
 
 
 class Planner:
-    """Plans what to remember of tensors that may all lose weights at once.
+    """Plans what to keep of tensors that may all lose weights at once.
 
     Analysis is done once, so that several budgets and rates can be planned for.
 
@@ -47,7 +47,7 @@ class Planner:
             _check(name, weight, self.moments.get(name), tuple(self.spaces.get(name, ())))
         self._searches: dict[float | None, Search] = {}
 
-    def remember(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
+    def encode(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
         """The best memory of at most `nbytes` that was found.
 
         Args:
@@ -81,7 +81,7 @@ class Planner:
         """All plans for a rate, or any.
 
         Args:
-            expect: as of `remember`.
+            expect: as of `encode`.
             moments: in the place of the planner's own.
             emphasis: how much more the errors of large tensors count, see `Subject`.
             codecs: each the favourite of one choice of codecs, see `Search`.

@@ -123,7 +123,7 @@ class Refinement:
             stages.append(Stage(stage, planes))
         return cls(np.array(scales, np.float32), stages)
 
-    def recall(
+    def decode(
         self,
         residuals: Residuals,
         known: Sequence[Bool[np.ndarray, "_rows _columns"]],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
-from planaria.memory.memory import PRIOR_BYTES, Memory, Remembered
+from planaria.memory.memory import PRIOR_BYTES, EncodedTensor, Memory
 from planaria.memory.refinement import Depths, Refinement
 
 RATES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -111,20 +111,20 @@ class Search:
             self._analyses[sketch_bytes] = Analysis(self.subjects, sketches, seed=self.seed)
         return self._analyses[sketch_bytes]
 
-    def _with_priors(self, sketches: Sequence[Remembered], tried: Collection[str]) -> list[Remembered]:
+    def _with_priors(self, sketches: Sequence[EncodedTensor], tried: Collection[str]) -> list[EncodedTensor]:
         return [
             subject.with_prior(sketch, self.rates, seed=self.seed) if subject.name in tried else sketch
             for subject, sketch in zip(self.subjects, sketches, strict=True)
         ]
 
-    def _sketches(self, nbytes: int, priors: Collection[str]) -> list[Remembered]:
+    def _sketches(self, nbytes: int, priors: Collection[str]) -> list[EncodedTensor]:
         """Sketches of at most so many bytes in all, at one level: reverse water-filling over the tensors.
 
         Args:
             priors: tensors that are to have one, for which there must be room.
         """
         empty = np.zeros(0, np.uint8)
-        nothing = [Remembered(name=subject.name, shape=subject.shape, content=empty) for subject in self.subjects]
+        nothing = [EncodedTensor(name=subject.name, shape=subject.shape, content=empty) for subject in self.subjects]
         best, least = nothing, float("inf")
         self.chosen[nbytes] = self.choices[0]
         for names in self.choices:
@@ -136,8 +136,8 @@ class Search:
         return best
 
     def _encoded(
-        self, names: Mapping[str, str], nbytes: int, nothing: Sequence[Remembered], priors: Collection[str]
-    ) -> list[Remembered]:
+        self, names: Mapping[str, str], nbytes: int, nothing: Sequence[EncodedTensor], priors: Collection[str]
+    ) -> list[EncodedTensor]:
         """Sketches of these codecs at one level, the finest that fits with priors and what describes them all."""
         described = [
             replace(
@@ -188,9 +188,9 @@ class Search:
             for subject, blank in zip(self.subjects, nothing, strict=True)
         ]
 
-    def _error(self, subject: Subject, remembered: Remembered) -> float:
+    def _error(self, subject: Subject, encoded: EncodedTensor) -> float:
         """Relative output error with this sketch alone, in the mean over rates, times what it counts for."""
-        together, alone = subject.output_errors(subject.matrix.double() - remembered.decode())
+        together, alone = subject.output_errors(subject.matrix.double() - encoded.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)
         return subject.counts_for * error
 
@@ -201,7 +201,7 @@ class Search:
     def made(self, chosen: Candidate, nbytes: int, reasons: Sequence[str]) -> Memory:
         """The memory that a plan makes, of at most `nbytes`."""
         analysis = self.analysis(chosen.sketch_bytes)
-        best = Memory(analysis.remembered, reasons=tuple(reasons))
+        best = Memory(analysis.encoded, reasons=tuple(reasons))
         if not chosen.strengths:
             return best
         strengths, depths = chosen.strengths, chosen.depths
@@ -226,7 +226,7 @@ class Search:
         self, analysis: Analysis, strengths: tuple[float, ...], depths: Sequence[Depths], reasons: Sequence[str]
     ) -> Memory:
         covered = [any(stage[index].any() for stage in depths) for index in range(len(self.subjects))]
-        tensors = [replace(kept, refined=own) for kept, own in zip(analysis.remembered, covered, strict=True)]
+        tensors = [replace(kept, refined=own) for kept, own in zip(analysis.encoded, covered, strict=True)]
         picked = [index for index, own in enumerate(covered) if own]
         refinement = Refinement.of(
             (analysis.residual(index) for index in picked),

@@ -68,7 +68,7 @@ def distance(count: int, missing: float, *, seed: int = 0) -> dict[str, float]:
     """Decibels between a planned memory of Gaussian weights and 2^(-2 r / p), r all bits that it takes, a weight."""
     draws = streams.generator(seed, f"{count} weights, {missing} missing")
     weights = {"weight": torch.randn(count // COLUMNS, COLUMNS, generator=draws)}
-    memory = Planner(weights).remember(int(BUDGET * 4 * count), expect=missing)
+    memory = Planner(weights).encode(int(BUDGET * 4 * count), expect=missing)
     faults = Erasure(missing).apply_to_model(weights, draws)
     restored = memory.restore(faults.replay(weights), faults.known)["weight"]
     wrong = (restored - weights["weight"])[~faults.known["weight"]]

@@ -7,9 +7,9 @@ import numpy as np
 
 from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard.headers import LARGEST_EXPANSION
-from planaria.guard.remember import refinement_columns, remember
+from planaria.guard.plan_memory import plan_memory, refinement_columns
 from planaria.guard.tiers.base import Tier, require_array
-from planaria.guard.tiers.sketch import remembered_of
+from planaria.guard.tiers.sketch import encoded_of
 from planaria.memory.memory import matrix_shape
 from planaria.memory.refinement import Refinement
 
@@ -26,7 +26,7 @@ class RefinementTier(Tier):
     def plan(self, making: "Making") -> None:
         """Planned together with sketches, if there are any."""
         if "sketch" not in making.tiers:
-            remember(making)
+            plan_memory(making)
 
     def validate(self, guard: "GuardFile") -> None:
         shape = guard.manifest.memory
@@ -56,7 +56,7 @@ class RefinementTier(Tier):
         )
 
     def kept_of(self, guard: "GuardFile", tensor: int) -> str:
-        kept = remembered_of(guard, tensor)
+        kept = encoded_of(guard, tensor)
         return "refinement" if kept is not None and kept.refined and "ladder" not in guard.lost else ""
 
     @staticmethod

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planaria.errors import InvalidGuard
-from planaria.guard.manifest import RememberedShape
-from planaria.guard.remember import remember, remembers
+from planaria.guard.manifest import EncodedShape
+from planaria.guard.plan_memory import encodable, plan_memory
 from planaria.guard.tiers.base import Tier, require_array
 from planaria.memory.memory import PRIOR_BYTES
 
@@ -24,23 +24,23 @@ class SketchTier(Tier):
 
     def plan(self, making: "Making") -> None:
         """Sketches and refinement are planned together, here if there are sketches."""
-        remember(making)
+        plan_memory(making)
 
     def validate(self, guard: "GuardFile") -> None:
         sketches = {name for name in guard.arrays if name.startswith("hint.")}
         for name in sketches:
             require_array(guard, name, np.uint8, (guard.arrays[name].size,))
-        remembered = guard.manifest.memory.tensors if guard.manifest.memory else ()
-        if sketches != {f"hint.{kept.tensor}" for kept in remembered if kept.sketched}:
+        encoded = guard.manifest.memory.tensors if guard.manifest.memory else ()
+        if sketches != {f"hint.{kept.tensor}" for kept in encoded if kept.sketched}:
             raise InvalidGuard("The guard's sketches are not those that its manifest names.")
-        for kept in remembered:
+        for kept in encoded:
             entry = guard.entries[kept.tensor] if kept.tensor < len(guard.entries) else None
-            if entry is None or not remembers(entry):
-                raise InvalidGuard(f"The guard remembers tensor {kept.tensor}, of which no memory is made.")
+            if entry is None or not encodable(entry):
+                raise InvalidGuard(f"The guard encodable tensor {kept.tensor}, of which no memory is made.")
             columns, cells = prod(entry.shape[1:]), prod(kept.space)
             if columns % cells or (kept.codec == "low frequency" and columns != cells):
                 raise InvalidGuard(
-                    f"The guard remembers {columns} columns of {entry.name!r} as laid out over {kept.space}."
+                    f"The guard encodable {columns} columns of {entry.name!r} as laid out over {kept.space}."
                 )
             content = guard.arrays[f"hint.{kept.tensor}"].size if kept.sketched else 0
             if content < PRIOR_BYTES * kept.prior or (content > PRIOR_BYTES * kept.prior) != bool(kept.codec):
@@ -68,13 +68,13 @@ class SketchTier(Tier):
             yield f"Sketches of {sketched:,} tensors: what is lost of them is estimated, be it all."
 
     def kept_of(self, guard: "GuardFile", tensor: int) -> str:
-        kept = remembered_of(guard, tensor)
+        kept = encoded_of(guard, tensor)
         if kept is None or f"hint.{tensor}" in guard.lost:
             return ""
         return ", ".join([f"{kept.codec} sketch"] * bool(kept.codec) + ["prior"] * kept.prior)
 
 
-def remembered_of(guard: "GuardFile", tensor: int) -> RememberedShape | None:
-    """What is remembered of a tensor, if anything is."""
+def encoded_of(guard: "GuardFile", tensor: int) -> EncodedShape | None:
+    """What is encoded of a tensor, if anything is."""
     shape = guard.manifest.memory
     return next((kept for kept in shape.tensors if kept.tensor == tensor), None) if shape else None

@@ -60,7 +60,7 @@ class JudgedPlanner(Planner):
         self._ways = [way for way in WAYS if bits or way[2] is None]
         self._counted: dict[tuple[float, float, str | None, float | None], Search] = {}
 
-    def remember(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
+    def encode(self, nbytes: int, *, expect: float | None = None, shares: Sequence[float] | None = None) -> Memory:
         """The memory of at most `nbytes` that the judge likes most, of those that were found; see `Planner`."""
         tuning = worth_tuning(self.weights)
         found: list[_Found] = []
@@ -157,7 +157,7 @@ def filled(
             columns = depths == depth
             cells = np.searchsorted(thresholds(int(depth)), left[:, columns] / scale, side="right")
             means[:, columns] = of.mean[of.leaves[cells]] * scale
-    elif analysis.remembered[index].prior.size:
+    elif analysis.encoded[index].prior.size:
         rest = torch.from_numpy(left)
-        means = analysis.remembered[index].regrown(torch.where(known, rest, 0.0), known).numpy()
+        means = analysis.encoded[index].regrown(torch.where(known, rest, 0.0), known).numpy()
     return (analysis.subjects[index].matrix.double() - torch.from_numpy(left - means)).float()

@@ -20,7 +20,7 @@ class Planaria(Method):
 
     def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
         return [
-            Planner(objective.weights, moments=objective.moments, spaces=spaces).remember(nbytes, expect=objective.rate)
+            Planner(objective.weights, moments=objective.moments, spaces=spaces).encode(nbytes, expect=objective.rate)
         ]
 
     def prepare(
@@ -40,4 +40,4 @@ class Planaria(Method):
             else:
                 planner = JudgedPlanner(weights, judge, moments=moments, spaces=spaces)
             self._planned = weights, planner
-        return self._planned[1].remember(nbytes, expect=rate)
+        return self._planned[1].encode(nbytes, expect=rate)

@@ -12,43 +12,43 @@ from torch import Tensor
 from planaria.checkpoints import Entry
 from planaria.guard import rules
 from planaria.guard.headers import LARGEST_EXPANSION
-from planaria.guard.manifest import Manifest, MemoryShape, RememberedShape
+from planaria.guard.manifest import EncodedShape, Manifest, MemoryShape
 from planaria.guard.pieces import weights_of
 from planaria.guard.statistics import FLOATS
 from planaria.guard.tiers.base import Arrays
 from planaria.memory import Memory, Planner
-from planaria.memory.memory import Remembered, matrix_shape
+from planaria.memory.memory import EncodedTensor, matrix_shape
 from planaria.memory.quantiser import thresholds
 
 if TYPE_CHECKING:
     from planaria.guard.making import Making
 
-FEWEST = 256  # weights of a tensor that is remembered
+FEWEST = 256  # weights of a tensor that is encoded
 FEWEST_BYTES = 64  # a memory of fewer is none
 MOST_WEIGHTS = 2**25  # planning takes about 50 bytes of working memory for each
 FITTINGS = 6  # times that a memory is made smaller to fit
 SHARES = {frozenset({"sketch"}): (1.0,), frozenset({"refinement"}): (0.0,)}  # of the bytes, for sketches
 
 
-def remember(making: "Making") -> None:
+def plan_memory(making: "Making") -> None:
     """Adds sketches and refinement, whichever are asked for, planned together in the bytes that are theirs.
 
-    Nothing is added if no tensor can be remembered, none is worth it, or there are more than `MOST_WEIGHTS` weights.
+    Nothing is added if no tensor can be encoded, none is worth it, or there are more than `MOST_WEIGHTS` weights.
     Cost: about 50 bytes of working memory a weight.
     """
     layout, moments = making.layout, making.moments
-    count = sum(math.prod(entry.shape) for entry in layout.entries if remembers(entry))
+    count = sum(math.prod(entry.shape) for entry in layout.entries if encodable(entry))
     if count > MOST_WEIGHTS:
         limit = f"up to {MOST_WEIGHTS:,} floating-point weights, and this has {count:,}"
         making.say(f"memory: none, it is for models of {limit}")
         return
-    making.progress(0, 1, "planning what to remember")
+    making.progress(0, 1, "planning sketches and refinement")
     of_rules = sum(array.nbytes for name, array in making.arrays.items() if name.startswith("rule."))
     allowed = min(making.size() + (making.memory_room or 0) - of_rules, making.allowed)
     weights = _weights(making)
     nbytes = _nbytes(making, list(weights), allowed)
     if not weights or nbytes < FEWEST_BYTES:
-        making.say("memory: none, " + ("no bytes are left" if weights else "no tensor can be remembered"))
+        making.say("memory: none, " + ("no bytes are left" if weights else "no tensor can be encoded"))
         return
     names = {index: layout.entries[index].name for index in weights}
     planner = Planner(
@@ -60,7 +60,7 @@ def remember(making: "Making") -> None:
     )
     for _ in range(FITTINGS):
         shares = SHARES.get(making.tiers & {"sketch", "refinement"})
-        memory = planner.remember(nbytes, expect=making.expect, shares=shares)
+        memory = planner.encode(nbytes, expect=making.expect, shares=shares)
         manifest, arrays = _stored(memory, planner.weights, making)
         size = making.size(manifest, arrays)
         refined = [layout.entries[layout.index[kept.name]] for kept in memory.tensors if kept.refined]
@@ -80,7 +80,7 @@ def remember(making: "Making") -> None:
     making.say("memory: none that pays has room")
 
 
-def remembers(entry: Entry) -> bool:
+def encodable(entry: Entry) -> bool:
     """Whether a memory of a tensor can be made, if it is finite: of matrices that float32 holds exactly."""
     return entry.dtype in FLOATS and entry.dtype != "F64" and len(entry.shape) > 1 and math.prod(entry.shape) >= FEWEST
 
@@ -94,7 +94,7 @@ def _weights(making: "Making") -> dict[int, Tensor]:
     """The tensors of which a memory can be made, by index, as float32."""
     weights = {}
     for index, entry in enumerate(making.layout.entries):
-        if not remembers(entry):
+        if not encodable(entry):
             continue
         # What it is computed with must outlast the bytes that were read.
         weight = weights_of(making.checkpoint.read(entry.name), entry)
@@ -128,7 +128,7 @@ def _nbytes(making: "Making", indices: Sequence[int], allowed: int) -> int:
 
 def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> tuple[Manifest, Arrays]:
     """The memory as the guard has it."""
-    shapes: list[RememberedShape] = []
+    shapes: list[EncodedShape] = []
     arrays: Arrays = {}
     for kept in memory.tensors:
         index, sketched = making.layout.index[kept.name], kept.codec is not None or bool(kept.prior.size)
@@ -138,7 +138,7 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
             space = kept.space if kept.prior.size or kept.codec == "low frequency" else ()
             error = float(f"{_rms(_left(kept, weights[kept.name])):.3g}")
             shapes.append(
-                RememberedShape(index, kept.codec or "", space, int(kept.refined), int(bool(kept.prior.size)), error)
+                EncodedShape(index, kept.codec or "", space, int(kept.refined), int(bool(kept.prior.size)), error)
             )
     if not shapes:
         return making.manifest, {}
@@ -150,7 +150,7 @@ def _stored(memory: Memory, weights: Mapping[str, Tensor], making: "Making") -> 
     return replace(making.manifest, version=max(making.manifest.version, 2), memory=shape), arrays
 
 
-def _left(kept: Remembered, weight: Tensor) -> Float[Tensor, "rows columns"]:
+def _left(kept: EncodedTensor, weight: Tensor) -> Float[Tensor, "rows columns"]:
     """What the sketch leaves of a tensor."""
     return weight.reshape(kept.matrix).double() - kept.decode()
 
@@ -159,8 +159,8 @@ def _rms(matrix: Float[Tensor, "rows columns"]) -> float:
     return float(matrix.square().mean().sqrt())
 
 
-def _line(kept: Remembered, memory: Memory, weight: Tensor, moments: Tensor | None) -> str:
-    """What was remembered of a tensor and what that buys."""
+def _line(kept: EncodedTensor, memory: Memory, weight: Tensor, moments: Tensor | None) -> str:
+    """What was encoded of a tensor and what that buys."""
     parts = []
     if kept.codec is not None:
         size, bits = kept.content.nbytes, 8 * kept.content.nbytes / weight.numel()

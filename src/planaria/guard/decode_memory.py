@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from planaria.errors import InvalidGuard, InvalidInput
-from planaria.guard.estimate import Recollection, inside
+from planaria.guard.estimate import MemoryEstimate, inside
 from planaria.guard.evidence import odd_ones, unrelated
 from planaria.guard.file import GuardFile
 from planaria.guard.locate import MOST_EXTREMES, Located, known_extremes
@@ -18,7 +18,7 @@ from planaria.guard.pieces import weights_of
 from planaria.guard.statistics import PRUNED, Statistics
 from planaria.guard.tiers import RefinementTier
 from planaria.memory import Memory
-from planaria.memory.memory import PRIOR_BYTES, Recalled, Remembered
+from planaria.memory.memory import PRIOR_BYTES, DecodedTensor, EncodedTensor
 
 SPARE = 32  # check bits: a weight wrongly believed goes unnoticed once in 2^32
 SPARE_REPORTED = 16  # the same where a hardware test would have to be wrong as well; the last planes have few
@@ -28,9 +28,9 @@ SURPLUS = 0.9  # of a refinement's strength: up to there checks are left over, a
 Masks = dict[str, Bool[Tensor, "*weight"]]
 
 
-def recollect(
+def decode_memory(
     guard: GuardFile, overlay: Overlay, located: Mapping[int, Located], *, mapped: bool, threads: int
-) -> dict[int, Recollection]:
+) -> dict[int, MemoryEstimate]:
     """What the memory says of these tensors.
 
     Cost: the refinement codes all its tensors together. If one of them is damaged, all are read: some 40 bytes a
@@ -48,13 +48,13 @@ def recollect(
     if memory is None or not located:
         return {}
     try:
-        return _recollect(guard, memory, overlay, located, mapped=mapped, threads=threads)
+        return _decode_memory(guard, memory, overlay, located, mapped=mapped, threads=threads)
     except InvalidInput as error:
         raise InvalidGuard(f"The guard's memory is not sound: {error}") from error
 
 
 def memory_of(guard: GuardFile) -> Memory | None:
-    """What is remembered of the model, but for what is lost of it; None if that is nothing.
+    """What is encoded of the model, but for what is lost of it; None if that is nothing.
 
     Raises `InvalidGuard` if the refinement is not sound.
     """
@@ -75,7 +75,7 @@ def memory_of(guard: GuardFile) -> Memory | None:
         )
         end = len(content) - PRIOR_BYTES * shape_of.prior
         tensors.append(
-            Remembered(
+            EncodedTensor(
                 name=entry.name,
                 shape=entry.shape,
                 codec=shape_of.codec or None,
@@ -88,7 +88,7 @@ def memory_of(guard: GuardFile) -> Memory | None:
     return Memory(tensors, RefinementTier.refinement_of(guard) if climbs else None, shape.strengths if climbs else ())
 
 
-def _recollect(
+def _decode_memory(
     guard: GuardFile,
     memory: Memory,
     overlay: Overlay,
@@ -96,7 +96,7 @@ def _recollect(
     *,
     mapped: bool,
     threads: int,
-) -> dict[int, Recollection]:
+) -> dict[int, MemoryEstimate]:
     shape, entries = guard.manifest.memory, {entry.name: entry for entry in guard.entries}
     assert shape is not None
     index_of = {name: index for index, name in enumerate(entries)}
@@ -108,7 +108,7 @@ def _recollect(
 
     refined = _of(memory, {kept.name for kept in memory.tensors if kept.refined}, refinement=True)
     climbed = _climbed(refined, weights(refined), damaged, mapped=mapped, threads=threads) if refined.tensors else {}
-    recollections = {}
+    memory_estimates = {}
     for kept in memory.tensors:
         if kept.name not in damaged:
             continue
@@ -131,11 +131,11 @@ def _recollect(
         sound = ~missing & weight.isfinite()
         if statistics is not None:  # what cannot be right tells nothing of its neighbours
             sound &= ~statistics.broken(weight)
-        value = sketched.recall(tensor, {kept.name: sound})[0][kept.name].value
+        value = sketched.decode(tensor, {kept.name: sound})[0][kept.name].value
         if bounds is not None:
             value = torch.where(bounded, bounds.value, value)
-        recollections[index] = Recollection(value, low, high, sketch, contradicted, error)
-    return recollections
+        memory_estimates[index] = MemoryEstimate(value, low, high, sketch, contradicted, error)
+    return memory_estimates
 
 
 def _contradicted(
@@ -181,7 +181,7 @@ def _contradicted(
 
 def _climbed(
     memory: Memory, tensors: Mapping[str, Tensor], damaged: Mapping[str, Located], *, mapped: bool, threads: int
-) -> dict[str, Recalled]:
+) -> dict[str, DecodedTensor]:
     """What the refinement tells of the damaged ones among its tensors.
 
     With all doubtful weights as missing, all that counts as known is proven, and so are the bounds. If those are too
@@ -193,41 +193,41 @@ def _climbed(
         return {}
     weights = sum(tensor.numel() for tensor in tensors.values())
 
-    def recall(missing: Masks, *, spare: int) -> tuple[dict[str, Recalled], int]:
+    def decode(missing: Masks, *, spare: int) -> tuple[dict[str, DecodedTensor], int]:
         known = {
             name: ~missing[name] & tensor.isfinite() if name in missing else torch.ones_like(tensor, dtype=torch.bool)
             for name, tensor in tensors.items()
         }
-        recalled, contradictions = memory.recall(tensors, known, spare=spare, threads=threads)
-        return {name: recalled[name] for name in found}, contradictions
+        decoded, contradictions = memory.decode(tensors, known, spare=spare, threads=threads)
+        return {name: decoded[name] for name in found}, contradictions
 
     def share(missing: Masks) -> float:
         return sum(int(mask.sum()) for mask in missing.values()) / weights
 
     doubtful = {name: doubts.doubtful for name, doubts in found.items()}
     missing = {name: doubts.missing | doubts.bounded for name, doubts in found.items()}
-    proven: dict[str, Recalled] = {}
+    proven: dict[str, DecodedTensor] = {}
     if not mapped and share(doubtful) <= memory.strengths[0]:
-        proven, _ = recall(doubtful, spare=0)
+        proven, _ = decode(doubtful, spare=0)
         for name, bounds in proven.items():
             missing[name] |= found[name].kept & ~inside(tensors[name], bounds.low, bounds.high)
     if not mapped and share(missing) > SURPLUS * memory.strengths[0]:
         return proven
     if not mapped and share(missing) == share(doubtful):
         return proven
-    likely, contradictions = recall(missing, spare=SPARE_REPORTED if mapped else SPARE)
+    likely, contradictions = decode(missing, spare=SPARE_REPORTED if mapped else SPARE)
     if contradictions and mapped:  # the test missed some
-        return recall(doubtful, spare=0)[0]
+        return decode(doubtful, spare=0)[0]
     if contradictions:
         return proven
     return {name: _narrower(likely[name], proven[name]) if proven else likely[name] for name in found}
 
 
-def _narrower(first: Recalled, second: Recalled) -> Recalled:
+def _narrower(first: DecodedTensor, second: DecodedTensor) -> DecodedTensor:
     """What both together tell: the value is that of the first where it has bounds."""
     bounded = first.low.isfinite() | first.high.isfinite()
     value = torch.where(bounded, first.value, second.value)
-    return Recalled(value, torch.maximum(first.low, second.low), torch.minimum(first.high, second.high))
+    return DecodedTensor(value, torch.maximum(first.low, second.low), torch.minimum(first.high, second.high))
 
 
 def _of(memory: Memory, names: set[str], *, refinement: bool) -> Memory:
