@@ -144,11 +144,11 @@ def installs(block: Block) -> None:
 def takes_minutes(block: Block) -> None:
     """Its commands, options and files are there."""
     if block.language == "toml":
-        from planaria_lab.campaigns.settings import Settings
+        from planaria_lab.campaigns.settings import CampaignSettings
 
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "campaign.toml").write_text(block.code, encoding="utf-8")
-            Settings.load(Path(folder) / "campaign.toml")
+            CampaignSettings.load(Path(folder) / "campaign.toml")
         return
     for words, _ in commands(block.code):
         for word in words:

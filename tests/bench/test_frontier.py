@@ -18,9 +18,9 @@ from torch import Tensor
 from planaria.errors import InvalidFile, InvalidInput
 from planaria.fit import Fit, second_moments
 from planaria_lab.bench.frontier import (
-    Estimate,
+    FrontierEstimate,
+    FrontierSubject,
     Method,
-    Subject,
     chosen,
     convnet,
     figures,
@@ -34,13 +34,13 @@ from planaria_lab.bench.frontier.chosen import Choice
 from planaria_lab.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
 from planaria_lab.bench.frontier.kriging_frequencies import KrigedFrequencies
 from planaria_lab.bench.frontier.low_bit_copy import LowBitCopy
-from planaria_lab.bench.frontier.low_rank import LowRank
+from planaria_lab.bench.frontier.low_rank import LowRankMethod
 from planaria_lab.bench.frontier.minilm_subject import likeness
-from planaria_lab.bench.frontier.output_error import Objective, held_out, output_error
+from planaria_lab.bench.frontier.output_error import OutputObjective, held_out, output_error
 from planaria_lab.bench.frontier.parity import Parity
 from planaria_lab.bench.frontier.rule import RuleAlone
 from planaria_lab.bench.frontier.signs import StoredSigns
-from planaria_lab.bench.frontier.zero_fill import ZeroFill
+from planaria_lab.bench.frontier.zero_fill import ZeroFillMethod
 from planaria_lab.bench.sentences import sentences
 
 WEIGHTS = {
@@ -66,7 +66,7 @@ def evaluate(tensors: Weights) -> dict[str, float]:
     return {"likeness": 1 - output_error(WEIGHTS, tensors, MOMENTS)}
 
 
-SUBJECT = Subject(
+SUBJECT = FrontierSubject(
     name="small",
     weights=WEIGHTS,
     evaluate=evaluate,
@@ -88,22 +88,22 @@ def damaged(rate: float, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Te
 @pytest.mark.parametrize(("rate", "seed"), [(0.1, 0), (0.5, 1), (0.9, 2), (1.0, 3)])
 def test_the_expected_error_of_an_estimate_is_the_mean_over_masks(rate: float, seed: int) -> None:
     guess = {name: weight + 0.3 * drawn(*weight.shape, seed=seed) for name, weight in WEIGHTS.items()}
-    expected = Objective(WEIGHTS, rate=rate, moments=MOMENTS).of(Estimate(0, guess))
+    expected = OutputObjective(WEIGHTS, rate=rate, moments=MOMENTS).of(FrontierEstimate(0, guess))
     measured = []
     for number in range(40):
         known = {n: mask(*w.shape, share=1 - rate, seed=100 * seed + number) for n, w in WEIGHTS.items()}
-        measured.append(output_error(WEIGHTS, Estimate(0, guess).restore(WEIGHTS, known), MOMENTS))
+        measured.append(output_error(WEIGHTS, FrontierEstimate(0, guess).restore(WEIGHTS, known), MOMENTS))
     spread = np.std(measured) / 40**0.5
     assert expected == pytest.approx(np.mean(measured), abs=5 * spread + 1e-6)
 
 
 def test_without_survivors_zero_fill_errs_by_all_and_the_truth_by_nothing() -> None:
-    objective = Objective(WEIGHTS, rate=1.0, moments=MOMENTS)
-    assert objective.of(Estimate(0, {})) == pytest.approx(1, abs=1e-5)
-    assert objective.of(Estimate(0, WEIGHTS)) == 0 == output_error(WEIGHTS, WEIGHTS, MOMENTS)
-    anything = Objective(WEIGHTS, rate=None, moments=MOMENTS)
-    each = [Objective(WEIGHTS, rate=rate, moments=MOMENTS).of(Estimate(0, {})) for rate in anything.rates]
-    assert anything.of(Estimate(0, {})) == pytest.approx(np.mean(each), rel=1e-5)
+    objective = OutputObjective(WEIGHTS, rate=1.0, moments=MOMENTS)
+    assert objective.of(FrontierEstimate(0, {})) == pytest.approx(1, abs=1e-5)
+    assert objective.of(FrontierEstimate(0, WEIGHTS)) == 0 == output_error(WEIGHTS, WEIGHTS, MOMENTS)
+    anything = OutputObjective(WEIGHTS, rate=None, moments=MOMENTS)
+    each = [OutputObjective(WEIGHTS, rate=rate, moments=MOMENTS).of(FrontierEstimate(0, {})) for rate in anything.rates]
+    assert anything.of(FrontierEstimate(0, {})) == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_held_out_masks_are_those_of_no_measurement() -> None:
@@ -150,12 +150,15 @@ def test_what_a_method_keeps_does_not_know_the_lost_weights(method: Method) -> N
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m.spends and m.name != "parity"], ids=named)
 def test_more_bytes_restore_more(method: Method) -> None:
-    objective = Objective(WEIGHTS, rate=0.9, moments=MOMENTS)
+    objective = OutputObjective(WEIGHTS, rate=0.9, moments=MOMENTS)
     memories = [
         method.prepare(WEIGHTS, nbytes=int(share * NBYTES), rate=0.9, moments=MOMENTS, spaces=SPACES)
         for share in (0.02, 0.08, 0.25)
     ]
-    errors = [objective.of(Estimate(0, {})), *(objective.of(memory) for memory in memories if memory is not None)]
+    errors = [
+        objective.of(FrontierEstimate(0, {})),
+        *(objective.of(memory) for memory in memories if memory is not None),
+    ]
     # Those of memories that look at the survivors are measured, on one mask.
     assert len(errors) >= 3 and all(more <= 1.01 * fewer for fewer, more in pairwise(errors))
     assert errors[-1] < (0.5 if method.name != "kriging + frequencies" else 0.9) * errors[0]
@@ -165,9 +168,9 @@ def test_moments_spend_bytes_where_outputs_feel_them() -> None:
     """An input that is always 0 gets nothing, though its weights are the largest."""
     weight = {"weight": drawn(20, 30) * torch.where(torch.arange(30) < 15, 10.0, 1.0)}
     moments = {"weight": torch.where(torch.arange(30) < 15, 0.0, 1.0).diag()}
-    for method in (StoredSigns(), LowBitCopy(), LowRank()):
+    for method in (StoredSigns(), LowBitCopy(), LowRankMethod()):
         told, untold = (method.prepare(weight, nbytes=60, rate=1.0, moments=of) for of in (moments, {}))
-        assert isinstance(told, Estimate) and isinstance(untold, Estimate)
+        assert isinstance(told, FrontierEstimate) and isinstance(untold, FrontierEstimate)
         errors = [output_error(weight, memory.restore(weight, ALL_LOST), moments) for memory in (told, untold)]
         assert errors[0] < 0.75 < errors[1]
 
@@ -179,8 +182,8 @@ def test_the_judge_has_the_last_word() -> None:
     class Two(Method):
         name = "two"
 
-        def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
-            return [Estimate(0, objective.weights), Estimate(1, {})]
+        def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
+            return [FrontierEstimate(0, objective.weights), FrontierEstimate(1, {})]
 
     def contrary(tensors: Weights) -> float:
         return output_error(WEIGHTS, tensors, MOMENTS)
@@ -198,7 +201,7 @@ def test_the_judge_says_how_much_each_tensor_counts() -> None:
     def judge(tensors: Weights) -> float:
         return 1 - output_error({first: WEIGHTS[first]}, tensors, MOMENTS)
 
-    for method in (LowBitCopy(), LowRank()):
+    for method in (LowBitCopy(), LowRankMethod()):
         nbytes = NBYTES // 20
         plain = method.prepare(WEIGHTS, nbytes=nbytes, rate=0.9, moments=MOMENTS)
         told = method.prepare(WEIGHTS, nbytes=nbytes, rate=0.9, moments=MOMENTS, judge=judge)
@@ -222,7 +225,7 @@ def test_parity_is_exact_up_to_its_symbols_and_zero_fill_beyond(rate: float, sha
 def test_one_sign_bit_a_weight_leaves_what_a_gaussian_leaves() -> None:
     """Max 1960: 1 - 2 / pi of the variance; and at 2 bits .1175, with Lloyd's levels, in as many bytes."""
     weights = {"weight": drawn(400, 500)}
-    objective = Objective(weights, rate=1.0, moments={})
+    objective = OutputObjective(weights, rate=1.0, moments={})
     for bits, left in ((1, 1 - 2 / math.pi), (2, 0.1175), (3, 0.03455)):
         (estimate,) = chosen.estimates(weights, objective, [Choice(bits)], 200_000 * bits // 8 + 20)
         assert 25_000 * bits <= estimate.nbytes <= 25_000 * bits + 20
@@ -240,7 +243,7 @@ def test_positions_cost_what_their_number_of_ways_does(pairs: list[tuple[int, in
 def test_entropy_coded_symbols_come_near_the_gaussian_bound_and_never_beat_it() -> None:
     """ECSQ at 1 bit is .1 to .25 bit behind Shannon (Gish and Pierce 1968); the count of bits must not flatter it."""
     weights = {"weight": drawn(400, 500)}
-    objective = Objective(weights, rate=1.0, moments={})
+    objective = OutputObjective(weights, rate=1.0, moments={})
     for bits in (0.25, 1.0):
         found = low_bit_copy._largest_that_fits(weights, objective, 0.0, False, int(25_000 * bits))
         assert found is not None and found.nbytes <= 25_000 * bits
@@ -251,7 +254,7 @@ def test_entropy_coded_symbols_come_near_the_gaussian_bound_and_never_beat_it() 
 def test_passing_errors_on_makes_outputs_better_where_inputs_are_correlated() -> None:
     weights = {"weight": drawn(64, 40)}
     moments = {"weight": second_moments(drawn(500, 5) @ drawn(5, 40, seed=1) + 0.1 * drawn(500, 40, seed=2))}
-    objective = Objective(weights, rate=1.0, moments=moments)
+    objective = OutputObjective(weights, rate=1.0, moments=moments)
     plain, fed_back = (
         low_bit_copy._largest_that_fits(weights, objective, 0.0, feedback, 400) for feedback in (False, True)
     )
@@ -261,7 +264,7 @@ def test_passing_errors_on_makes_outputs_better_where_inputs_are_correlated() ->
 
 def test_a_low_rank_matrix_is_kept_whole_by_its_rank() -> None:
     weights = {"weight": drawn(30, 3) @ drawn(3, 40, seed=1)}
-    memory = LowRank().prepare(weights, nbytes=3 * 70 * 2 + 14, rate=1.0)
+    memory = LowRankMethod().prepare(weights, nbytes=3 * 70 * 2 + 14, rate=1.0)
     assert memory is not None
     lost = {"weight": torch.zeros(30, 40, dtype=torch.bool)}
     assert output_error(weights, memory.restore(weights, lost), {}) < 1e-5
@@ -289,7 +292,7 @@ def test_a_rule_is_fitted_once_and_kept_where_it_fits(monkeypatch: pytest.Monkey
         return Fit(moving(told["recipe"]), [], [], 0.0)
 
     monkeypatch.setattr(rule, "fit_rule", at_once)
-    method, objective = RuleAlone(), Objective(WEIGHTS, rate=None, moments=MOMENTS)
+    method, objective = RuleAlone(), OutputObjective(WEIGHTS, rate=None, moments=MOMENTS)
     half, byte, none = (
         [one.nbytes for one in method.candidates(objective, nbytes=nbytes, spaces=SPACES)]
         for nbytes in (3000, 1500, 100)
@@ -376,17 +379,17 @@ class Ours(Method):
 
     name = "planaria"
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
-        return [Estimate(nbytes, {name: 0.9 * weight for name, weight in objective.weights.items()})]
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
+        return [FrontierEstimate(nbytes, {name: 0.9 * weight for name, weight in objective.weights.items()})]
 
 
-FEW = (ZeroFill(), Parity(), StoredSigns(), Ours())
+FEW = (ZeroFillMethod(), Parity(), StoredSigns(), Ours())
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> run.Settings:
+def settings(monkeypatch: pytest.MonkeyPatch) -> run.FrontierSettings:
     monkeypatch.setattr(run, "SUBJECTS", {"small": lambda: SUBJECT})
-    return run.Settings(seed=0, budgets=(0.02, 0.1), rates=(0.1, 0.9, 1.0), masks={"small": 2})
+    return run.FrontierSettings(seed=0, budgets=(0.02, 0.1), rates=(0.1, 0.9, 1.0), masks={"small": 2})
 
 
 def quiet(*told: object) -> None:
@@ -394,7 +397,7 @@ def quiet(*told: object) -> None:
 
 
 @pytest.mark.long
-def test_a_campaign_can_be_cut_and_goes_on_where_it_was(settings: run.Settings, tmp_path: Path) -> None:
+def test_a_campaign_can_be_cut_and_goes_on_where_it_was(settings: run.FrontierSettings, tmp_path: Path) -> None:
     first = run.run(settings, tmp_path, only="stored signs, for any", methods=FEW, progress=quiet)
     assert list(first["points"]) == [f"small, {budget} %, stored signs, for any rate" for budget in (2, 10)]
     calls: list[tuple[int, int, str]] = []
@@ -414,7 +417,7 @@ def test_a_campaign_can_be_cut_and_goes_on_where_it_was(settings: run.Settings, 
         run.collected(settings, tmp_path, FEW)
 
 
-def test_a_point_says_what_was_kept_and_measures_each_rate(settings: run.Settings) -> None:
+def test_a_point_says_what_was_kept_and_measures_each_rate(settings: run.FrontierSettings) -> None:
     point = run.points(settings, FEW)["small, 10 %, planaria, for any rate"](quiet)
     assert point["nbytes"] == point["allowed"] == int(0.1 * NBYTES) and point["subject_bytes"] == NBYTES
     assert [point["rates"][rate]["likeness"]["count"] for rate in ("0.1", "0.9", "1.0")] == [2, 2, 1]
@@ -427,7 +430,7 @@ def test_a_point_says_what_was_kept_and_measures_each_rate(settings: run.Setting
     assert list(planned["rates"]) == ["0.9"] and planned["planned"] == 0.9
 
 
-def test_what_does_not_fit_stays_empty(settings: run.Settings) -> None:
+def test_what_does_not_fit_stays_empty(settings: run.FrontierSettings) -> None:
     tiny = replace(settings, budgets=(0.0001,))
     point = run.points(tiny, [Parity()])["small, 0.01 %, parity, for any rate"](quiet)
     assert point["nbytes"] is None and point["rates"] == {}
@@ -435,14 +438,14 @@ def test_what_does_not_fit_stays_empty(settings: run.Settings) -> None:
 
 
 @pytest.mark.parametrize("lie", ["bytes", "known"])
-def test_a_method_that_cheats_is_found_out(settings: run.Settings, lie: str) -> None:
+def test_a_method_that_cheats_is_found_out(settings: run.FrontierSettings, lie: str) -> None:
     class Liar(Method):
         name = "liar"
 
-        def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
-            return [Estimate(nbytes + 1, {}) if lie == "bytes" else Touching(nbytes, {})]
+        def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> list[SideMemory]:
+            return [FrontierEstimate(nbytes + 1, {}) if lie == "bytes" else Touching(nbytes, {})]
 
-    class Touching(Estimate):
+    class Touching(FrontierEstimate):
         def restore(self, damaged: Weights, known: Any) -> dict[str, Tensor]:
             return {name: torch.zeros_like(weight) for name, weight in damaged.items()}
 
@@ -475,12 +478,14 @@ def test_precision_counts_bits_of_the_missing_weights_only() -> None:
         ({"fewer": {"small": {"masks": (2,)}}}, "chosen from all"),
     ],
 )
-def test_settings_that_measure_nothing_are_refused(settings: run.Settings, changed: dict[str, Any], said: str) -> None:
+def test_settings_that_measure_nothing_are_refused(
+    settings: run.FrontierSettings, changed: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InvalidInput, match=said):
         replace(settings, **changed)
 
 
-def test_of_some_subjects_less_is_measured(settings: run.Settings) -> None:
+def test_of_some_subjects_less_is_measured(settings: run.FrontierSettings) -> None:
     few = replace(settings, fewer={"small": {"budgets": (0.1,), "planned": (0.9,)}})
     assert list(run.points(few, FEW)) == [
         f"small, 10 %, {method}"
@@ -496,7 +501,7 @@ def test_of_some_subjects_less_is_measured(settings: run.Settings) -> None:
 
 
 def test_the_packaged_settings_measure_every_subject_as_promised() -> None:
-    settings = run.Settings.packaged()
+    settings = run.FrontierSettings.packaged()
     assert settings.masks.keys() == run.SUBJECTS.keys() and settings.masks["TinyMLP A"] >= 20
     assert {0.0025, 0.01, 0.05} <= set(settings.budgets) and {0.01, 0.9, 1.0} <= set(settings.rates)
 

@@ -33,7 +33,7 @@ TENSORS = {
     "steps": torch.arange(300),
     "flags": torch.arange(77) % 3 == 0,
 }
-SETTINGS = guard.Settings(
+SETTINGS = guard.GuardSettings(
     campaigns=2,
     seed=0,
     repeats=1,
@@ -62,9 +62,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject(file: Path) -> guard_subjects.Subject:
+def subject(file: Path) -> guard_subjects.GuardSubject:
     with open_checkpoint(file) as checkpoint:
-        return guard_subjects.Subject("small", file, {name: TENSORS[name] for name in checkpoint.entries}, None)
+        return guard_subjects.GuardSubject("small", file, {name: TENSORS[name] for name in checkpoint.entries}, None)
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +107,16 @@ class Lying:
         return Report(action="repair", tensors=tensors, tile=4096)
 
 
-def attacked(subject: guard_subjects.Subject, by: Any, damage: str, *, runs: int = 3, seed: int = 0) -> dict[str, Any]:
+def attacked(
+    subject: guard_subjects.GuardSubject, by: Any, damage: str, *, runs: int = 3, seed: int = 0
+) -> dict[str, Any]:
     result = guard_campaign.campaign(subject, by, damage, runs=runs, seed=seed, tell=quiet)
     return json.loads(json.dumps(result, allow_nan=False))
 
 
 @pytest.mark.parametrize("damage", ["1 bit", "10 weights", "bit error rate 1e-5", "run of 1 KiB"])
 def test_damage_that_the_parity_covers_is_seen_and_restored_in_every_run(
-    subject: guard_subjects.Subject, guarding: Guard, damage: str
+    subject: guard_subjects.GuardSubject, guarding: Guard, damage: str
 ) -> None:
     found = attacked(subject, guarding, damage)
     assert found["restored"]["guard"]["count"] == found["restored"]["guard"]["of"] == 3
@@ -124,7 +126,7 @@ def test_damage_that_the_parity_covers_is_seen_and_restored_in_every_run(
 
 
 def test_damage_past_the_parity_is_counted_as_inexact_and_never_as_silent(
-    subject: guard_subjects.Subject, guarding: Guard
+    subject: guard_subjects.GuardSubject, guarding: Guard
 ) -> None:
     found = attacked(subject, guarding, "bit error rate 2e-2")
     assert found["restored"]["guard"]["count"] == 0 and found["exact"]["guard"]["mean"] < 1
@@ -133,7 +135,9 @@ def test_damage_past_the_parity_is_counted_as_inexact_and_never_as_silent(
     assert found["error"]["unrepaired"] is None or found["error"]["unrepaired"] > 1e3
 
 
-def test_a_campaign_leaves_the_model_alone_and_repeats_itself(subject: guard_subjects.Subject, guarding: Guard) -> None:
+def test_a_campaign_leaves_the_model_alone_and_repeats_itself(
+    subject: guard_subjects.GuardSubject, guarding: Guard
+) -> None:
     before = {name: tensor.clone() for name, tensor in subject.tensors.items()}
     one, other, third = (attacked(subject, guarding, "run of 20 KiB", seed=seed) for seed in (0, 0, 1))
     assert all(same_bits(tensor, before[name]) for name, tensor in subject.tensors.items())
@@ -142,14 +146,14 @@ def test_a_campaign_leaves_the_model_alone_and_repeats_itself(subject: guard_sub
     assert one == other != third
 
 
-def test_damage_that_a_guard_neither_repairs_nor_reports_is_told(subject: guard_subjects.Subject) -> None:
+def test_damage_that_a_guard_neither_repairs_nor_reports_is_told(subject: guard_subjects.GuardSubject) -> None:
     found = attacked(subject, Lying(), "7 weights")
     assert found["unseen"] == found["silent"] == 3 * 7
     assert found["restored"]["guard"]["count"] == 0 and found["exact"]["guard"]["mean"] == 0
     assert found["error"]["guard"] == found["error"]["unrepaired"]
 
 
-def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard_subjects.Subject) -> None:
+def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard_subjects.GuardSubject) -> None:
     def wrong_repair(model: Mapping[str, Tensor]) -> None:
         for name, tensor in model.items():
             tensor.copy_(subject.tensors[name])
@@ -159,11 +163,13 @@ def test_a_repair_that_breaks_another_weight_restores_nothing(subject: guard_sub
     assert found["restored"]["guard"]["count"] == 0 and found["silent"] == 3 and found["unseen"] == 3
 
 
-def test_a_repair_that_had_to_be_forced_is_told(subject: guard_subjects.Subject) -> None:
+def test_a_repair_that_had_to_be_forced_is_told(subject: guard_subjects.GuardSubject) -> None:
     assert attacked(subject, Lying(refuses=True), "1 weight")["refused"] == 3
 
 
-def test_erased_weights_that_are_known_are_those_that_are_not(subject: guard_subjects.Subject, guarding: Guard) -> None:
+def test_erased_weights_that_are_known_are_those_that_are_not(
+    subject: guard_subjects.GuardSubject, guarding: Guard
+) -> None:
     unknown, known = (
         attacked(subject, guarding, f"50 % of encoder.weight erased{how}", runs=1) for how in ("", ", known")
     )
@@ -192,7 +198,7 @@ def test_every_choice_of_par2_keeps_to_its_bytes_and_its_number_of_blocks(nbytes
 
 
 @pytest.mark.parametrize("damage", ["30 weights", "bit error rate 1e-3", "run of 3 KiB", "0 bits"])
-def test_broken_blocks_are_those_whose_bytes_differ(subject: guard_subjects.Subject, damage: str) -> None:
+def test_broken_blocks_are_those_whose_bytes_differ(subject: guard_subjects.GuardSubject, damage: str) -> None:
     faults = guard_subjects.drawn(damage, subject.tensors, streams.generator(0, damage))
     model = faults.replay(subject.tensors)
 
@@ -206,7 +212,7 @@ def test_broken_blocks_are_those_whose_bytes_differ(subject: guard_subjects.Subj
         assert count == sum(intact[at : at + size] != broken[at : at + size] for at in starts)
 
 
-def test_par2_recovers_as_many_blocks_as_it_has_and_else_nothing(subject: guard_subjects.Subject) -> None:
+def test_par2_recovers_as_many_blocks_as_it_has_and_else_nothing(subject: guard_subjects.GuardSubject) -> None:
     few, many = (attacked(subject, Lying(), damage) for damage in ("1 weight", "5000 weights"))
     assert few["restored"]["par2"]["count"] == 3 and few["error"]["par2"] == 0
     assert many["restored"]["par2"]["count"] == 0 and many["exact"]["par2"]["mean"] == 0
@@ -224,7 +230,9 @@ def test_the_real_par2_does_as_its_rule_says_or_is_said_to_be_missing(monkeypatc
     assert "no par2 is installed" in guard_tables._rule_table({"program": None})
 
 
-def test_false_alarms_are_counted_by_the_way_to_the_model(subject: guard_subjects.Subject, guarding: Guard) -> None:
+def test_false_alarms_are_counted_by_the_way_to_the_model(
+    subject: guard_subjects.GuardSubject, guarding: Guard
+) -> None:
     assert set(guard_campaign.false_alarms(subject, guarding, checks=2, tell=quiet)["alarms"].values()) == {0}
     flipped = subject.tensors | {"flags": ~subject.tensors["flags"]}
     found = guard_campaign.false_alarms(replace(subject, tensors=flipped), guarding, checks=2, tell=quiet)
@@ -238,7 +246,7 @@ def test_a_module_of_tensors_has_them_as_its_state_dict() -> None:
 
 
 def test_every_damage_that_comes_with_the_package_is_understood() -> None:
-    settings = guard.Settings.packaged()
+    settings = guard.GuardSettings.packaged()
     assert settings.campaigns >= 100
     tensors = {"fc1.weight": drawn(300, 400)}
     for damage in {damage for group in settings.guards for damage in group["damages"]}:
@@ -330,7 +338,7 @@ def test_a_large_checkpoint_is_cut_into_shards(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("small")
 def test_the_command_adds_to_what_is_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard.Settings, "packaged", classmethod(lambda cls: replace(SETTINGS, campaigns=100)))
+    monkeypatch.setattr(guard.GuardSettings, "packaged", classmethod(lambda cls: replace(SETTINGS, campaigns=100)))
 
     def planaria(*more: str) -> int:
         command = ["planaria-lab", "bench", "guard", "--output", str(tmp_path), "--campaigns", "2", *more]

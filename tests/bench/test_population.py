@@ -17,13 +17,13 @@ from planaria_lab.bench.population import networks, run, sheets, tables, zoos
 from planaria_lab.bench.population.judge import Judge, cell, explained
 from planaria_lab.bench.population.masks import KINDS, drawn_masks
 from planaria_lab.bench.population.remembered import nearness
-from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.settings import PopulationSettings
 from planaria_lab.bench.repair_table import missing_r2
 from planaria_lab.network_repairers import NeuronWiener
 from planaria_lab.repairers import ZeroFill
 from planaria_lab.zoo import MLP
 
-SETTINGS = Settings.packaged()
+SETTINGS = PopulationSettings.packaged()
 TINY = replace(
     SETTINGS,
     networks=replace(

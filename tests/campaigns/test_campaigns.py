@@ -17,12 +17,12 @@ import pytest
 from planaria.damages import ModelFaults
 from planaria.errors import InvalidFile, InvalidInput
 from planaria_lab.attacks import PGD, Objective
-from planaria_lab.campaigns import Settings, run
+from planaria_lab.campaigns import CampaignSettings, run
 from planaria_lab.campaigns.measures import FALSE_ALARMS, found_at
 from planaria_lab.campaigns.pictures import draw_roc
 from planaria_lab.campaigns.tables import overview, roc_table, tables
 
-SMALL = Settings(
+SMALL = CampaignSettings(
     models=["TinyMLP A"],
     damages=[{"kind": "WholeWeight", "each": {"count": [0, 30]}}],
     defences=[
@@ -113,7 +113,7 @@ def test_every_defence_meets_the_same_faults_and_does_what_it_can(whole: tuple[P
 def test_a_file_says_the_same_and_processes_do_not_matter(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     file = tmp_path / "campaign.toml"
     file.write_text(TOML)
-    settings = Settings.load(file)
+    settings = CampaignSettings.load(file)
     assert settings == SMALL
     assert without_seconds(run(settings, tmp_path / "two", jobs=2, progress=quiet)) == without_seconds(whole[1])
 
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message:
     file = tmp_path / "campaign.toml"
     file.write_text(TOML.replace(old, new, 1))
     with pytest.raises((InvalidFile, InvalidInput), match=message):
-        Settings.load(file)
+        CampaignSettings.load(file)
 
 
 @pytest.mark.parametrize(
@@ -284,15 +284,15 @@ tiers = ["parity"]
 
 
 @pytest.fixture(scope="module")
-def tampered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings, dict[str, Any]]:
+def tampered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CampaignSettings, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("tampered")
     (folder / "campaign.toml").write_text(TAMPERED)
-    settings = Settings.load(folder / "campaign.toml")
+    settings = CampaignSettings.load(folder / "campaign.toml")
     return folder, settings, run(settings, folder / "whole", progress=quiet)
 
 
 def test_tampering_is_met_by_guards_alone_with_the_same_faults(
-    tampered: tuple[Path, Settings, dict[str, Any]],
+    tampered: tuple[Path, CampaignSettings, dict[str, Any]],
 ) -> None:
     folder, _, result = tampered
     names = ["", "; new guard", "; forged parity", "; random bytes, rate 0.2"]
@@ -312,7 +312,7 @@ def test_tampering_is_met_by_guards_alone_with_the_same_faults(
 
 
 def test_a_tampered_campaign_that_was_cut_goes_on_to_the_same_result(
-    tampered: tuple[Path, Settings, dict[str, Any]], tmp_path: Path
+    tampered: tuple[Path, CampaignSettings, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, settings, whole = tampered
     shutil.copytree(folder / "whole", tmp_path / "cut")

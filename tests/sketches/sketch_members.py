@@ -7,13 +7,13 @@ import torch
 from helpers import drawn
 from torch import Tensor
 
-from planaria.sketches import FirstBits, LowFrequency, LowRank, Sketch
+from planaria.sketches import FirstBits, LowFrequency, LowRankSketch, Sketch
 
 Maker = Callable[[tuple[int, ...]], Sketch]
 
 MEMBERS: dict[str, Maker] = {
     "low frequency": LowFrequency,
-    "low rank": lambda space: LowRank(),
+    "low rank": lambda space: LowRankSketch(),
     "first bits": lambda space: FirstBits(),
 }
 

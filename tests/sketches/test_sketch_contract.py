@@ -16,7 +16,7 @@ from torch import Tensor
 
 import planaria.sketches
 from planaria.errors import InvalidInput
-from planaria.sketches import LowRank, Sketch
+from planaria.sketches import LowRankSketch, Sketch
 
 every_member = pytest.mark.parametrize("make", MEMBERS.values(), ids=MEMBERS.keys())
 SPACE = (4, 6)
@@ -109,7 +109,7 @@ def test_the_error_of_noise_is_the_level(make: Maker, with_moments: bool) -> Non
         found = make((10, 10)).decode(analysed.encode(level), (150, 100))
         share = relative_error(found, weight, moments) / level**2
         # Two factors have more numbers than the matrix, and each brings its noise, of which the refit takes some.
-        numbers = (150 + 100) / 150 if isinstance(make((1,)), LowRank) else 1
+        numbers = (150 + 100) / 150 if isinstance(make((1,)), LowRankSketch) else 1
         assert 0.8 < share < 1.15 * numbers
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from planaria.errors import InvalidFile, InvalidInput
 from planaria_lab import datasets, zoo
-from planaria_lab.zoo import MLP, Recipe, SmallCNN, Variety
+from planaria_lab.zoo import MLP, SmallCNN, TrainingRecipe, Variety
 from planaria_lab.zoo.building import standardised
 from planaria_lab.zoo.training import accuracies, train_together
 
@@ -68,7 +68,7 @@ def test_together_and_alone_networks_become_the_same(architecture: MLP) -> None:
 
 
 def test_an_adam_step_is_torchs() -> None:
-    recipe = Recipe("adam", 1e-2, 0.1, 1.0, 1 / 1000)
+    recipe = TrainingRecipe("adam", 1e-2, 0.1, 1.0, 1 / 1000)
     stack = train_together(TINY, [recipe], IMAGES[:128], SMALL.train_labels[:128], seed=0)
     before = TINY.drawn(zoo.training.streams.generator(0, "zoo network 0"), 1.0)
     batch = torch.randint(128, (128,), generator=zoo.training.streams.generator(0, "zoo batches 0"))
@@ -204,9 +204,9 @@ def test_a_damaged_zoo_is_refused(damage: str, tmp_path: Path) -> None:
         (lambda path: MLP(8, "swish"), "Activations"),
         (lambda path: MLP(8, "relu", ()), "hidden layer"),
         (lambda path: SmallCNN(8), "28 x 28"),
-        (lambda path: Recipe("lion"), "Optimisers"),
-        (lambda path: Recipe(learning_rate=0.0), "learning rate"),
-        (lambda path: Recipe(epochs=0.0), "epochs"),
+        (lambda path: TrainingRecipe("lion"), "Optimisers"),
+        (lambda path: TrainingRecipe(learning_rate=0.0), "learning rate"),
+        (lambda path: TrainingRecipe(epochs=0.0), "epochs"),
         (lambda path: Variety(epochs=()), "epochs has none"),
     ],
 )

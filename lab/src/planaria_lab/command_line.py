@@ -107,7 +107,7 @@ def guard(
     from planaria_lab.bench.guard_tables import tables
 
     folder = make_folder(output)
-    settings = replace(measure.Settings.packaged(), campaigns=campaigns, gigabytes=gigabytes)
+    settings = replace(measure.GuardSettings.packaged(), campaigns=campaigns, gigabytes=gigabytes)
     with progress_bar("guard") as progress:
         result = measure.run(settings, only=only, earlier=measure.earlier(folder), progress=progress)
     _finish("guard", result, tables(result), folder, json_output)
@@ -125,7 +125,7 @@ def frontier(
 
     folder = make_folder(output)
     with progress_bar("frontier") as progress:
-        result = run.run(run.Settings.packaged(), folder, only=only, again=again, progress=progress)
+        result = run.run(run.FrontierSettings.packaged(), folder, only=only, again=again, progress=progress)
     _finish("frontier", result, tables.tables(result), folder, json_output, figures.draw(result, folder))
 
 
@@ -149,11 +149,11 @@ def population(
 ) -> None:
     """Repairs learned from populations: whole networks and first layers that nobody saw before. Hours; see --only."""
     from planaria_lab.bench.population import run, tables
-    from planaria_lab.bench.population.settings import Settings
+    from planaria_lab.bench.population.settings import PopulationSettings
 
     folder = make_folder(output)
     with progress_bar("population") as progress:
-        result = run.run(Settings.packaged(), folder, only=only, again=again, progress=progress)
+        result = run.run(PopulationSettings.packaged(), folder, only=only, again=again, progress=progress)
     _finish("population", result, tables.tables(result), folder, json_output)
 
 
@@ -165,11 +165,11 @@ def campaign(
     json_output: Json = False,
 ) -> None:
     """Compare defences under the same stored faults. What was cut goes on from where it was."""
-    from planaria_lab.campaigns import Settings, run
+    from planaria_lab.campaigns import CampaignSettings, run
     from planaria_lab.campaigns.pictures import draw_roc
     from planaria_lab.campaigns.tables import tables
 
-    settings = Settings.load(experiment)
+    settings = CampaignSettings.load(experiment)
     folder = make_folder(output)
     with progress_bar("campaign") as progress:
         result = run(settings, folder, jobs=jobs, progress=progress)

@@ -31,7 +31,7 @@ REFINES = np.array([[refines(fine, coarse) for fine in range(DEPTHS)] for coarse
 
 
 @dataclass
-class Subject:
+class PlannedTensor:
     """One tensor, and what is computed of it once.
 
     Attributes:
@@ -66,7 +66,7 @@ class Subject:
         rates: Sequence[float],
         *,
         emphasis: float = 0.5,
-    ) -> "Subject":
+    ) -> "PlannedTensor":
         """A tensor whose sketch is for damage of these rates: errors of two inputs meet only where both are missing."""
         form = None
         if moments is not None:
@@ -151,7 +151,7 @@ class Analysis:
         nbytes: of a memory of these alone.
     """
 
-    def __init__(self, subjects: Sequence[Subject], encoded: Sequence[EncodedTensor], *, seed: int):
+    def __init__(self, subjects: Sequence[PlannedTensor], encoded: Sequence[EncodedTensor], *, seed: int):
         self.subjects, self.encoded, self.seed = subjects, list(encoded), seed
         self.nbytes = Memory(self.encoded).nbytes
         count, columns = len(subjects), [subject.matrix.shape[1] for subject in subjects]

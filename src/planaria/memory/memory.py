@@ -15,7 +15,7 @@ from planaria.errors import InvalidInput
 from planaria.memory.refinement import Bounds, Refinement
 from planaria.records import Record
 from planaria.repairers import SpectralKriging
-from planaria.sketches import FirstBits, LowFrequency, LowRank, Sketch
+from planaria.sketches import FirstBits, LowFrequency, LowRankSketch, Sketch
 
 BANDS = 24
 PRIOR_BYTES = 4 + BANDS
@@ -229,7 +229,7 @@ def codec(name: str, space: tuple[int, ...]) -> Sketch:
     if name == "low frequency":
         return LowFrequency(space)
     if name == "low rank":
-        return LowRank()
+        return LowRankSketch()
     if name == "first bits":
         return FirstBits()
     raise InvalidInput(f"Unknown codec {name!r}. Codecs are: {', '.join(CODECS)}.")

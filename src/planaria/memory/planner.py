@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from planaria.errors import InvalidInput
-from planaria.memory.analysis import EVEN_BITS, Subject
+from planaria.memory.analysis import EVEN_BITS, PlannedTensor
 from planaria.memory.memory import CODECS, Memory, matrix_shape
 from planaria.memory.search import RATES, Candidate, Search
 
@@ -83,19 +83,21 @@ class Planner:
         Args:
             expect: as of `encode`.
             moments: in the place of the planner's own.
-            emphasis: how much more the errors of large tensors count, see `Subject`.
+            emphasis: how much more the errors of large tensors count, see `PlannedTensor`.
             codecs: each the favourite of one choice of codecs, see `Search`.
         """
         moments = self.moments if moments is None else moments
         rates = RATES if expect is None else (expect,)
         subjects = [
-            Subject.of(name, weight, moments.get(name), tuple(self.spaces.get(name, ())), rates, emphasis=emphasis)
+            PlannedTensor.of(
+                name, weight, moments.get(name), tuple(self.spaces.get(name, ())), rates, emphasis=emphasis
+            )
             for name, weight in self.weights.items()
         ]
         return Search(subjects, expect, _codec_choices(subjects, codecs), seed=self.seed, threads=self.threads)
 
 
-def _codec_choices(subjects: Sequence[Subject], favourites: Sequence[str]) -> list[dict[str, str]]:
+def _codec_choices(subjects: Sequence[PlannedTensor], favourites: Sequence[str]) -> list[dict[str, str]]:
     """By tensor the codec to use: a favourite where it can be, else the first that can.
 
     The codecs of one choice are compared by what they make of the whole model: equal levels are not equal errors with

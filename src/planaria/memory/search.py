@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, Subject
+from planaria.memory.analysis import CLOSE, EVEN_BITS, ROUNDS, Analysis, PlannedTensor
 from planaria.memory.memory import PRIOR_BYTES, EncodedTensor, Memory
 from planaria.memory.refinement import Depths, Refinement
 
@@ -57,7 +57,7 @@ class Search:
 
     def __init__(
         self,
-        subjects: list[Subject],
+        subjects: list[PlannedTensor],
         expect: float | None,
         choices: Sequence[Mapping[str, str]],
         *,
@@ -188,7 +188,7 @@ class Search:
             for subject, blank in zip(self.subjects, nothing, strict=True)
         ]
 
-    def _error(self, subject: Subject, encoded: EncodedTensor) -> float:
+    def _error(self, subject: PlannedTensor, encoded: EncodedTensor) -> float:
         """Relative output error with this sketch alone, in the mean over rates, times what it counts for."""
         together, alone = subject.output_errors(subject.matrix.double() - encoded.decode())
         error = sum(rate**2 * together + rate * (1 - rate) * alone for rate in self.rates) / len(self.rates)

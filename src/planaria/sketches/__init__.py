@@ -4,4 +4,4 @@ from planaria.sketches.base import AnalysedMatrix as AnalysedMatrix
 from planaria.sketches.base import Sketch as Sketch
 from planaria.sketches.first_bits import FirstBits as FirstBits
 from planaria.sketches.low_frequency import LowFrequency as LowFrequency
-from planaria.sketches.low_rank import LowRank as LowRank
+from planaria.sketches.low_rank import LowRankSketch as LowRankSketch

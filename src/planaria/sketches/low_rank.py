@@ -14,7 +14,7 @@ _SMALLEST = 1e-10  # eigenvalues, in units of the largest: below it they are rou
 _RIDGE = 1e-5  # on the Gram matrix of a factor whose rows may be 0
 
 
-class LowRank(Sketch):
+class LowRankSketch(Sketch):
     """The singular value decomposition that is best in the outputs, its factors quantised.
 
     W is A B with B M B' = 1 and A = W M B', M the moments (1 without): then the squares of the columns of A are what

@@ -22,7 +22,7 @@ from planaria_lab.toml_files import packaged_toml
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class GuardSettings:
     """How much is measured.
 
     Attributes:
@@ -42,12 +42,12 @@ class Settings:
     guards: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def packaged(cls) -> "Settings":
+    def packaged(cls) -> "GuardSettings":
         """Those that come with the package."""
         return cls(**packaged_toml("guard"))
 
 
-def points(settings: Settings) -> dict[str, Callable[[Tell], dict[str, Any]]]:
+def points(settings: GuardSettings) -> dict[str, Callable[[Tell], dict[str, Any]]]:
     """All that can be measured, by name, in the order of the result. Models are loaded and protected when needed."""
     subject = cache(load_subject)
 
@@ -95,7 +95,7 @@ def points(settings: Settings) -> dict[str, Callable[[Tell], dict[str, Any]]]:
 
 
 def run(
-    settings: Settings,
+    settings: GuardSettings,
     *,
     only: str = "",
     earlier: Mapping[str, Any] | None = None,

@@ -16,12 +16,12 @@ from planaria.damages import ModelFaults
 from planaria.dtypes import integers
 from planaria.errors import LooksDifferent
 from planaria.guard import Guard, Region
-from planaria_lab.bench.guard_subjects import Subject, Tell, drawn, module_of
+from planaria_lab.bench.guard_subjects import GuardSubject, Tell, drawn, module_of
 from planaria_lab.bench.par2 import Blocks, broken_blocks
 from planaria_lab.bench.statistics import median, proportion, summary
 
 
-def campaign(subject: Subject, guard: Guard, damage: str, *, runs: int, seed: int, tell: Tell) -> dict[str, Any]:
+def campaign(subject: GuardSubject, guard: Guard, damage: str, *, runs: int, seed: int, tell: Tell) -> dict[str, Any]:
     """Breaks and repairs the model in memory `runs` times; ready for JSON.
 
     Every budget and every method meets the same faults. par2 gets the bytes of the guard and, for each damage anew, the
@@ -72,7 +72,7 @@ def campaign(subject: Subject, guard: Guard, damage: str, *, runs: int, seed: in
 
 
 def _attack(
-    subject: Subject, guard: Guard, faults: ModelFaults, *, known: bool, choices: Sequence[Blocks]
+    subject: GuardSubject, guard: Guard, faults: ModelFaults, *, known: bool, choices: Sequence[Blocks]
 ) -> dict[str, Any]:
     """One damage and its repair.
 
@@ -138,7 +138,7 @@ def _ratio(squares: float, of: float) -> float:
     return ratio if math.isfinite(ratio) else math.inf
 
 
-def false_alarms(subject: Subject, guard: Guard, *, checks: int, tell: Tell) -> dict[str, Any]:
+def false_alarms(subject: GuardSubject, guard: Guard, *, checks: int, tell: Tell) -> dict[str, Any]:
     """Checks the intact model through its file, as a module and as a state dict; ready for JSON."""
     alarms = {}
     for how, model in (("file", subject.file), ("module", module_of(subject.tensors)), ("state dict", subject.tensors)):
@@ -147,7 +147,7 @@ def false_alarms(subject: Subject, guard: Guard, *, checks: int, tell: Tell) -> 
     return {**_described(subject, guard), "checks": checks, "alarms": alarms}
 
 
-def _described(subject: Subject, guard: Guard) -> dict[str, Any]:
+def _described(subject: GuardSubject, guard: Guard) -> dict[str, Any]:
     return {
         "model": subject.name,
         "model_bytes": subject.nbytes,

@@ -26,7 +26,7 @@ TINY = 1_000_000  # bytes of a checkpoint that needs next to nothing
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class DrawnCheckpoint:
     """A checkpoint that was made: its bytes, those of its largest tensor, and the number of its shards."""
 
     nbytes: int
@@ -34,7 +34,7 @@ class Checkpoint:
     shards: int
 
 
-def make_sharded_checkpoint(folder: Path, nbytes: int, *, seed: int = 0) -> Checkpoint:
+def make_sharded_checkpoint(folder: Path, nbytes: int, *, seed: int = 0) -> DrawnCheckpoint:
     """Writes about `nbytes` of random bfloat16 and float32 tensors as a folder of shards with an index.
 
     The largest tensors are 256 MiB, or an eighth of a small checkpoint. The same size and seed give the same bytes.
@@ -71,7 +71,7 @@ def make_sharded_checkpoint(folder: Path, nbytes: int, *, seed: int = 0) -> Chec
                     file.write(stored.view(torch.uint8).numpy().data)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return Checkpoint(total, max(entry.nbytes for entries in shards for entry in entries), len(shards))
+    return DrawnCheckpoint(total, max(entry.nbytes for entries in shards for entry in entries), len(shards))
 
 
 def memory(gigabytes: float, *, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ Network = Callable[[Mapping[str, Tensor]], float]
 
 
 @dataclass(frozen=True)
-class Subject:
+class GuardSubject:
     """An intact model.
 
     Attributes:
@@ -59,13 +59,13 @@ def model_file(name: str) -> Path:
     return file
 
 
-def load_subject(name: str) -> Subject:
+def load_subject(name: str) -> GuardSubject:
     """The intact model of that name. Raises as `model_file` does."""
     file = model_file(name)
     tensors = load_file(file)
     with open_checkpoint(file) as checkpoint:
         tensors = {entry: tensors[entry] for entry in checkpoint.entries}
-    return Subject(name, file, tensors, _accuracy(name) if name.startswith("TinyMLP ") else None)
+    return GuardSubject(name, file, tensors, _accuracy(name) if name.startswith("TinyMLP ") else None)
 
 
 def _accuracy(name: str) -> Network:

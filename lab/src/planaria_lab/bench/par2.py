@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planaria import streams
 from planaria.damages import ModelFaults
 from planaria.dtypes import integers
-from planaria_lab.bench.guard_subjects import Subject, Tell
+from planaria_lab.bench.guard_subjects import GuardSubject, Tell
 
 PAR2_MOST_BLOCKS = 32_768
 PAR2_FIXED, PAR2_SOURCE, PAR2_RECOVERY = 400, 20, 68
@@ -54,7 +54,7 @@ class Blocks:
         return found
 
 
-def broken_blocks(subject: Subject, faults: ModelFaults, choices: Sequence[Blocks]) -> dict[int, int]:
+def broken_blocks(subject: GuardSubject, faults: ModelFaults, choices: Sequence[Blocks]) -> dict[int, int]:
     """By block size, how many blocks have a broken byte; the tensors lie end to end."""
     positions, start = [np.empty(0, np.int64)], 0
     for name, tensor in subject.tensors.items():

@@ -26,7 +26,7 @@ from planaria_lab.bench.provenance import provenance
 from planaria_lab.bench.statistics import proportion, summary
 from planaria_lab.campaigns.defences import Defence, Protection
 from planaria_lab.campaigns.measures import BETTER, measured
-from planaria_lab.campaigns.settings import Settings, Threat
+from planaria_lab.campaigns.settings import CampaignSettings, Threat
 from planaria_lab.campaigns.subjects import Answers, Classifier, Subject, subject
 from planaria_lab.campaigns.tampering import NoTampering
 
@@ -36,7 +36,7 @@ Progress = Callable[[int, int, str], None]
 Run = dict[str, dict[str, float | None]]  # by defence
 
 
-def run(settings: Settings, folder: Path, *, jobs: int = 1, progress: Progress) -> dict[str, Any]:
+def run(settings: CampaignSettings, folder: Path, *, jobs: int = 1, progress: Progress) -> dict[str, Any]:
     """Everything that the folder lacks; ready for JSON. The result does not depend on `jobs`, but for seconds.
 
     Cost: for every run and defence, one repair and one pass of the inputs through the model; each process prepares the
@@ -70,7 +70,7 @@ def run(settings: Settings, folder: Path, *, jobs: int = 1, progress: Progress) 
 
 
 def _point(
-    settings: Settings, folder: Path, model: str, damage: str, *, jobs: int, tell: Callable[[int], None]
+    settings: CampaignSettings, folder: Path, model: str, damage: str, *, jobs: int, tell: Callable[[int], None]
 ) -> dict[str, Any]:
     """One damage of one model, run until the intervals are narrow enough."""
     file = folder / "points" / f"{_slug(f'{model} {damage}')}.json"
@@ -97,7 +97,7 @@ def _point(
     }
 
 
-def _more(settings: Settings, runs: Sequence[Run]) -> int:
+def _more(settings: CampaignSettings, runs: Sequence[Run]) -> int:
     """How many runs there have to be: a fixed rule, so that a campaign that was cut does as one that was not.
 
     First `runs`, then as many again, until half the interval of the mean accuracy is small for every defence.
@@ -114,7 +114,7 @@ def _more(settings: Settings, runs: Sequence[Run]) -> int:
     return settings.most_runs
 
 
-def _run(settings: Settings, folder: Path, model: str, damage: str, number: int) -> Run:
+def _run(settings: CampaignSettings, folder: Path, model: str, damage: str, number: int) -> Run:
     """One run of all defences. What it costs to prepare is kept for the next one in this process."""
     torch.set_num_threads(1)
     of = _subject(model, settings.images)
@@ -134,7 +134,7 @@ def _run(settings: Settings, folder: Path, model: str, damage: str, number: int)
     return results
 
 
-def _faults(settings: Settings, folder: Path, of: Subject, threat: Threat, number: int) -> ModelFaults:
+def _faults(settings: CampaignSettings, folder: Path, of: Subject, threat: Threat, number: int) -> ModelFaults:
     """The stored faults of a run, the same for every tampering; drawn and stored where they are not there."""
     file = folder / "faults" / f"{_slug(f'{of.name} {threat.broken}')}-{number}.safetensors"
     if file.exists():
@@ -175,7 +175,7 @@ def _summaries(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     return found
 
 
-def _identity(settings: Settings) -> dict[str, Any]:
+def _identity(settings: CampaignSettings) -> dict[str, Any]:
     """What results may not be mixed of."""
     checkpoints = {}
     for model in settings.models:
@@ -248,7 +248,7 @@ def _intact(model: str, images: int) -> Answers:
 _ready: dict[str, dict[str, tuple[Defence, Protection]]] = {}  # by model and settings, in this process
 
 
-def _protected(settings: Settings, model: str) -> dict[str, tuple[Defence, Protection]]:
+def _protected(settings: CampaignSettings, model: str) -> dict[str, tuple[Defence, Protection]]:
     key = json.dumps([model, settings.images, settings.to_dict()["defences"]])
     if key not in _ready:
         tensors = _subject(model, settings.images).tensors

@@ -39,7 +39,7 @@ class Threat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CampaignSettings:
     """Damages by models by defences.
 
     Attributes:
@@ -114,7 +114,7 @@ class Settings:
         return asdict(self)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Settings":
+    def load(cls, path: str | os.PathLike[str]) -> "CampaignSettings":
         """Reads a TOML file. Raises `InvalidFile` unless it is one with the attributes above, `InvalidInput` on values
         that are out of range."""
         table = read_toml(path, "campaign")

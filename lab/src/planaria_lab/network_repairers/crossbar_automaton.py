@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from planaria import streams
 from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria_lab.network_repairers.chain import Chain, refusal_of_chain
-from planaria_lab.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria_lab.network_repairers.fitting import (
+    Behaviour,
+    FittingObjective,
+    Units,
+    drawn_masks,
+    drawn_parameters,
+    fit,
+)
 from planaria_lab.network_repairers.gaussian import moments
 from planaria_lab.network_repairers.matched_pca import MatchedPCA
 from planaria_lab.network_repairers.neuron_wiener import NeuronWiener
@@ -83,7 +90,7 @@ class CrossbarAutomaton(NetworkRepairer):
             some = taught[torch.randint(len(taught), (self.batch,), generator=generator)]
             return _picked(bank, some)
 
-        objective = Objective(Units(population.stack), self.behaviour)
+        objective = FittingObjective(Units(population.stack), self.behaviour)
         with drawn_parameters(seed, "crossbar automaton"):
             chain = Chain.of({name: tuple(tensor.shape[1:]) for name, tensor in population.stack.items()})
             neurons = chain.tokens(objective.units.into(population.stack))

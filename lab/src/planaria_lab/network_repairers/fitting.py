@@ -97,7 +97,7 @@ class Units(nn.Module):
 
 
 @dataclass(frozen=True)
-class Objective:
+class FittingObjective:
     """What a repairer is trained for: the error of missing weights, mixed with that of behaviour if there is one."""
 
     units: Units
@@ -134,7 +134,7 @@ def drawn_parameters(seed: int, name: str) -> Iterator[None]:
 def fit(
     module: nn.Module,
     examples: Callable[[torch.Generator], tuple[Stack, Masks, tuple[Stack, ...]]],
-    objective: Objective,
+    objective: FittingObjective,
     *,
     steps: int,
     learning_rate: float,

@@ -8,7 +8,14 @@ from torch import nn
 
 from planaria_lab.network_repairers.base import Masks, NetworkRepairer, Progress, Shapes, Stack
 from planaria_lab.network_repairers.chain import refusal_of_chain
-from planaria_lab.network_repairers.fitting import Behaviour, Objective, Units, drawn_masks, drawn_parameters, fit
+from planaria_lab.network_repairers.fitting import (
+    Behaviour,
+    FittingObjective,
+    Units,
+    drawn_masks,
+    drawn_parameters,
+    fit,
+)
 from planaria_lab.zoo import Population
 
 
@@ -50,7 +57,7 @@ class LearnedModule(NetworkRepairer):
         fit(
             self._module,
             examples,
-            Objective(units, self.behaviour),
+            FittingObjective(units, self.behaviour),
             steps=self.steps,
             learning_rate=self.learning_rate,
             seed=seed,

@@ -14,7 +14,7 @@ Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """One network's own settings.
 
     Attributes:
@@ -52,7 +52,7 @@ class Recipe:
 class Variety:
     """What the recipes of a zoo are drawn from: each network takes one of each, independently.
 
-    Attributes are those of `Recipe`, in the plural. With one value each, networks differ by their seed alone.
+    Attributes are those of `TrainingRecipe`, in the plural. With one value each, networks differ by their seed alone.
     Raises `InvalidInput` if one of them is empty.
     """
 
@@ -67,14 +67,14 @@ class Variety:
             if not values:
                 raise InvalidInput(f"A variety needs one value or more of each setting; {name} has none.")
 
-    def drawn(self, seed: int, network: int) -> Recipe:
+    def drawn(self, seed: int, network: int) -> TrainingRecipe:
         """The recipe of this network."""
         generator = streams.generator(seed, f"zoo recipe {network}")
 
         def one(values: Sequence[Choice]) -> Choice:
             return values[int(torch.randint(len(values), (), generator=generator))]
 
-        return Recipe(
+        return TrainingRecipe(
             one(self.optimisers),
             one(self.learning_rates),
             one(self.weight_decays),

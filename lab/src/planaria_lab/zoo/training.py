@@ -11,7 +11,7 @@ from torch import Tensor
 from planaria import streams
 from planaria.errors import InvalidInput
 from planaria_lab.zoo.architectures import Architecture
-from planaria_lab.zoo.recipe import Recipe
+from planaria_lab.zoo.recipe import TrainingRecipe
 
 BATCH = 128  # images a step and network
 PIECE = 1000  # images that are answered at a time
@@ -20,7 +20,7 @@ Stack = dict[str, Float[Tensor, "networks ..."]]
 
 
 def initial_stack(
-    architecture: Architecture, recipes: Sequence[Recipe], *, seed: int, first: int, shared: bool
+    architecture: Architecture, recipes: Sequence[TrainingRecipe], *, seed: int, first: int, shared: bool
 ) -> Stack:
     """The networks before training; `first` is the number of the first of them in the zoo.
 
@@ -37,7 +37,7 @@ def initial_stack(
 
 def train_together(
     architecture: Architecture,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[TrainingRecipe],
     images: Float[Tensor, "images pixels"],
     labels: Int64[Tensor, " images"],
     *,

@@ -33,7 +33,7 @@ class SideMemory(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FrontierEstimate:
     """A memory that knows an estimate of every weight, whatever survives. Without one, a weight becomes 0."""
 
     nbytes: int
@@ -47,7 +47,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class FrontierSubject:
     """An intact network.
 
     Attributes:

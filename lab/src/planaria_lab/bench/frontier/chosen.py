@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from planaria_lab.bench.frontier.base import Estimate, Weights
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.base import FrontierEstimate, Weights
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 SCALE = 2  # bytes of a scale, and of a level of a codebook
 SAMPLE = 65_536  # weights that a codebook is learned from
@@ -36,7 +36,9 @@ class Choice:
     row_scales: bool = False
 
 
-def estimates(weights: Weights, objective: Objective, choices: Sequence[Choice], nbytes: int) -> Iterator[Estimate]:
+def estimates(
+    weights: Weights, objective: OutputObjective, choices: Sequence[Choice], nbytes: int
+) -> Iterator[FrontierEstimate]:
     """The estimate of each choice that fits at all."""
     for choice in choices:
         fixed = sum(_fixed(weight, choice) for weight in weights.values())
@@ -48,7 +50,7 @@ def estimates(weights: Weights, objective: Objective, choices: Sequence[Choice],
             name: _quantised(weight.flatten(1), chosen[name], objective.forms[name], choice).view_as(weight)
             for name, weight in weights.items()
         }
-        yield Estimate(fixed + -(-bits // 8), values)
+        yield FrontierEstimate(fixed + -(-bits // 8), values)
 
 
 def position_bits(count: Tensor, of: Tensor) -> Float[Tensor, ""]:
@@ -66,7 +68,7 @@ def _fixed(weight: Tensor, choice: Choice) -> int:
 
 
 def _most_important(
-    weights: Weights, objective: Objective, choice: Choice, most: int
+    weights: Weights, objective: OutputObjective, choice: Choice, most: int
 ) -> tuple[dict[str, Bool[Tensor, "rows inputs"]], int] | None:
     """As many weights as `most` bits hold, of the largest squares times importance; and the bits that they take."""
     scores, sizes = [], []

@@ -9,10 +9,10 @@ from planaria.calibration import second_moments_of
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.frontier import convnet
-from planaria_lab.bench.frontier.base import Spaces, Subject, Weights
+from planaria_lab.bench.frontier.base import FrontierSubject, Spaces, Weights
 
 
-def tinymlp_subject(letter: str) -> Subject:
+def tinymlp_subject(letter: str) -> FrontierSubject:
     """TinyMLP A or B: `fc1.weight`. Its inputs are images."""
     network = tinymlp.shipped(letter)
     images, labels = datasets.mnist_test()
@@ -21,7 +21,7 @@ def tinymlp_subject(letter: str) -> Subject:
     return _classifier(f"TinyMLP {letter}", network, spaces, tinymlp.standardised(images), labels, calibration)
 
 
-def convnet_subject() -> Subject:
+def convnet_subject() -> FrontierSubject:
     """The convolutional network: all weights but the biases. Kernels are sheets, as are the linear layer's inputs."""
     network = convnet.shipped()
     images, labels = datasets.mnist_test()
@@ -37,7 +37,7 @@ def _classifier(
     inputs: Tensor,
     labels: Int64[Tensor, " images"],
     calibration: Tensor,
-) -> Subject:
+) -> FrontierSubject:
     """Accuracy is percent of the test images. The judge's likeness is of training images, without their labels."""
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ def _classifier(
         return ((found.argmax(1) == answers).double().mean() + likely / len(answers)).item()
 
     moments = second_moments_of(network, [calibration])
-    return Subject(
+    return FrontierSubject(
         name=name,
         weights={of: network.get_parameter(of).detach() for of in spaces},
         evaluate=evaluate,

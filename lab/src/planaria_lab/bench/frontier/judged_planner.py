@@ -19,7 +19,7 @@ from planaria.memory.search import Candidate, Search
 from planaria_lab.bench.frontier.tuning import LEVEL, TUNED, Judge, balanced_masks, softened, tuned, worth_tuning
 
 # Ways to count errors that a judge compares: how far the moments are believed, how much more the errors of large
-# tensors count (see `planaria.memory.analysis.Subject`), and the codec wherever it can be, else that of the least
+# tensors count (see `planaria.memory.analysis.PlannedTensor`), and the codec wherever it can be, else that of the least
 # error. Output errors flatter where all layers err at once: each then sees other inputs than those of the calibration.
 WAYS: tuple[tuple[float, float, str | None], ...] = (
     (1.0, 0.5, None),

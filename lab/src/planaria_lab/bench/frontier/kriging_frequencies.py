@@ -15,7 +15,7 @@ from planaria.layouts import Sheet
 from planaria.records import Record
 from planaria_lab.bench.frontier.base import Masks, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 from planaria_lab.repairers import Kriging
 
 BITS = (4, 6, 8)
@@ -34,7 +34,7 @@ class KrigedFrequencies(Method):
 
     name = "kriging + frequencies"
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         sheets = {name: space for name, space in spaces.items() if min(space) >= SMALLEST}
         for bits in BITS:
             for covariance in ("whole", "by distance", "none"):
@@ -137,7 +137,9 @@ def _basis(space: tuple[int, ...]) -> Float[Tensor, "frequencies cells"]:
     )
 
 
-def _frequencies(objective: Objective, sheets: Spaces, bits: int, room: float) -> dict[str, Int64[Tensor, " kept"]]:
+def _frequencies(
+    objective: OutputObjective, sheets: Spaces, bits: int, room: float
+) -> dict[str, Int64[Tensor, " kept"]]:
     """Which frequencies of each tensor to keep: those with most relative output energy a byte."""
     gains, costs = [], []
     for name, space in sheets.items():

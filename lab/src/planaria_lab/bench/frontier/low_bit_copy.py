@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria_lab.bench.frontier.base import Estimate, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.base import FrontierEstimate, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.chosen import Choice, estimates
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 CHOICES = [
     Choice(bits, whole_inputs=whole, row_scales=rows)
@@ -38,13 +38,13 @@ class LowBitCopy(Method):
 
     name = "low-bit copy"
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
         weights = objective.weights
         yield objective.best(estimates(weights, objective, CHOICES, nbytes))
         yield from _entropy_coded(weights, objective, nbytes)
 
 
-def _entropy_coded(weights: Weights, objective: Objective, nbytes: int) -> Iterator[Estimate]:
+def _entropy_coded(weights: Weights, objective: OutputObjective, nbytes: int) -> Iterator[FrontierEstimate]:
     flat = all(bool((objective.importance(name) == objective.importance(name)[0]).all()) for name in weights)
     for exponent, feedback in [(0.0, False)] if flat else VARIANTS:
         found = _largest_that_fits(weights, objective, exponent, feedback, nbytes)
@@ -53,8 +53,8 @@ def _entropy_coded(weights: Weights, objective: Objective, nbytes: int) -> Itera
 
 
 def _largest_that_fits(
-    weights: Weights, objective: Objective, exponent: float, feedback: bool, nbytes: int
-) -> Estimate | None:
+    weights: Weights, objective: OutputObjective, exponent: float, feedback: bool, nbytes: int
+) -> FrontierEstimate | None:
     """The finest steps whose symbols fit, found by halving the logarithm of an interval."""
     steps = {name: _relative_steps(objective.importance(name), exponent) for name in weights}
     fixed = sum(_fixed(step, exponent) for step in steps.values())
@@ -91,7 +91,7 @@ def _largest_that_fits(
         name: _reconstructed(chosen[name], weight.flatten(1), high * steps[name]).view_as(weight)
         for name, weight in weights.items()
     }
-    return Estimate(ceil(cost(chosen)), values)
+    return FrontierEstimate(ceil(cost(chosen)), values)
 
 
 def _relative_steps(importance: Float[Tensor, " inputs"], exponent: float) -> Float[Tensor, " inputs"]:

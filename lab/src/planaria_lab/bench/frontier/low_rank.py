@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from planaria_lab.bench.frontier.base import Estimate, SideMemory, Spaces
+from planaria_lab.bench.frontier.base import FrontierEstimate, SideMemory, Spaces
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 BITS = (4, 6, 8, 16)
 SCALES = 4  # bytes: a scale for either factor of a direction
 RANK = 2  # bytes
 
 
-class LowRank(Method):
+class LowRankMethod(Method):
     """A truncated singular value decomposition in the norm that outputs feel, its factors in 4 to 16 bits.
 
     Directions of all tensors compete for the bytes by the output energy that a byte of each explains. The right factor
@@ -24,7 +24,7 @@ class LowRank(Method):
 
     name = "low rank"
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         weights = objective.weights
         directions = {name: _directions(weight.flatten(1), objective.forms[name]) for name, weight in weights.items()}
         for bits in BITS:
@@ -38,7 +38,7 @@ class LowRank(Method):
                 for (name, weight), rank in zip(weights.items(), ranks.tolist(), strict=True)
                 if rank
             }
-            yield Estimate(RANK * len(weights) + int((ranks * costs).sum().ceil()), values)
+            yield FrontierEstimate(RANK * len(weights) + int((ranks * costs).sum().ceil()), values)
 
 
 def _directions(

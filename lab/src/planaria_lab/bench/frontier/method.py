@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
-from planaria_lab.bench.frontier.output_error import Objective, held_out
+from planaria_lab.bench.frontier.output_error import OutputObjective, held_out
 from planaria_lab.bench.frontier.tuning import TUNED, Judge, balanced_masks, softened, tuned, worth_tuning
 
 SHARES = (1.0, 0.5, 0.0)
@@ -31,7 +31,7 @@ class Method(ABC):
     """Whether it keeps anything at all."""
 
     @abstractmethod
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
         """Variants, each the best of its kind by the output error; None for one that cannot be in so few bytes.
 
         They come in the same order whatever the objective. Arguments are as in `prepare`; weights, rate and moments are
@@ -63,7 +63,7 @@ class Method(ABC):
         """
         moments = {} if moments is None else moments
         spaces = {} if spaces is None else spaces
-        whole = Objective(weights, rate=rate, moments=moments)
+        whole = OutputObjective(weights, rate=rate, moments=moments)
         masks = (
             [] if judge is None else list(held_out(weights, JUDGED_RATES if rate is None else (rate,) * JUDGED_MASKS))
         )
@@ -73,7 +73,7 @@ class Method(ABC):
         rates = dict.fromkeys((rate, None)) if tuning else (rate,)
         for planned, share in product(rates, SHARES if moments else (1.0,)):
             believed = {name: softened(moment, share) for name, moment in moments.items()}
-            objective = Objective(weights, rate=planned, moments=believed)
+            objective = OutputObjective(weights, rate=planned, moments=believed)
             for number, memory in enumerate(self.candidates(objective, nbytes=nbytes, spaces=spaces)):
                 if memory is None:
                     continue
@@ -95,7 +95,7 @@ class Method(ABC):
 
         def stressed(one: _Variant, stresses: Mapping[str, float]) -> _Variant | None:
             of = one.objective
-            objective = Objective(of.weights, rate=of.rate, moments=of.moments, stresses=stresses)
+            objective = OutputObjective(of.weights, rate=of.rate, moments=of.moments, stresses=stresses)
             memory = next(islice(self.candidates(objective, nbytes=nbytes, spaces=spaces), one.number, None), None)
             return None if memory is None else _Variant(memory, one.number, objective)
 
@@ -113,7 +113,7 @@ class _Variant:
 
     memory: SideMemory
     number: int
-    objective: Objective
+    objective: OutputObjective
 
     def asked(self, rate: float | None, judge: Judge, *, again: bool = False) -> float:
         """What the judge says of it when such a share is missing, in the mean over masks."""

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from planaria.calibration import second_moments_of
-from planaria_lab.bench.frontier.base import Subject, Weights
+from planaria_lab.bench.frontier.base import FrontierSubject, Weights
 from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.bench.minilm import batches, embeddings, installed
 from planaria_lab.bench.sentences import sentences
@@ -15,7 +15,7 @@ SENTENCES = 256
 JUDGED = 64  # of the sentences that moments are of
 
 
-def minilm_subject() -> Subject:
+def minilm_subject() -> FrontierSubject:
     """Metrics compare the embeddings of 256 sentences to the intact model's; moments are of 256 others, and the
     judge's likeness is of 64 of these.
 
@@ -39,7 +39,7 @@ def minilm_subject() -> Subject:
     def judge(tensors: Weights) -> float:
         return float((as_intact * embeddings(model, judged, tensors)).sum(1).mean().nan_to_num(0.0))
 
-    return Subject(
+    return FrontierSubject(
         name=MINILM,
         weights=weights,
         evaluate=evaluate,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from planaria import streams
 from planaria.damages import Erasure
-from planaria_lab.bench.frontier.base import RATES, Estimate, Masks, Moments, SideMemory, Weights
+from planaria_lab.bench.frontier.base import RATES, FrontierEstimate, Masks, Moments, SideMemory, Weights
 
 
 def output_error(intact: Weights, restored: Weights, moments: Moments) -> float:
@@ -21,7 +21,7 @@ def output_error(intact: Weights, restored: Weights, moments: Moments) -> float:
     return sum(errors) / len(errors)
 
 
-class Objective:
+class OutputObjective:
     """The output error to expect at a rate; the choices of every method make this small.
 
     If each weight is missing with probability p, and then errs by D, the expected trace(E M E') is trace(D M_p D') with
@@ -63,7 +63,7 @@ class Objective:
 
     def of(self, memory: SideMemory) -> float:
         """Expected exactly for estimates; measured on held-out masks for memories that look at the survivors."""
-        if isinstance(memory, Estimate):
+        if isinstance(memory, FrontierEstimate):
             return sum(
                 _energy(memory.values.get(name, torch.zeros(())) - weight, self.forms[name])
                 for name, weight in self.weights.items()

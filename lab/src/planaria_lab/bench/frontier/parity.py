@@ -8,7 +8,7 @@ from torch import Tensor
 
 from planaria_lab.bench.frontier.base import Masks, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 SYMBOL = 4  # bytes of a weight
 
@@ -36,5 +36,5 @@ class Parity(Method):
     name = "parity"
     plans = False
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         return [_Checks(nbytes // SYMBOL, objective.weights)] if nbytes >= SYMBOL else []

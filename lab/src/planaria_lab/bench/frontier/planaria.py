@@ -6,7 +6,7 @@ from planaria.memory import Planner
 from planaria_lab.bench.frontier.base import Moments, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.judged_planner import JudgedPlanner
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 from planaria_lab.bench.frontier.tuning import Judge
 
 
@@ -18,7 +18,7 @@ class Planaria(Method):
     def __init__(self) -> None:
         self._planned: tuple[Weights, Planner] | None = None
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory | None]:
         return [
             Planner(objective.weights, moments=objective.moments, spaces=spaces).encode(nbytes, expect=objective.rate)
         ]

@@ -12,9 +12,9 @@ from planaria.fit import fit_rule
 from planaria.layouts import Sheet
 from planaria.records import Record
 from planaria.repairers import Regrow
-from planaria_lab.bench.frontier.base import Estimate, Masks, SideMemory, Spaces, Weights
+from planaria_lab.bench.frontier.base import FrontierEstimate, Masks, SideMemory, Spaces, Weights
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 SEED = 0
 
@@ -32,12 +32,12 @@ class RuleAlone(Method):
     def __init__(self) -> None:
         self._fitted: dict[int, tuple[Tensor, list[tuple[Regrow, Record]]]] = {}
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         weights = objective.weights
         sheets = [n for n, weight in weights.items() if n in spaces and weight[0].numel() == prod(spaces[n])]
         sheets = [name for name in sheets if weights[name].dim() == 2]
         if not sheets:
-            return [Estimate(0, {})]
+            return [FrontierEstimate(0, {})]
         variants = zip(*(self._variants(weights[n], spaces[n], objective.moments.get(n)) for n in sheets), strict=True)
         memories = [_Rules(dict(zip(sheets, variant, strict=True))) for variant in variants]
         return [memory for memory in memories if memory.nbytes <= nbytes]

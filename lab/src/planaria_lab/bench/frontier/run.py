@@ -18,12 +18,12 @@ from torch import Tensor
 from planaria import streams
 from planaria.damages import Erasure, ModelFaults
 from planaria.errors import InvalidInput
-from planaria_lab.bench.frontier.base import SideMemory, Subject, Weights
+from planaria_lab.bench.frontier.base import FrontierSubject, SideMemory, Weights
 from planaria_lab.bench.frontier.image_subjects import convnet_subject, tinymlp_subject
 from planaria_lab.bench.frontier.important_weights import ImportantWeights
 from planaria_lab.bench.frontier.kriging_frequencies import KrigedFrequencies
 from planaria_lab.bench.frontier.low_bit_copy import LowBitCopy
-from planaria_lab.bench.frontier.low_rank import LowRank
+from planaria_lab.bench.frontier.low_rank import LowRankMethod
 from planaria_lab.bench.frontier.method import Method
 from planaria_lab.bench.frontier.minilm_subject import minilm_subject
 from planaria_lab.bench.frontier.output_error import output_error
@@ -31,24 +31,24 @@ from planaria_lab.bench.frontier.parity import Parity
 from planaria_lab.bench.frontier.planaria import Planaria
 from planaria_lab.bench.frontier.rule import RuleAlone
 from planaria_lab.bench.frontier.signs import StoredSigns
-from planaria_lab.bench.frontier.zero_fill import ZeroFill
+from planaria_lab.bench.frontier.zero_fill import ZeroFillMethod
 from planaria_lab.bench.guard_subjects import MINILM
 from planaria_lab.bench.points import collect_points, measure_points
 from planaria_lab.bench.statistics import summary
 from planaria_lab.toml_files import packaged_toml
 
 METHODS: tuple[Method, ...] = (
-    ZeroFill(),
+    ZeroFillMethod(),
     RuleAlone(),
     Parity(),
     StoredSigns(),
     LowBitCopy(),
     ImportantWeights(),
-    LowRank(),
+    LowRankMethod(),
     KrigedFrequencies(),
     Planaria(),
 )
-SUBJECTS: Mapping[str, Callable[[], Subject]] = {
+SUBJECTS: Mapping[str, Callable[[], FrontierSubject]] = {
     "TinyMLP A": partial(tinymlp_subject, "A"),
     "TinyMLP B": partial(tinymlp_subject, "B"),
     "ConvNet": convnet_subject,
@@ -61,7 +61,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class FrontierSettings:
     """How much is measured.
 
     Attributes:
@@ -97,12 +97,12 @@ class Settings:
         return few.get("budgets", self.budgets), few.get("planned", self.rates)
 
     @classmethod
-    def packaged(cls) -> "Settings":
+    def packaged(cls) -> "FrontierSettings":
         """Those that come with the package."""
         return cls(**packaged_toml("frontier"))
 
 
-def stored_faults(subject: Subject, *, rate: float, mask: int, seed: int) -> ModelFaults:
+def stored_faults(subject: FrontierSubject, *, rate: float, mask: int, seed: int) -> ModelFaults:
     """The faults that every method and budget faces: mask number `mask` at `rate`."""
     draws = streams.generator(seed, f"{subject.name}, rate {rate}, mask {mask}")
     return Erasure(rate).apply_to_model(subject.weights, draws)
@@ -125,7 +125,7 @@ def precision(intact: Weights, restored: Weights, known: Mapping[str, Tensor]) -
 
 
 def measure(
-    subject: Subject,
+    subject: FrontierSubject,
     method: Method,
     *,
     budget: float,
@@ -186,7 +186,7 @@ def measure(
     }
 
 
-def _restored(subject: Subject, method: Method, memory: SideMemory, faults: ModelFaults) -> dict[str, float]:
+def _restored(subject: FrontierSubject, method: Method, memory: SideMemory, faults: ModelFaults) -> dict[str, float]:
     """The metrics after one damage, the output error of the layers, and the precision of the missing weights."""
     known = faults.known
     damaged = faults.replay(subject.weights)
@@ -200,7 +200,9 @@ def _restored(subject: Subject, method: Method, memory: SideMemory, faults: Mode
     }
 
 
-def points(settings: Settings, methods: Sequence[Method] = METHODS) -> dict[str, Callable[[Tell], dict[str, Any]]]:
+def points(
+    settings: FrontierSettings, methods: Sequence[Method] = METHODS
+) -> dict[str, Callable[[Tell], dict[str, Any]]]:
     """What measures each point, by its name. Planned for a rate a point is measured at that rate, else at all."""
     subject = cache(lambda name: SUBJECTS[name]())
 
@@ -227,7 +229,7 @@ def points(settings: Settings, methods: Sequence[Method] = METHODS) -> dict[str,
 
 
 def run(
-    settings: Settings,
+    settings: FrontierSettings,
     folder: Path,
     *,
     only: str = "",
@@ -248,7 +250,7 @@ def run(
     return collected(settings, folder, methods)
 
 
-def collected(settings: Settings, folder: Path, methods: Sequence[Method] = METHODS) -> dict[str, Any]:
+def collected(settings: FrontierSettings, folder: Path, methods: Sequence[Method] = METHODS) -> dict[str, Any]:
     """All points that the folder has, ready for JSON. Raises `InvalidFile` if a file there is no point."""
     found = collect_points(points(settings, methods), folder, check=lambda point: point["rates"].items())
     return {

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from planaria_lab.bench.frontier.base import SideMemory, Spaces
 from planaria_lab.bench.frontier.chosen import Choice, estimates
 from planaria_lab.bench.frontier.method import Method
-from planaria_lab.bench.frontier.output_error import Objective
+from planaria_lab.bench.frontier.output_error import OutputObjective
 
 CHOICES = [Choice(1, whole_inputs=whole, row_scales=rows) for whole in (False, True) for rows in (False, True)]
 
@@ -15,5 +15,5 @@ class StoredSigns(Method):
 
     name = "stored signs"
 
-    def candidates(self, objective: Objective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
+    def candidates(self, objective: OutputObjective, *, nbytes: int, spaces: Spaces) -> Iterable[SideMemory]:
         return estimates(objective.weights, objective, CHOICES, nbytes)

@@ -11,7 +11,7 @@ from torch import Tensor
 from planaria_lab.bench.population.judge import Judge, cell
 from planaria_lab.bench.population.masks import drawn_masks
 from planaria_lab.bench.population.remembered import nearness
-from planaria_lab.bench.population.settings import NetworkSettings, Settings
+from planaria_lab.bench.population.settings import NetworkSettings, PopulationSettings
 from planaria_lab.bench.population.zoos import SHARED, UNSEEN_SEEDS, Tell, TestSet, World, first
 from planaria_lab.network_repairers import (
     Behaviour,
@@ -51,7 +51,7 @@ def populations(settings: NetworkSettings, row: str) -> Iterator[str]:
     yield from map(str, settings.fewer.get(row, settings.sizes))
 
 
-def measure(world: World, settings: Settings, row: str, learned_from: str, tell: Tell) -> dict[str, Any]:
+def measure(world: World, settings: PopulationSettings, row: str, learned_from: str, tell: Tell) -> dict[str, Any]:
     """One row after it has learned from one of `populations`, ready for JSON.
 
     Of all networks, all test sets and damages, and the memorisation test; of so many, the points of the curve alone.
@@ -109,7 +109,7 @@ def _measured(
 
 
 def _remembered(
-    repairer: NetworkRepairer, test: TestSet, trained: Population, settings: Settings, tell: Tell
+    repairer: NetworkRepairer, test: TestSet, trained: Population, settings: PopulationSettings, tell: Tell
 ) -> dict[str, Any]:
     """Distances and cosines of repaired networks, and of the intact ones, to the nearest that was learned from."""
     share, some = settings.networks.remembered_share, first(test.networks, settings.networks.remembered)

@@ -13,17 +13,17 @@ from typing import Any
 from planaria_lab.bench.points import collect_points, measure_points
 from planaria_lab.bench.population import networks, sheets
 from planaria_lab.bench.population.judge import BETTER
-from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.settings import PopulationSettings
 from planaria_lab.bench.population.zoos import Tell, World, build_world
 
 Progress = Callable[[int, int, str], None]
 
 
-def points(settings: Settings, folder: Path) -> dict[str, Callable[[Tell], dict[str, Any]]]:
+def points(settings: PopulationSettings, folder: Path) -> dict[str, Callable[[Tell], dict[str, Any]]]:
     """What measures each point, by its name. Zoos are built, or read, when the first point needs them."""
     zoos = folder / "zoos"
     worlds: list[World] = []
-    groups: dict[str, list[sheets.Subject]] = {}
+    groups: dict[str, list[sheets.SheetSubject]] = {}
 
     def network(row: str, learned_from: str, tell: Tell) -> dict[str, Any]:
         if not worlds:
@@ -46,7 +46,9 @@ def points(settings: Settings, folder: Path) -> dict[str, Callable[[Tell], dict[
     }
 
 
-def run(settings: Settings, folder: Path, *, only: str = "", again: bool = False, progress: Progress) -> dict[str, Any]:
+def run(
+    settings: PopulationSettings, folder: Path, *, only: str = "", again: bool = False, progress: Progress
+) -> dict[str, Any]:
     """Measures the points with `only` in their names that `folder` lacks, or all of them `again`; see `collected`.
 
     Raises:
@@ -60,7 +62,7 @@ def run(settings: Settings, folder: Path, *, only: str = "", again: bool = False
     return collected(settings, folder)
 
 
-def collected(settings: Settings, folder: Path) -> dict[str, Any]:
+def collected(settings: PopulationSettings, folder: Path) -> dict[str, Any]:
     """All points that the folder has, ready for JSON. Raises `InvalidFile` if a file there is no point."""
     found = collect_points(
         points(settings, folder), folder, check=lambda point: (point["part"], point["provenance"].items())

@@ -87,7 +87,7 @@ class SheetSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class PopulationSettings:
     """Of both parts.
 
     Attributes:
@@ -99,7 +99,7 @@ class Settings:
     sheets: SheetSettings
 
     @classmethod
-    def packaged(cls) -> "Settings":
+    def packaged(cls) -> "PopulationSettings":
         """Those that come with the package."""
         told = packaged_toml("population")
         networks, sheets = NetworkSettings(**told.pop("networks")), SheetSettings(**told.pop("sheets"))

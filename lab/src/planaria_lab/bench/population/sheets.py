@@ -19,7 +19,7 @@ from planaria.repairers import RegrowPretrained, Repairer
 from planaria_lab import datasets
 from planaria_lab.bench import tinymlp
 from planaria_lab.bench.population.judge import BETTER, Judge, cell
-from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.settings import PopulationSettings
 from planaria_lab.bench.population.zoos import Tell, loaded, zoo
 from planaria_lab.pretrained import without_kind
 from planaria_lab.repairers import Kriging, MeanFill, SurvivorKriging, ZeroFill
@@ -44,7 +44,7 @@ ROWS: dict[str, Repairer] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class SheetSubject:
     """One network, as a stack of one, and the images that it is tested on."""
 
     name: str
@@ -54,14 +54,14 @@ class Subject:
     labels: Int64[Tensor, " images"]
 
 
-def groups(settings: Settings) -> Iterator[str]:
+def groups(settings: PopulationSettings) -> Iterator[str]:
     """Names of the groups of networks: data sets and initialisations, and each network that comes along."""
     told = settings.sheets
     yield from (f"{data}, {scale}" for data in told.data for scale in told.scales)
     yield from (f"TinyMLP {name}" for name in told.shipped)
 
 
-def subjects(settings: Settings, group: str, folder: Path, tell: Tell) -> list[Subject]:
+def subjects(settings: PopulationSettings, group: str, folder: Path, tell: Tell) -> list[SheetSubject]:
     """The networks of a group, trained first if the folder lacks them."""
     told = settings.sheets
     if group.startswith("TinyMLP "):
@@ -69,7 +69,7 @@ def subjects(settings: Settings, group: str, folder: Path, tell: Tell) -> list[S
         images, labels = datasets.mnist_test()
         stack = {name: tensor.detach()[None] for name, tensor in network.state_dict().items()}
         architecture = MLP(SPACE[0], "relu", (network.fc1.out_features,))
-        return [Subject(group, architecture, stack, tinymlp.standardised(images), labels)]
+        return [SheetSubject(group, architecture, stack, tinymlp.standardised(images), labels)]
     name, scale = group.split(", ")
     data = loaded(name)
     inputs = standardised(data.test_images, data)
@@ -89,11 +89,11 @@ def subjects(settings: Settings, group: str, folder: Path, tell: Tell) -> list[S
         for at, number in enumerate(population.names):
             stack = {key: tensor[at : at + 1] for key, tensor in population.stack.items()}
             label = f"{group}, width {width}, network {number}"
-            found.append(Subject(label, architecture, stack, inputs, data.test_labels))
+            found.append(SheetSubject(label, architecture, stack, inputs, data.test_labels))
     return found
 
 
-def measure(some: list[Subject], settings: Settings, row: str, group: str, tell: Tell) -> dict[str, Any]:
+def measure(some: list[SheetSubject], settings: PopulationSettings, row: str, group: str, tell: Tell) -> dict[str, Any]:
     """One row on one group, ready for JSON; all runs are kept, by measure and rate, then mask, then network."""
     told, repairer = settings.sheets, ROWS[row]
     runs: dict[str, dict[str, list[list[float]]]] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from planaria.errors import InvalidInput
 from planaria_lab import datasets
-from planaria_lab.bench.population.settings import Settings
+from planaria_lab.bench.population.settings import PopulationSettings
 from planaria_lab.zoo import MLP, Population, Variety, build, open_zoo
 from planaria_lab.zoo.building import standardised
 
@@ -51,7 +51,7 @@ class World:
     tests: Mapping[str, TestSet]
 
 
-def build_world(settings: Settings, folder: Path, tell: Tell) -> World:
+def build_world(settings: PopulationSettings, folder: Path, tell: Tell) -> World:
     """Trains what the folder lacks. Raises as `planaria_lab.zoo.build` and the data sets do."""
     told = settings.networks
     digits, plain = loaded("digits"), MLP(SIDE, "relu", (WIDTH,))
