@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from planaria.automaton.kernels import LANES, RUN, TILE, RuleArrays, advance, retreat
+from planaria.automaton.kernels import LANES, RUN, TILE, Rule, advance, retreat
 
 TASKS = 64  # most tasks a step is split into
 
@@ -128,7 +128,7 @@ class _Stepper:
         tiled = [_tiled(t) for t in (hidden, hidden_bias, delta[moving], delta_bias[moving], hidden.T, delta[moving].T)]
         no_bias = torch.zeros(max(tiled[0].shape), dtype=torch.float32)
         self.plan, self.moving, self.channels, self.shape = plan, moving, delta.shape[0], tuple(hidden.shape)
-        self.rule = RuleArrays(*(t.numpy() for t in (*tiled, no_bias)))
+        self.rule = Rule(*(t.numpy() for t in (*tiled, no_bias)))
         self.cuts = plan.line.cuts()
         self.inside = plan.line.fold(torch.ones(plan.line.batch, 1, plan.line.height, plan.line.width))[0]
 

@@ -51,7 +51,7 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _inlined = njit(fastmath=_FLAGS, forceinline=True)
 
 
-class RuleArrays(NamedTuple):
+class Rule(NamedTuple):  # its name is in numba's caches, which outlive an upgrade
     """The two layers, for moving channels only, and their transposes; rows and columns in whole tiles, zero-filled."""
 
     hidden: Any  # (J, K)
