@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import bytes_of, copied, crowd, crowd_guard, same, write
+from models import KEY, bytes_of, copied, crowd, crowd_guard, same, write
 from safetensors.torch import save
 
 from planaria.checkpoints import Entry
-from planaria.errors import InvalidGuard
+from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, protect
 from planaria.guard.byte_layout import GROUP, ByteLayout
 from planaria.guard.headers import pack_headers, unpack_headers
@@ -168,3 +168,20 @@ def test_tensors_without_weights_may_stand_beside_small_ones_that_held_no_number
     odd = torch.full((3, 3), -torch.inf).triu(1)
     guard = protect(crowd() | {"empty": torch.zeros(0, 4), "odd": odd}, budget=0.06, tiers=("digest", "parity"))
     assert [guard.entries[index].name for index in guard.manifest.not_finite] == ["odd"]
+
+
+@given(odd=st.integers(1, 12), key=st.sampled_from([None, KEY]), excess=st.floats(1.0, 1.5))
+def test_whatever_the_budget_the_tensors_that_held_no_numbers_are_those_without_statistics_that_did(
+    odd: int, key: bytes | None, excess: float
+) -> None:
+    masks = {f"mask.{number}": torch.full((3, 3 + number), -torch.inf).triu(1) for number in range(odd)}
+    model = crowd() | masks
+    with pytest.raises(InvalidInput, match="too small") as refusal:
+        protect(model, budget=1e-6, tiers="digest", key=key)
+    least = float(str(refusal.value).split("bytes, ")[1].split(" %")[0]) / 100
+    guard = protect(model, budget=min(1.0, least * excess), tiers="digest", key=key)
+    unmeasured = {guard.entries[index].name for index in range(len(guard.entries)) if guard.statistics(index) is None}
+    assert {guard.entries[index].name for index in guard.manifest.not_finite} == (
+        masks.keys() & unmeasured if guard.manifest.compact else set()
+    )
+    assert Guard.from_bytes(guard.to_bytes(), key=key).check(model).verdict == "intact"

@@ -56,7 +56,7 @@ def test_there_is_no_parity_without_room_or_without_symbols() -> None:
 
 @dataclass
 class Coded:
-    """A small model of uneven tensors with its parity, and a overlay of a damaged copy."""
+    """A small model of uneven tensors with its parity, and an overlay of a damaged copy."""
 
     shape: ParityShape
     sizes: tuple[int, ...] = (1300, 1, 0, 777, 2048, 64)

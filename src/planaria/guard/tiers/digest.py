@@ -46,19 +46,19 @@ class DigestTier(Tier):
 
     def plan(self, making: "Making") -> None:
         """Digests and statistics, which were laid out before there was a guard in the making. One pass."""
-        odd = tuple(_read(making))
-        if not (making.manifest.compact and odd):
-            return
-        shapes = {name: array.shape for name, array in making.arrays.items() if name != "headers"}
-        manifest = replace(making.manifest, version=NOT_FINITE, not_finite=odd)
-        laid_out = _with_finest_tile(manifest, making.checkpoint, making.allowed)
-        _require_room(laid_out, making.allowed)
-        read = making.arrays
-        making.manifest, making.layout, making.arrays = laid_out
-        if shapes == {name: array.shape for name, array in making.arrays.items() if name != "headers"}:
-            making.arrays |= {name: read[name] for name in shapes}
-        else:  # the few bytes that tell of them make another tile or fewer statistics
-            _read(making)
+        while True:
+            odd = tuple(_read(making))
+            if not making.manifest.compact or odd == making.manifest.not_finite:
+                return
+            read, tile = making.arrays, making.layout.tile
+            manifest = replace(making.manifest, version=NOT_FINITE, not_finite=odd)
+            laid_out = _with_finest_tile(manifest, making.checkpoint, making.allowed)
+            _require_room(laid_out, making.allowed)
+            making.manifest, making.layout, making.arrays = laid_out
+            if making.layout.tile == tile and _shapes(making.arrays) == _shapes(read):
+                making.arrays |= {name: array for name, array in read.items() if name != "headers"}
+                return
+            # The few bytes that tell of them made the tiles coarser or the statistics fewer: never the other way.
 
     def validate(self, guard: "GuardFile") -> None:
         layout = guard.layout
@@ -152,6 +152,10 @@ def _with_finest_tile(manifest: Manifest, checkpoint: Checkpoint, allowed: int) 
 def _size(manifest: Manifest, arrays: Arrays) -> int:
     """Bytes of the guard file of arrays of these sizes."""
     return packed_size({"manifest": manifest.encode(), **arrays})
+
+
+def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items() if name != "headers"}
 
 
 def _read(making: "Making") -> list[int]:
