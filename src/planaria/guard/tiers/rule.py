@@ -89,7 +89,8 @@ class RuleTier(Tier):
         """What the tensor's rule is worth, in words, or why it has none."""
         rule = next((rule for rule in guard.manifest.rules if rule.tensor == tensor), None)
         if rule is None:
-            return "no: " + _reasons(guard).get(tensor, "not said")
+            reason = _reasons(guard).get(tensor)  # a small guard has no room for them
+            return f"no: {reason}" if reason else "no"
         if f"rule.{tensor}" in guard.lost:
             return "lost"
         errors = [f"{error:.3g} at {rate:.0%}" for error, rate in zip(rule.errors, rule.rates, strict=True)]
