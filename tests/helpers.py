@@ -1,12 +1,18 @@
 """Small things that many tests need."""
 
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from planaria.automaton import Automaton, Recipe
 from planaria.streams import generator
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def examples(count: int) -> settings:
+    """So many drawn examples of a test in CI, and in proportion more where the profile draws more."""
+    return settings(max_examples=count * settings.default.max_examples // settings.get_profile("planaria").max_examples)
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

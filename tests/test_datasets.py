@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 import torch
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -539,7 +540,7 @@ def test_another_packing_of_the_right_content_is_no_download_but_a_file_to_use(
 # the IDX parser
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.data(), st.lists(st.integers(1, 5), min_size=1, max_size=3))
 def test_idx_round_trip(data: st.DataObject, shape: list[int]) -> None:
     count = torch.Size(shape).numel()
@@ -548,7 +549,7 @@ def test_idx_round_trip(data: st.DataObject, shape: list[int]) -> None:
     assert torch.equal(datasets._parse_idx(idx_bytes(content), tuple(shape), "here"), content)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.one_of(st.binary(max_size=40), st.binary(max_size=40).map(lambda tail: b"\x1f\x8b\x08" + tail)))
 def test_no_bytes_make_the_decoder_fail_otherwise_than_invalid_file(packed: bytes) -> None:
     with pytest.raises(InvalidFile, match="here: "):

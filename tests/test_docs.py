@@ -23,7 +23,7 @@ def unrun(text: str) -> list[Block]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAGES if len(blocks(read(name))) > len(unrun(read(name)))])
-def test_the_blocks_of_a_page_run_and_print_what_it_shows(name: str, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run_and_print_what_it_shows(name: str, tmp_path: Path, unchecked: None) -> None:
     for block, printed in pages.run(read(name), tmp_path, fresh=name == "README.md"):
         assert agrees(block.code, printed), f"{name} shows\n{block.code}\nand not\n{printed}"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import drawn, same_bits
-from hypothesis import given, settings
+from helpers import drawn, examples, same_bits
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -459,7 +459,7 @@ def of_size(request: pytest.FixtureRequest) -> tuple[dict[str, Tensor], Guard]:
     return tensors, protect(tensors, budget=0.02 if side > 500 else 0.05, tiers=("digest", "parity"))
 
 
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 10**6))
 def test_a_lost_run_of_the_promised_length_is_restored(seed: int, of_size: tuple[dict[str, Tensor], Guard]) -> None:
     tensors, guard = of_size

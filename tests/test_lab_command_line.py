@@ -174,7 +174,7 @@ PICTURES = ["regrown.png", "gallery.png", "loss.png", "recovery_a.png", "rollout
 
 
 @pytest.mark.slow
-def test_the_demo_writes_pictures_and_numbers(tiny: None, tmp_path: Path, planaria_lab) -> None:
+def test_the_demo_writes_pictures_and_numbers(tiny: None, unchecked: None, tmp_path: Path, planaria_lab) -> None:
     outcome = planaria_lab("demo", "--output", str(tmp_path / "demo"))
     assert outcome.code == 0
     assert "| default recipe |" in outcome.out and "| kriging |" in outcome.out

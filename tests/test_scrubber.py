@@ -8,8 +8,8 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import drawn, same_bits
-from hypothesis import given, settings
+from helpers import drawn, examples, same_bits
+from hypothesis import given
 from torch import Tensor, nn
 
 import planaria.scrubber
@@ -165,7 +165,7 @@ def mixed_guard() -> Guard:
     return guard_of(Mixed())
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     st.lists(
         st.tuples(

@@ -4,8 +4,8 @@ from functools import cache
 
 import pytest
 import torch
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from victims import DTYPES, answers, batch, broken, loss, victim
@@ -32,7 +32,7 @@ STORED = [
 
 
 @pytest.mark.parametrize("dtype", STORED, ids=str)
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=st.integers(0, 99),
     scale=st.floats(1e-3, 1.0),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from helpers import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -145,7 +146,7 @@ def case_strategy() -> st.SearchStrategy[Case]:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(case=case_strategy())
 @example(case=Case(batch=1, channels=3, height=1, width=1, hidden=1, fixed=2, laplacian=False, gains=(1.0,)))
 def test_any_case(case: Case) -> None:

@@ -78,10 +78,10 @@ every_tampering = pytest.mark.parametrize("tampering", TAMPERINGS, ids=NAMES)
 def model() -> dict[str, Tensor]:
     draws = streams.generator(0, "model of a tampered guard")
     return {
-        "layer.weight": torch.randn(64, 64, generator=draws),
-        "layer.bias": torch.randn(64, generator=draws),
-        "steps": torch.randint(-127, 128, (64, 64), generator=draws, dtype=torch.int8),
-        "head.weight": torch.randn(10, 64, generator=draws).half(),
+        "layer.weight": torch.randn(48, 48, generator=draws),
+        "layer.bias": torch.randn(48, generator=draws),
+        "steps": torch.randint(-127, 128, (48, 48), generator=draws, dtype=torch.int8),
+        "head.weight": torch.randn(10, 48, generator=draws).half(),
     }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from checkpoint_files import every_dtype, file_of, header_of
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
@@ -91,7 +92,7 @@ def test_entries_stand_in_the_order_of_their_bytes(file: tuple[dict[str, Any], i
     assert header.file_nbytes == header.nbytes + stop
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     start=st.integers(0, len(header_of(GOOD)) + 20),
     count=st.integers(0, 3),
@@ -119,7 +120,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     table=st.dictionaries(
         st.sampled_from(["a", "b", "__metadata__"]),

@@ -18,7 +18,8 @@ from checkpoint_files import (
     small,
     tensor,
 )
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.torch import save
@@ -166,7 +167,7 @@ def test_a_damaged_file_without_a_guard_is_refused_by_name(content: bytes, tmp_p
 
 
 @given(bit=st.integers(0, len(HEADER) * 8 - 1))
-@settings(max_examples=200)
+@examples(200)
 def test_any_flipped_bit_of_the_header_is_told_and_mended_by_the_guards(bit: int, tmp_path: Path) -> None:
     path = written(tmp_path, flipped(SMALL, bit))
     with open_checkpoint(path, headers=GIVEN, writable=True) as checkpoint:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import drawn, mask, same_bits
-from hypothesis import given, settings
+from helpers import drawn, examples, mask, same_bits
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def test_every_exported_detector_is_in_this_suite() -> None:
 
 
 @every_member
-@settings(max_examples=20)
+@examples(20)
 @given(weight=weights())
 def test_the_intact_tensor_raises_no_more_false_alarms_than_allowed(make: Maker, weight: Tensor) -> None:
     detector, before = make(), weight.clone()
@@ -86,7 +86,7 @@ def test_the_intact_tensor_raises_no_more_false_alarms_than_allowed(make: Maker,
 
 
 @every_member
-@settings(max_examples=20)
+@examples(20)
 @given(weight=weights(empty=False), rubbish=st.sampled_from(RUBBISH), data=st.data())
 def test_what_cannot_be_a_weight_is_found_among_the_suspects_and_nothing_else_is_named(
     make: Maker, weight: Tensor, rubbish: float, data: st.DataObject

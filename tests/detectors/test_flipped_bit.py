@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers import drawn, smooth_sheets
-from hypothesis import given, settings
+from helpers import drawn, examples, smooth_sheets
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def test_it_finds_more_flips_than_the_distance_from_the_same_predictions(bits: s
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.int8], ids=str)
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 50))
 def test_scores_of_intact_weights_are_finite(dtype: torch.dtype, seed: int) -> None:
     weight = noisy_sheets(8, seed=seed)
@@ -64,7 +64,7 @@ def test_scores_of_intact_weights_are_finite(dtype: torch.dtype, seed: int) -> N
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@settings(max_examples=5)
+@examples(5)
 @given(at=st.tuples(st.integers(0, 7), st.integers(0, 143)))
 def test_the_top_bit_of_the_exponent_ranks_first_and_no_number_is_infinite(
     dtype: torch.dtype, at: tuple[int, int]

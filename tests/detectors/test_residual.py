@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers import drawn, mask, smooth_sheets
-from hypothesis import given, settings
+from helpers import drawn, examples, mask, smooth_sheets
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -67,7 +67,7 @@ def test_it_finds_what_no_row_or_column_shows() -> None:
     assert found[0] > 0.8 * places.sum() and found[1] < 0.3 * places.sum()
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(at=st.tuples(st.integers(0, 4), st.integers(0, 143)), sigmas=st.sampled_from([-4.0, 4.0]))
 def test_one_damaged_weight_does_not_condemn_its_neighbours(at: tuple[int, int], sigmas: float) -> None:
     weight = smooth_sheets(5, 12, 12)
@@ -79,7 +79,7 @@ def test_one_damaged_weight_does_not_condemn_its_neighbours(at: tuple[int, int],
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.2])
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 100))
 def test_false_alarms_on_intact_weights_keep_to_the_rate(rate: float, seed: int) -> None:
     weight = smooth_sheets(8, 12, 12, seed=seed)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import PLAIN, bytes_of, copied, same, write
 from torch import Tensor, nn
@@ -237,7 +237,7 @@ def test_damage_whose_intact_content_is_known_is_restored(damage: Damage, name: 
         assert guard.repair(damaged).verdict in ("intact", "exact") and same(damaged, tensors)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     seed=st.integers(0, 9999), damage=st.sampled_from([*DAMAGES[:4], *DAMAGES[13:17], *DAMAGES[19:], *LOST]),
     dtype=st.sampled_from(DTYPES), guard=st.sampled_from([strong, weak]),

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import KEY, random_bytes, scattered, struck
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def test_a_lost_page_anywhere_in_a_guard_of_40_kilobytes_is_mended(start: int) -
     assert whole(found, LARGE) and found.mended == PAGE
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(nbytes=st.integers(30_200, 60_000), place=st.floats(0, 1), near=st.booleans())
 def test_a_lost_page_anywhere_in_a_guard_of_32_kilobytes_or_more_is_mended(
     nbytes: int, place: float, near: bool

@@ -20,9 +20,9 @@ from planaria.guard import Guard, protect
 
 PLAIN = ("digest", "parity")
 MODELS: dict[str, dict[str, Tensor]] = {
-    "float32": {"wide": drawn(60, 50), "small": drawn(11, 50), "next": drawn(60, 40)},
-    "bfloat16": {"wide": drawn(90, 60).bfloat16(), "small": drawn(30, 33).bfloat16(), "next": drawn(50, 99).half()},
-    "int8": {"wide": random_bits(torch.int8, 100, 90), "small": random_bits(torch.int8, 30, 77), "one": drawn(1999)},
+    "float32": {"wide": drawn(40, 50), "small": drawn(7, 50), "next": drawn(40, 40)},
+    "bfloat16": {"wide": drawn(70, 60).bfloat16(), "small": drawn(21, 33).bfloat16(), "next": drawn(37, 99).half()},
+    "int8": {"wide": random_bits(torch.int8, 80, 90), "small": random_bits(torch.int8, 20, 77), "one": drawn(1299)},
 }
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 2147483648\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>" + "Nöt found. ".encode() * 40 + b"</body></html>"

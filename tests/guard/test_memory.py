@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import drawn, mask, same_bits, smooth_sheets
-from hypothesis import given, settings
+from helpers import drawn, examples, mask, same_bits, smooth_sheets
+from hypothesis import given
 from hypothesis import strategies as st
 from models import PLAIN, copied
 from safetensors.torch import save_file
@@ -20,6 +20,7 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, Report, TensorReport, container, plan_memory, protect
 from planaria.guard.decode_memory import memory_of
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shape checks double what plans take; tests/memory has them
 ALL = ("digest", "copy", "parity", "sketch", "refinement")
 REFINEMENT = ("digest", "copy", "refinement")
 Fields = dict[str, Any]
@@ -158,7 +159,7 @@ def test_a_check_says_what_a_repair_does_and_changes_nothing() -> None:
     assert [tensor.regions for tensor in seen.tensors] == [tensor.regions for tensor in done.tensors]
 
 
-@settings(max_examples=4)
+@examples(4)
 @given(
     budget=st.floats(0.05, 0.5),
     expect=st.floats(0.01, 1),
@@ -171,7 +172,7 @@ def test_the_budget_is_never_exceeded_and_the_guard_reads_back(
 
 
 @pytest.mark.long
-@settings(max_examples=3)
+@examples(3)
 @given(
     budget=st.floats(0.03, 1),
     tiers=st.sampled_from([ALL, REFINEMENT, ("digest", "parity", "sketch", "refinement", "rule")]),
@@ -392,7 +393,7 @@ def test_a_hostile_memory_is_refused_in_one_line(name: str) -> None:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=20)
+@examples(20)
 def test_other_bytes_in_sketches_and_refinement_are_refused_or_do_no_harm(seed: int) -> None:
     def spoil(arrays: dict[str, np.ndarray], fields: Fields) -> None:
         draw = np.random.default_rng(seed)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import bytes_of, copied, crowd, gaussian, random_bits, same, write
 from torch import Tensor
@@ -88,7 +88,7 @@ def test_tiles_that_moved_within_a_tensor_are_put_back(side: int, tiles: int) ->
     assert_restored(guard, rolled(tensors, "weight", lambda content: np.roll(content, step)), tensors)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(seed=st.integers(0, 999), tiles=st.integers(2, 30))
 def test_tiles_that_exchanged_contents_anywhere_are_put_back(seed: int, tiles: int) -> None:
     tensors, guard = layers(side=129), guard_of(torch.float32, 129)

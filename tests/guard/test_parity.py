@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import random_bytes, scattered
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ shapes = st.builds(
 coded = st.builds(Coded, shapes)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(model=coded, chunk=st.integers(200, 3000), threads=st.integers(1, 3))
 def test_parity_made_in_pieces_is_that_of_each_segment_as_a_whole(model: Coded, chunk: int, threads: int) -> None:
     shape, symbols = model.shape, model.intact
@@ -228,7 +229,7 @@ weak = st.builds(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     model=weak, kind=st.sampled_from(["random", "signs", "bits"]), lanes=st.sampled_from([0.3, 1.0]), seed=seeds,
     suspected=st.sampled_from([0.0, 0.5, 1.0]),
@@ -268,7 +269,7 @@ def test_codewords_are_longer_where_short_ones_would_prove_nothing(nbytes: int, 
         assert nbytes // 2 // -(-symbols // longest) < 2 * parity.PROVABLE
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(model=coded, seed=seeds)
 def test_what_may_not_be_written_is_written_with_a_digest_alone(model: Coded, seed: int) -> None:
     struck = beyond(model, kind="random", lanes=0.3, seed=seed)

@@ -1,6 +1,7 @@
 """Guards that name a pretrained rule, of which they hold nothing."""
 
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import pytest
@@ -126,11 +127,16 @@ def test_a_rule_is_not_used_at_damage_at_which_it_tells_hardly_more_than_zeros()
         assert method == "rule" or not broken["filters"][~known].any()
 
 
+@cache
+def guarded_sheets() -> tuple[dict[str, Tensor], Guard]:
+    tensors = {"sheets": smooth_sheets(40, 20, 20)}
+    return tensors, protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+
+
 @pytest.mark.parametrize("rows", [10, 14, 17])
 def test_a_rule_does_not_extrapolate_far_into_what_is_lost(rows: int) -> None:
     """Of sheets that lost all but their first rows, what lies more than three rows on stays zero."""
-    tensors = {"sheets": smooth_sheets(40, 20, 20)}
-    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    tensors, guard = guarded_sheets()
     assert guard.manifest.rules[0].recipe == "sheet-1"
     known = torch.ones(40, 20, 20, dtype=torch.bool)
     known[:20, 20 - rows :] = False
@@ -146,8 +152,7 @@ def test_a_rule_does_not_extrapolate_far_into_what_is_lost(rows: int) -> None:
 @pytest.mark.parametrize("garbage", [1e30, 50.0, -1e-20])
 def test_a_rule_does_not_start_from_what_cannot_be_right(garbage: float) -> None:
     """Though a hardware test calls it good: nothing else is worse for it."""
-    tensors = {"sheets": smooth_sheets(40, 20, 20)}
-    guard = protect(tensors, budget=0.1, tiers=WITH_RULES, schedule=SHORT)
+    tensors, guard = guarded_sheets()
     draws = torch.rand(40, 400, generator=generator(0, "places"))
     known, spoilt = draws >= 0.2, draws >= 0.9
     errors = []

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import drawn, smooth_sheets
-from hypothesis import example, given, settings
+from helpers import drawn, examples, smooth_sheets
+from hypothesis import example, given
 from hypothesis import strategies as st
 from models import (
     KEY,
@@ -62,7 +62,7 @@ def tight(tensors: dict[str, Tensor], **options: Any) -> tuple[int, float]:
     return needed(refusal)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(model=models, budget=budgets, tiers=st.sampled_from([("digest",), PLAIN]), key=st.sampled_from([None, KEY]))
 def test_the_saved_file_is_within_its_budget_and_counted_to_the_byte(
     model: dict[str, Tensor], budget: float, tiers: tuple[str, ...], key: bytes | None, tmp_path: Path
@@ -281,7 +281,7 @@ def test_a_model_is_no_guard(tmp_path: Path) -> None:
         Guard.load(tmp_path / "nothing")
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_guard_with_a_flipped_bit_loads_as_it_was(place: float, bit: int) -> None:
     content = gaussian_guard().to_bytes()

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import (
     bytes_of,
@@ -147,7 +147,7 @@ def assert_sound(report: Report, guard: Guard) -> None:
 # --- Within the strength ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(seed=st.integers(0, 999), share=st.floats(0.01, 1))
 def test_random_bytes_anywhere_within_the_strength_are_restored_bit_for_bit(seed: int, share: float) -> None:
     tensors, guard = gaussian(), gaussian_guard()

@@ -17,6 +17,7 @@ from planaria.errors import InvalidGuard, InvalidInput
 from planaria.guard import Guard, protect, tiers
 from planaria.guard.tiers import TIERS, Tier, register
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shape checks make a rule ten times slower
 OURS = ["digest", "copy", "rule", "sketch", "refinement", "parity"]
 STRIPE = "stripe"
 names = pytest.mark.parametrize("name", [*OURS, STRIPE])

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers import drawn, mask, same_bits, smooth_sheets
-from hypothesis import given, settings
+from helpers import drawn, examples, mask, same_bits, smooth_sheets
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def few(expect: float | None) -> tuple[float, ...] | None:
     expect=st.sampled_from([None, 0.001, 0.02, 0.1, 0.5, 1.0]),
     with_spaces=st.booleans(),
 )
-@settings(max_examples=6)
+@examples(6)
 def test_no_plan_takes_more_bytes_than_it_may(
     rows: int, columns: int, nbytes: int, expect: float | None, with_spaces: bool
 ) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import drawn, mask
-from hypothesis import given, settings
+from helpers import drawn, examples, mask
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidInput
@@ -96,7 +96,7 @@ def test_below_its_strength_every_missing_weight_is_found(depth: int, damage: st
     strength=st.sampled_from([0.02, 0.3, 0.7, 1.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=10)
+@examples(10)
 def test_what_it_says_is_true_at_any_damage_whatever_the_depths(missing: float, strength: float, seed: int) -> None:
     residuals = matrices(seed)
     draws = np.random.default_rng(seed)
@@ -309,7 +309,7 @@ def test_windows_that_no_code_has_are_refused(windows: int) -> None:
 
 
 @given(place=st.integers(0, 10**6), value=st.integers(1, 255))
-@settings(max_examples=25)
+@examples(25)
 def test_any_changed_byte_is_refused_or_read_without_harm(place: int, value: int) -> None:
     residuals = matrices()
     known = masks(residuals, 0.3)

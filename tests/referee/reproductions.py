@@ -57,7 +57,8 @@ class Reproduction:
         faults = damage.apply_to_model(intact, generator(seed, "reproduction damage"))
         damaged, known = faults.replay(intact), faults.known
         repaired = {name: tensor.clone() for name, tensor in damaged.items()}
-        report = _guard(self).repair(repaired, known=known if self.masked else None, threads=1)
+        guard = _guard(self.model, self.settings, self.check, self.length)
+        report = guard.repair(repaired, known=known if self.masked else None, threads=1)
         changed, wrong = (
             {name: integers(repaired[name]) != integers(other[name]) for name in intact} for other in (damaged, intact)
         )
@@ -76,10 +77,15 @@ class Reproduction:
 
 
 @cache
-def _guard(of: Reproduction) -> Guard:
-    tensors, _ = of.model()
-    guard = protect(tensors, threads=1, **dict(of.settings))  # type: ignore[arg-type]
-    return with_parity(guard, tensors, check=of.check, length=of.length)
+def _guard(
+    model: Callable[[], tuple[Tensors, Callable[[Tensors], float]]],
+    settings: tuple[tuple[str, float], ...],
+    check: int,
+    length: int,
+) -> Guard:
+    tensors, _ = model()
+    guard = protect(tensors, threads=1, **dict(settings))  # type: ignore[arg-type]
+    return with_parity(guard, tensors, check=check, length=length)
 
 
 @cache

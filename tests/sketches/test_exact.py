@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidInput
@@ -14,7 +14,7 @@ from planaria.sketches.low_frequency import _cosines
 
 
 @given(rows=st.integers(1, 4), inner=st.integers(1, 40), columns=st.integers(1, 4), seed=st.integers(0, 99))
-@settings(max_examples=20)
+@examples(20)
 def test_a_product_is_that_of_its_rounded_factors_in_whole_numbers(
     rows: int, inner: int, columns: int, seed: int
 ) -> None:

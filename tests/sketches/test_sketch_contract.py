@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import drawn, same_bits
-from hypothesis import given, settings
+from helpers import drawn, examples, same_bits
+from hypothesis import given
 from hypothesis import strategies as st
 from sketch_members import MEMBERS, Maker, moments_of, relative_error
 from threadpoolctl import threadpool_limits
@@ -48,7 +48,7 @@ def test_every_exported_sketch_is_in_this_suite() -> None:
 
 
 @every_member
-@settings(max_examples=20)
+@examples(20)
 @given(case=cases(), level=levels)
 def test_the_contract_holds(make: Maker, case: tuple[tuple[int, ...], Tensor, Tensor | None], level: float) -> None:
     space, weight, moments = case
@@ -64,7 +64,7 @@ def test_the_contract_holds(make: Maker, case: tuple[tuple[int, ...], Tensor, Te
 
 
 @every_member
-@settings(max_examples=10)
+@examples(10)
 @given(case=cases())
 def test_the_error_is_at_most_what_the_level_allows(
     make: Maker, case: tuple[tuple[int, ...], Tensor, Tensor | None]
@@ -172,7 +172,7 @@ def test_inputs_that_are_never_on_are_no_trouble(make: Maker) -> None:
 
 
 @every_member
-@settings(max_examples=30)
+@examples(30)
 @given(cut=st.integers(0, 10_000), more=st.binary(max_size=9), seed=seeds)
 def test_content_that_is_cut_or_longer_is_refused(make: Maker, cut: int, more: bytes, seed: int) -> None:
     content = make(SPACE).analyse(drawn(9, 24, seed=seed)).encode(0.3)
@@ -184,7 +184,7 @@ def test_content_that_is_cut_or_longer_is_refused(make: Maker, cut: int, more: b
 
 
 @every_member
-@settings(max_examples=60)
+@examples(60)
 @given(content=st.binary(max_size=64), shape=st.sampled_from([(9, 24), (1, 24), (0, 24)]))
 def test_rubbish_is_refused_or_decodes_to_something_finite(make: Maker, content: bytes, shape: tuple[int, int]) -> None:
     header = np.array([40000, -10], "<i4").astype("<i2").view(np.uint8)
@@ -197,7 +197,7 @@ def test_rubbish_is_refused_or_decodes_to_something_finite(make: Maker, content:
 
 
 @every_member
-@settings(max_examples=25)
+@examples(25)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_changed_bit_is_refused_or_decodes_to_something_finite(make: Maker, place: int, bit: int) -> None:
     content = make(SPACE).analyse(drawn(9, 24)).encode(0.3)

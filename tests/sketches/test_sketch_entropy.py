@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import drawn
-from hypothesis import given, settings
+from helpers import drawn, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planaria.errors import InvalidInput
@@ -30,7 +30,7 @@ def laplacian(size: int, scale: float, seed: int = 0) -> Ints:
     return np.rint(scale * (numbers[0] * numbers[1] + numbers[2] * numbers[3])).astype(np.int32)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(groups=groups_of_integers)
 def test_any_integers_come_back(groups: list[Ints]) -> None:
     content = encode_groups(groups)
@@ -80,7 +80,7 @@ def test_what_is_no_row_of_words_is_refused(length: int) -> None:
         GroupReader(np.zeros(length, np.uint8))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(words=st.binary(max_size=40).map(lambda words: words[: len(words) // 4 * 4]), sizes=st.lists(st.integers(0, 50)))
 def test_rubbish_is_refused_or_is_a_code(words: bytes, sizes: list[int]) -> None:
     content = np.frombuffer(words, np.uint8)
